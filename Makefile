@@ -1,0 +1,58 @@
+# The verbs a person types. `make run` and `make test` do all their own set-up.
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help run test check ui report lock clean
+
+help:
+	@echo 'make run     the configured grid, to figures, tables, report and registry'
+	@echo 'make test    everything that can be tested without a GPU'
+	@echo 'make check   linters and type checks'
+	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
+	@echo 'make lock    pin the newest versions that pyproject.toml allows'
+	@echo 'make clean   remove the virtual environment (results stay)'
+
+run: $(READY)
+	snakemake --cores $(CORES) --resources gpu=$(GPUS)
+	@$(MAKE) --no-print-directory results/report.html
+	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  registry: make ui'
+
+# The report holds copies of tables and figures: made again when one of them is newer.
+results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
+	snakemake --cores 1 --report $@ --quiet all
+
+report: results/report.html
+
+test: $(READY)
+	python -m pytest -n 2 --dist loadfile
+
+check: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+ui: $(READY)
+	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db} --host 127.0.0.1 --port 5000
+
+lock: $(READY)
+	python -m pip install --quiet uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

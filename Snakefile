@@ -1,0 +1,42 @@
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: workflow.source_path("config.yaml")
+
+
+report: "resources/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/finetune.smk"
+include: "rules/vectors.smk"
+include: "rules/merge.smk"
+include: "rules/evaluate.smk"
+include: "rules/studies.smk"
+include: "rules/figures.smk"
+include: "rules/registry.smk"
+
+
+localrules:
+    all,
+    experts,
+    tables,
+    figures,
+    registry,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,
+        "results/registry/sync.json",
+
+
+rule experts:
+    input:
+        expert_files("run.json"),

@@ -1,0 +1,118 @@
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "src"))
+
+from taskgrid import plugins
+from taskgrid.config import Experiment, parse_config
+from taskgrid.devices import visible_gpus
+from taskgrid.errors import TaskgridError
+from taskgrid.provenance import canonical_json, code_closure
+from taskgrid.provenance.listing import fingerprint
+
+SCRIPTS = ROOT / "scripts"
+
+# With conda the rule's environment has the python; without, the one that runs Snakemake does.
+PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+
+# Scripts import the library of this checkout, installed or not.
+shell.prefix(f"export PYTHONPATH={str(ROOT / 'src')!r} PYTHONDONTWRITEBYTECODE=1; ")
+
+try:
+    E = Experiment(parse_config(config))
+    E.blocks, [E.image_size(model) for model in E.models]
+except TaskgridError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def one_of(names):
+    return "|".join(re.escape(str(name)) for name in names)
+
+
+wildcard_constraints:
+    model=one_of(E.models),
+    task=one_of(E.tasks),
+    mode=one_of(E.modes),
+    seed=one_of(E.seeds),
+    method=one_of(E.methods),
+    block=r"\d{5}",
+    pixels=r"\d+px",
+
+
+def gpus():
+    """GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
+    wanted = E.config.device
+    return int(wanted == "cuda" or (wanted == "auto" and bool(visible_gpus())))
+
+
+GPU = gpus()
+DEVICE = E.config.device
+
+
+def code(script, *modules):
+    """Digests of a script, of plug-ins, and of every library module that they import."""
+    return code_closure(SCRIPTS / script, *modules)
+
+
+def pixels(wildcards):
+    return E.pixels(wildcards.model)
+
+
+def block_tasks(wildcards):
+    return E.tasks_of(E.block(wildcards.block))
+
+
+def dataset_files(name, tasks=None):
+    """Input function: a file of every task's decoded dataset, at the size of the model."""
+
+    def files(wildcards):
+        chosen = E.tasks if tasks is None else tasks(wildcards)
+        return [f"results/data/{pixels(wildcards)}/{task}/{name}" for task in chosen]
+
+    return files
+
+
+def split_files(tasks=None):
+    def files(wildcards):
+        chosen = E.tasks if tasks is None else tasks(wildcards)
+        return [f"results/splits/{pixels(wildcards)}/{task}.json" for task in chosen]
+
+    return files
+
+
+def task_files(pattern, tasks=None):
+    """Input function: one file per task; the other wildcards are the rule's own."""
+
+    def files(wildcards):
+        chosen = E.tasks if tasks is None else tasks(wildcards)
+        known = {**dict(wildcards.items())}
+        return [pattern.format(**{**known, "task": task}) for task in chosen]
+
+    return files
+
+
+def expert_files(name):
+    return expand(
+        "results/experts/{model}/{mode}/{seed}/{task}/" + name,
+        model=E.models,
+        mode=E.modes,
+        seed=E.seeds,
+        task=E.tasks,
+    )
+
+
+def run_files(pattern, **more):
+    """Files of every (model, mode, seed), and of every value of the wildcards given beside them."""
+    return expand(pattern, model=E.models, mode=E.modes, seed=E.seeds, **more)
+
+
+def block_files(name):
+    return run_files(
+        "results/eval/{model}/{mode}/{seed}/{method}/{block}/" + name,
+        method=E.methods,
+        block=[block.label for block in E.blocks],
+    )

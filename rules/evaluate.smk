@@ -1,0 +1,101 @@
+def evaluation_settings(wildcards):
+    evaluation = E.config.evaluation
+    return canonical_json(
+        {"batch_size": evaluation.batch_size, "precision": evaluation.precision}
+    )
+
+
+def eval_code(wildcards):
+    return code("eval.py", plugins.module_of("merger", E.method(wildcards.method).name))
+
+
+def reference_settings(wildcards):
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "tasks": E.tasks,
+            "batch_size": E.config.evaluation.batch_size,
+            "precision": E.config.evaluation.precision,
+        }
+    )
+
+
+rule reference:
+    input:
+        card="results/models/{model}/base.json",
+        base=ancient("results/models/{model}/base.safetensors"),
+        manifests=task_files("results/experts/{model}/{mode}/{seed}/{task}/expert.json"),
+        experts=ancient(
+            task_files("results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors")
+        ),
+        heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
+        head_manifests=task_files("results/heads/{model}/{task}.json"),
+        splits=split_files(),
+        images=ancient(dataset_files("images.arrow")),
+        datasets=dataset_files("dataset.json"),
+    output:
+        rows="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
+    log:
+        "results/logs/reference/{model}/{mode}/{seed}.log",
+    benchmark:
+        "results/benchmarks/reference/{model}/{mode}/{seed}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=6000,
+        runtime=120,
+    params:
+        settings=reference_settings,
+        code=code("reference.py"),
+    message:
+        "zero-shot and every expert on every task ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{PYTHON} {SCRIPTS}/reference.py --settings {params.settings:q}"
+        " --device {DEVICE} --threads {threads} --store results/store"
+        " --card {input.card} --base {input.base} --experts {input.experts} --heads {input.heads}"
+        " --splits {input.splits} --images {input.images} --datasets {input.datasets}"
+        " --rows {output.rows} 2>&1 | tee {log}"
+
+
+rule eval:
+    input:
+        plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
+        reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
+        card="results/models/{model}/base.json",
+        base=ancient("results/models/{model}/base.safetensors"),
+        vectors=ancient(
+            task_files("results/vectors/{model}/{mode}/{seed}/{task}.safetensors", block_tasks)
+        ),
+        heads=ancient(task_files("results/heads/{model}/{task}.safetensors", plan_tasks)),
+        splits=split_files(plan_tasks),
+        images=ancient(dataset_files("images.arrow", plan_tasks)),
+    output:
+        rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
+    log:
+        "results/logs/eval/{model}/{mode}/{seed}/{method}/{block}.log",
+    benchmark:
+        "results/benchmarks/eval/{model}/{mode}/{seed}/{method}/{block}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=6000,
+        runtime=240,
+    params:
+        settings=evaluation_settings,
+        code=eval_code,
+    message:
+        "evaluate block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{PYTHON} {SCRIPTS}/eval.py --settings {params.settings:q}"
+        " --device {DEVICE} --threads {threads} --store results/store"
+        " --plan {input.plan} --reference {input.reference} --card {input.card} --base {input.base}"
+        " --vectors {input.vectors} --heads {input.heads}"
+        " --splits {input.splits} --images {input.images}"
+        " --rows {output.rows} --record {output.record} 2>&1 | tee {log}"

@@ -1,0 +1,52 @@
+def finetune_settings(wildcards):
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "task": wildcards.task,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "recipe": E.recipe(wildcards.task),
+        }
+    )
+
+
+def finetune_code(wildcards):
+    return code("finetune.py", plugins.module_of("mode", wildcards.mode))
+
+
+rule finetune:
+    input:
+        card="results/models/{model}/base.json",
+        base=ancient("results/models/{model}/base.safetensors"),
+        head_manifest="results/heads/{model}/{task}.json",
+        head=ancient("results/heads/{model}/{task}.safetensors"),
+        split=lambda w: f"results/splits/{pixels(w)}/{w.task}.json",
+        images=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/images.arrow"),
+    output:
+        expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
+        manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
+        history="results/experts/{model}/{mode}/{seed}/{task}/history.parquet",
+        record="results/experts/{model}/{mode}/{seed}/{task}/run.json",
+    log:
+        "results/logs/finetune/{model}/{mode}/{seed}/{task}.log",
+    benchmark:
+        "results/benchmarks/finetune/{model}/{mode}/{seed}/{task}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=6000,
+        runtime=240,
+    params:
+        settings=finetune_settings,
+        code=finetune_code,
+    message:
+        "fine-tune {wildcards.model} on {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{PYTHON} {SCRIPTS}/finetune.py --settings {params.settings:q}"
+        " --device {DEVICE} --threads {threads} --scratch results/scratch/finetune"
+        " --card {input.card} --base {input.base} --head {input.head}"
+        " --split {input.split} --images {input.images}"
+        " --expert {output.expert} --manifest {output.manifest}"
+        " --history {output.history} --record {output.record} 2>&1 | tee {log}"

@@ -1,0 +1,69 @@
+"""The rim shared by all scripts: arguments, threads, and errors as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taskgrid.errors import TaskgridError
+from taskgrid.store.atomic import explain_os_error
+
+
+def parse(
+    description: str | None, paths: Sequence[str], lists: Sequence[str] = ()
+) -> argparse.Namespace:
+    """Parse a script's command line: ``--name PATH`` for files, ``--settings JSON`` for the rest.
+
+    Args:
+        description: the script's docstring.
+        paths: names of options that take one path.
+        lists: names of options that take several paths.
+
+    Returns:
+        The options; ``settings`` is the decoded JSON value.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
+    for name in paths:
+        parser.add_argument(f"--{name}", required=True, metavar="PATH")
+    for name in lists:
+        parser.add_argument(f"--{name}", required=True, nargs="*", metavar="PATH")
+    return parser.parse_args()
+
+
+def use_threads(count: int | None) -> None:
+    """Limit torch to ``count`` CPU threads; the sums of a matrix product depend on their number."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a script; what goes wrong for a known reason ends in one sentence and exit code 1.
+
+    Set ``TASKGRID_DEBUG=1`` to see the traceback.
+    """
+    try:
+        main()
+    except TaskgridError as error:
+        _fail(error, str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(error, str(explain_os_error(error, error.filename or "its output")))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: BaseException, sentence: str) -> None:
+    if os.environ.get("TASKGRID_DEBUG"):
+        raise error
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(1)

@@ -1,0 +1,56 @@
+"""What the Snakefile must know of a model before torch is imported: its image size."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from taskgrid.errors import ArtifactError, ConfigError
+from taskgrid.resources import resource_path
+
+
+def architecture_config(architecture: str) -> dict[str, Any]:
+    """Return the model config (open_clip's JSON) of an architecture.
+
+    Raises:
+        ConfigError: if neither `resources/models` nor open_clip has it; close names are listed.
+    """
+    for folder in _folders():
+        path = folder / f"{architecture}.json"
+        if path.is_file():
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return config
+    known = sorted(path.stem for folder in _folders() for path in folder.glob("*.json"))
+    close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ConfigError(f"unknown architecture {architecture!r}{hint}")
+
+
+def image_size(architecture: str) -> int:
+    """Return the side, in pixels, of the square images that an architecture takes.
+
+    Raises:
+        ConfigError: if the architecture is unknown or its config names no image size.
+    """
+    size = architecture_config(architecture).get("vision_cfg", {}).get("image_size", 224)
+    if isinstance(size, list):
+        if len(set(size)) != 1:
+            raise ConfigError(
+                f"architecture {architecture!r} takes images of {size}, not square ones"
+            )
+        size = size[0]
+    return int(size)
+
+
+def _folders() -> list[Path]:
+    folders = []
+    with contextlib.suppress(ArtifactError):
+        folders.append(resource_path("models"))
+    spec = importlib.util.find_spec("open_clip")
+    if spec is not None and spec.origin is not None:
+        folders.append(Path(spec.origin).parent / "model_configs")
+    return folders

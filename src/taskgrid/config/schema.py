@@ -1,0 +1,448 @@
+"""The configuration's schema; `docs/configuration.md` is made from it."""
+
+from __future__ import annotations
+
+import contextlib
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from taskgrid import plugins
+from taskgrid.lattice import TASK_NAME, format_lambda
+
+Item = TypeVar("Item")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        hint = ""
+        with contextlib.suppress(ValueError):
+            hint = (
+                f"; write {float(value)!r}"
+                if "e" not in value.lower()
+                else "; write 1.0e-5, not 1e-5"
+            )
+        raise ValueError(f"this is text, but must be a number{hint}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("this must be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Name = Annotated[StrictStr, Field(pattern=f"^{TASK_NAME.pattern}$", max_length=64)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Positive = Annotated[StrictInt, Field(ge=1)]
+Natural = Annotated[StrictInt, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Section):
+    """A base model: theta_0 and its text tower."""
+
+    name: Name = Field(description="Name in paths and tables.")
+    architecture: StrictStr = Field(
+        description="An open_clip architecture (`ViT-B-32-quickgelu`) or a model config shipped in "
+        "`resources/models` (`taskgrid-vit-4`)."
+    )
+    pretrained: StrictStr = Field(
+        description="An open_clip tag (`openai`), a shipped tag (`s0`), or the path of a "
+        "safetensors file."
+    )
+
+
+class RecipeSpec(Section):
+    """How an expert is trained. Give `steps` or `epochs`."""
+
+    steps: Positive | None = Field(None, description="Optimiser steps; excludes `epochs`.")
+    epochs: Positive | None = Field(
+        None, description="Passes over the training split; excludes `steps`."
+    )
+    batch_size: Positive = Field(128, description="Images per optimiser step.")
+    accumulate: Positive = Field(
+        1, description="Micro-batches per optimiser step; divides `batch_size`."
+    )
+    lr: Annotated[Number, Field(gt=0)] = Field(1e-5, description="Peak learning rate of AdamW.")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(0.1, description="Decoupled weight decay.")
+    warmup_steps: Natural = Field(
+        500, description="Steps of linear warm-up, before the cosine decay to zero."
+    )
+    clip_norm: Annotated[Number, Field(gt=0)] = Field(
+        1.0, description="Largest L2 norm of the gradient."
+    )
+    crop_scale: Annotated[Number, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="Smallest area of the random crop, as a share of the image; 1 turns it off.",
+    )
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0, description="Label smoothing of the cross-entropy."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="`bf16` uses autocast on CUDA; the weights stay fp32."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give `steps` or `epochs`, not both (set the other one to null)")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}"
+            )
+        return self
+
+
+class TaskSpec(Section):
+    """A classification task: where its images come from, and how its classes are called."""
+
+    name: Name = Field(description="Name in paths, subsets and tables.")
+    source: StrictStr = Field(
+        "builtin",
+        description="Where the images come from: `builtin`, `folder`, `npz` or `parquet`.",
+    )
+    path: StrictStr | None = Field(
+        None, description="Folder or file of the source; `builtin` has none."
+    )
+    classes: list[StrictStr] | StrictStr | None = Field(
+        None, description="Class names in label order, or the path of a .json or .txt file of them."
+    )
+    templates: list[StrictStr] | StrictStr | None = Field(
+        None, description="Prompt templates with `{}` for the class name, or a file of them."
+    )
+    allow_overlap: StrictBool = Field(
+        False, description="Accept images that stand in two of the source's own splits."
+    )
+    options: dict[StrictStr, Any] = Field(
+        {}, description="Options of the source, e.g. column names of Parquet files."
+    )
+    finetune: dict[StrictStr, Any] = Field(
+        {}, description="Keys of `finetune.recipe` that differ for this task."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in plugins.names("source"):
+            raise ValueError(f"allowed: {', '.join(plugins.names('source'))}")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.source == "builtin" and self.name not in plugins.names("builtin"):
+            raise ValueError(
+                f"there is no built-in task {self.name!r}; allowed: "
+                f"{', '.join(plugins.names('builtin'))} (a task of your own needs `source` and `path`)"
+            )
+        if self.source != "builtin" and self.path is None:
+            raise ValueError(f"task {self.name!r} has source {self.source!r} and needs `path`")
+        return self
+
+
+class SplitSpec(Section):
+    """How validation is cut from the training images when a source has none of its own."""
+
+    fraction: Fraction = Field(0.1, description="Share of the training images.")
+    limit: Positive = Field(5000, description="Largest number of validation images.")
+    seed: Natural = Field(0, description="Seed of the permutation.")
+
+
+class FinetuneSpec(Section):
+    """Which experts are trained."""
+
+    modes: list[StrictStr] = Field(["standard"], min_length=1, description="Fine-tuning modes.")
+    seeds: list[Natural] = Field([0], min_length=1, description="Seeds.")
+    recipe: RecipeSpec = Field(default_factory=RecipeSpec, description="The training recipe.")
+
+    @field_validator("modes")
+    @classmethod
+    def _known_modes(cls, value: list[str]) -> list[str]:
+        return _known(value, "mode")
+
+    @field_validator("seeds")
+    @classmethod
+    def _unique_seeds(cls, value: list[int]) -> list[int]:
+        return _unique(value)
+
+
+class LambdaRange(Section):
+    """Evenly spaced scaling coefficients, both ends included."""
+
+    start: Number = Field(description="First value.")
+    stop: Number = Field(description="Last value.")
+    step: Annotated[Number, Field(gt=0)] = Field(description="Distance between neighbours.")
+
+    def values(self) -> list[Decimal]:
+        """Return the values as exact decimals."""
+        start, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
+        count = int((stop - start) / step)
+        return [start + i * step for i in range(count + 1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.stop < self.start:
+            raise ValueError(f"stop {self.stop} is below start {self.start}")
+        return self
+
+
+def _shape(value: Any) -> str | None:
+    if isinstance(value, dict | BaseModel):
+        return "<mapping>"
+    if isinstance(value, list | tuple):
+        return "<list>"
+    return "<text>" if isinstance(value, str) else None
+
+
+Lambdas = Annotated[
+    Annotated[LambdaRange, Tag("<mapping>")] | Annotated[list[Number], Tag("<list>")],
+    Discriminator(
+        _shape,
+        custom_error_type="shape",
+        custom_error_message="write a list of numbers, or a mapping with start, stop and step",
+    ),
+]
+
+
+class SampleSpec(Section):
+    """A seeded sample of subsets, stratified by size."""
+
+    per_size: Positive = Field(description="Subsets of each size (all, when there are fewer).")
+    seed: Natural = Field(0, description="Seed of the sample.")
+
+
+class SubsetSpec(Section):
+    """A choice of subsets: give exactly one key."""
+
+    sizes: list[Positive] | None = Field(None, description="All subsets of these sizes.")
+    include: list[list[Name]] | None = Field(None, description="These subsets, as lists of tasks.")
+    sample: SampleSpec | None = Field(None, description="A seeded sample.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of sizes, include, sample (given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+
+Subsets = Annotated[
+    Annotated[SubsetSpec, Tag("<mapping>")] | Annotated[Literal["all"], Tag("<text>")],
+    Discriminator(
+        _shape,
+        custom_error_type="shape",
+        custom_error_message="write all, or a mapping with one of sizes, include, sample",
+    ),
+]
+
+
+class MethodSpec(Section):
+    """A merge method with its options."""
+
+    name: StrictStr = Field(description="A merge method: `task_arithmetic`, `average`, ...")
+    label: Name | None = Field(
+        None, description="Name in paths; needed when a method stands twice with other options."
+    )
+    options: dict[StrictStr, Any] = Field({}, description="Options of the method.")
+    lambdas: Lambdas | None = Field(None, description="Scaling coefficients, if not the grid's.")
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value not in plugins.names("merger"):
+            raise ValueError(f"allowed: {', '.join(plugins.names('merger'))}")
+        return value
+
+    @property
+    def path_name(self) -> str:
+        """The label, or the method's name where there is none."""
+        return self.label or self.name
+
+
+class GridSpec(Section):
+    """The grid: methods x subsets x lambdas."""
+
+    methods: list[MethodSpec] = Field(
+        min_length=1, description="Merge methods; a bare name will do."
+    )
+    subsets: Subsets = Field("all", description="`all`, or one of `sizes`, `include`, `sample`.")
+    lambdas: Lambdas = Field(description="Scaling coefficients: a list, or start/stop/step.")
+    block_size: Positive = Field(
+        64, description="Subset numbers per block, a power of two; a block is one job."
+    )
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_are_methods(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(
+                "use a power of two (blocks then keep their place when a task is added)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> Self:
+        labels = [method.path_name for method in self.methods]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"method {label!r} stands twice; give each a `label` of its own")
+        for method in self.methods:
+            self.lambdas_of(method)
+        return self
+
+    def lambdas_of(self, method: MethodSpec) -> tuple[str, ...]:
+        """Return a method's scaling coefficients as text, in increasing order."""
+        chosen = method.lambdas if method.lambdas is not None else self.lambdas
+        values = chosen.values() if isinstance(chosen, LambdaRange) else chosen
+        if not values:
+            raise ValueError("lambdas is empty; give at least one number")
+        texts = [format_lambda(value) for value in values]
+        return tuple(sorted(_unique(texts), key=float))
+
+
+class EvaluationSpec(Section):
+    """How grid points are evaluated."""
+
+    batch_size: Positive = Field(512, description="Images per forward pass.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16` uses autocast on CUDA.")
+    outside: StrictBool = Field(
+        False, description="Also evaluate a merge on the tasks outside its subset (test split)."
+    )
+    curves_on: list[Literal["val", "test"]] = Field(
+        ["val"],
+        min_length=1,
+        description="Splits on which every lambda is evaluated. Selection is on `val` always; "
+        "`test` beside it draws curves that were read from the test split.",
+    )
+
+    @field_validator("curves_on")
+    @classmethod
+    def _val_is_needed(cls, value: list[str]) -> list[str]:
+        if "val" not in value:
+            raise ValueError("keep `val` in the list: lambda is selected on it")
+        return _unique(value)
+
+
+class TrackingSpec(Section):
+    """The MLflow registry."""
+
+    uri: StrictStr | None = Field(
+        None, description="Tracking URI; null is SQLite under `results/`. MLFLOW_TRACKING_URI wins."
+    )
+    experiment: StrictStr = Field("taskgrid", description="Name of the MLflow experiment.")
+    points: StrictBool = Field(
+        False, description="Also one child run per grid point, with lambda as a parameter."
+    )
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    models: list[ModelSpec] = Field(min_length=1, description="Base models.")
+    tasks: list[TaskSpec] = Field(
+        min_length=1,
+        description="Tasks; a bare name is a built-in one. Append, to keep what is computed.",
+    )
+    split: SplitSpec = Field(default_factory=SplitSpec, description="The validation split.")
+    finetune: FinetuneSpec = Field(default_factory=FinetuneSpec, description="Experts.")
+    grid: GridSpec = Field(description="The grid.")
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
+    studies: list[StrictStr] = Field(
+        ["addition"], min_length=1, description="Questions asked of the grid."
+    )
+    figures: Literal["all"] | list[StrictStr] = Field("all", description="Figures to draw.")
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec, description="MLflow.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="`auto` takes a free GPU when there is one; results do not depend on it.",
+    )
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names_are_builtin(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("studies")
+    @classmethod
+    def _known_studies(cls, value: list[str]) -> list[str]:
+        return _known(value, "study")
+
+    @field_validator("figures")
+    @classmethod
+    def _known_figures(cls, value: Any) -> Any:
+        return value if value == "all" else _known(value, "figure")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _unique([model.name for model in self.models])
+        names = [task.name for task in self.tasks]
+        _unique(names)
+        for task in self.tasks:
+            self.recipe_of(task)
+        if isinstance(self.grid.subsets, SubsetSpec) and self.grid.subsets.include:
+            for subset in self.grid.subsets.include:
+                for name in subset:
+                    if name not in names:
+                        raise ValueError(
+                            f"grid.subsets.include names task {name!r}, which is not in tasks: "
+                            f"{', '.join(names)}"
+                        )
+        return self
+
+    def recipe_of(self, task: TaskSpec) -> RecipeSpec:
+        """Return a task's recipe: the common one with the task's own keys on top."""
+        own = dict(task.finetune)
+        if own.get("epochs") is not None:
+            own.setdefault("steps", None)
+        if own.get("steps") is not None:
+            own.setdefault("epochs", None)
+        allowed = RecipeSpec.model_fields
+        for key in own:
+            if key not in allowed:
+                raise ValueError(
+                    f"unknown key {key!r} in finetune of task {task.name!r}; allowed: {', '.join(allowed)}"
+                )
+        recipe = RecipeSpec.model_validate({**self.finetune.recipe.model_dump(), **own})
+        if recipe.steps is None and recipe.epochs is None:
+            raise ValueError(f"the recipe of task {task.name!r} needs `steps` or `epochs`")
+        return recipe
+
+
+def _known(values: list[str], kind: plugins.Kind) -> list[str]:
+    for value in values:
+        if value not in plugins.names(kind):
+            raise ValueError(f"{value!r} is unknown; allowed: {', '.join(plugins.names(kind))}")
+    return _unique(values)
+
+
+def _unique(values: list[Item]) -> list[Item]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; keep one")
+    return values

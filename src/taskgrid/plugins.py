@@ -1,0 +1,77 @@
+"""The registry of plug-ins: one line each.
+
+A plug-in is one module plus one line here. This module maps names to modules and does nothing else,
+so it never enters a code digest (`taskgrid.provenance.code`): adding a line re-runs no rule. It
+imports nothing heavy, because the Snakefile reads it while it is parsed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import MappingProxyType, ModuleType
+from typing import Literal
+
+from taskgrid.errors import ConfigError
+
+Kind = Literal["source", "builtin", "mode", "merger", "study", "figure"]
+
+_PLUGINS = MappingProxyType(
+    {
+        "source": {
+            "builtin": "taskgrid.data.sources.builtin",
+            "folder": "taskgrid.data.sources.folder",
+            "npz": "taskgrid.data.sources.npz",
+            "parquet": "taskgrid.data.sources.parquet",
+        },
+        "builtin": {},
+        "mode": {
+            "standard": "taskgrid.finetuning.modes.standard",
+        },
+        "merger": {
+            "average": "taskgrid.merging.average",
+            "task_arithmetic": "taskgrid.merging.task_arithmetic",
+        },
+        "study": {
+            "addition": "taskgrid.studies.addition",
+        },
+        "figure": {},
+    }
+)
+
+_NOUN = {
+    "source": "task source",
+    "builtin": "built-in task",
+    "mode": "fine-tuning mode",
+    "merger": "merge method",
+    "study": "study",
+    "figure": "figure",
+}
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Return the registered names of a kind, in registry order."""
+    return tuple(_PLUGINS[kind])
+
+
+def module_of(kind: Kind, name: str) -> str:
+    """Return the dotted name of the module behind a plug-in.
+
+    Raises:
+        ConfigError: if there is no such plug-in; the text lists those that exist.
+    """
+    known = _PLUGINS[kind]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"unknown {_NOUN[kind]} {name!r}; {hint}there are: {', '.join(known)}")
+    return known[name]
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """Import and return the module behind a plug-in.
+
+    Raises:
+        ConfigError: if there is no such plug-in.
+    """
+    return importlib.import_module(module_of(kind, name))

@@ -1,0 +1,123 @@
+"""Digests of code: a module changes when its syntax tree does, docstrings and comments left out.
+
+A rule that carries the digests of the modules it uses as a parameter runs again exactly when one
+of them changes, whatever happens to the files' times: a touch, a fresh clone, a branch switch, a
+reworded docstring or comment re-runs nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from taskgrid.provenance.digests import digest, digest_bytes
+
+_PACKAGE = "taskgrid"
+_SOURCE = Path(__file__).resolve().parents[1]
+
+NEUTRAL = frozenset({"taskgrid", "taskgrid.errors", "taskgrid.plugins", "taskgrid.progress"})
+"""Modules that say things and find things but compute nothing that a result could depend on."""
+
+
+def code_closure(*entries: str | Path) -> dict[str, str]:
+    """Return ``{module: digest}`` of the entries and of every taskgrid module they import.
+
+    Imports are followed statically, those inside functions too. A package's ``__init__`` belongs to
+    the closure of its modules, because importing them runs it. Plug-ins that a registry loads by
+    name are not followed: name the chosen one as an entry.
+
+    Args:
+        entries: dotted module names (``taskgrid.merging.average``) or paths of scripts.
+
+    Raises:
+        FileNotFoundError: if an entry does not exist.
+    """
+    found: dict[str, str] = {}
+    queue: list[tuple[str, Path]] = [_locate(entry) for entry in entries]
+    while queue:
+        name, path = queue.pop()
+        if name in found:
+            continue
+        tree_digest, imported = _read(path, name, path.stat().st_mtime_ns)
+        found[name] = tree_digest
+        queue.extend((module, _path_of(module)) for module in imported)
+    return dict(sorted(found.items()))
+
+
+def code_digest(*entries: str | Path) -> str:
+    """Return one digest for the whole closure of the entries."""
+    return digest(code_closure(*entries))
+
+
+def _locate(entry: str | Path) -> tuple[str, Path]:
+    if isinstance(entry, Path) or entry.endswith(".py"):
+        path = Path(entry)
+        if not path.is_file():
+            raise FileNotFoundError(f"no script {path}")
+        return path.name, path
+    return entry, _path_of(entry)
+
+
+def _path_of(module: str) -> Path:
+    path = _find(module)
+    if path is None:
+        raise FileNotFoundError(f"no module {module}")
+    return path
+
+
+def _find(module: str) -> Path | None:
+    head, *rest = module.split(".")
+    if head != _PACKAGE:
+        return None
+    base = _SOURCE.joinpath(*rest)
+    for path in (base.with_suffix(".py") if rest else base / "__init__.py", base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    imported = {
+        module
+        for candidate in _imports(tree, name, is_package=path.name == "__init__.py")
+        for module in _with_parents(candidate)
+        if module not in NEUTRAL and module != name and _find(module) is not None
+    }
+    _drop_docstrings(tree)
+    return digest_bytes(ast.dump(tree).encode()), tuple(sorted(imported))
+
+
+def _imports(tree: ast.Module, name: str, *, is_package: bool) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = node.module or ""
+            if node.level:
+                anchor = name.split(".")
+                anchor = anchor[: len(anchor) - node.level + is_package]
+                parent = ".".join([*anchor, *([parent] if parent else [])])
+            yield parent
+            # "from package import module" names a module as often as it names an attribute.
+            yield from (f"{parent}.{alias.name}" for alias in node.names)
+
+
+def _with_parents(module: str) -> Iterable[str]:
+    parts = module.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _drop_docstrings(tree: ast.Module) -> None:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        # Strings that stand alone document what is above them; they compute nothing.
+        node.body = [
+            item
+            for item in node.body
+            if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+        ] or [ast.Pass()]

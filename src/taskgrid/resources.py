@@ -1,0 +1,22 @@
+"""Where the small files shipped with the project lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taskgrid.errors import ArtifactError
+
+
+def resource_path(name: str) -> Path:
+    """Return the path of a shipped file or folder, in a checkout or in an installed package.
+
+    Raises:
+        ArtifactError: if there is no such resource.
+    """
+    package = Path(__file__).resolve().parent
+    for root in (package / "resources", package.parents[1] / "resources"):
+        if (root / name).exists():
+            return root / name
+    raise ArtifactError(
+        f"resources/{name} is missing; is the checkout or the installation complete?"
+    )

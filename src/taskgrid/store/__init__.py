@@ -1,0 +1,1 @@
+"""Artefacts on disk: whole or absent, with their lineage inside."""

@@ -1,0 +1,104 @@
+"""Files that are whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from taskgrid.errors import ArtifactError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EACCES: "permission denied: make the folder writable or choose another one",
+    errno.EPERM: "permission denied: make the folder writable or choose another one",
+    errno.EROFS: "the file system is read-only: choose another folder",
+}
+
+
+def explain_os_error(error: OSError, path: str | Path) -> ArtifactError:
+    """Turn the operating system's refusal into a sentence that says what to do about it."""
+    reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+    return ArtifactError(f"cannot write {path}: {reason}")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    On any error, also on a full disk, the temporary file is removed and ``path`` is untouched.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise explain_os_error(error, target) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _publish(temporary, target)
+    except OSError as error:
+        if error.errno in _ADVICE:
+            raise explain_os_error(error, target) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON value atomically, with sorted keys: equal values give equal bytes.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    write_text(
+        path,
+        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+    )
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: if the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as JSON ({error}); delete it and run again"
+        ) from error
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    # mkstemp makes private files; results are as readable as the user's umask says.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    temporary.replace(target)

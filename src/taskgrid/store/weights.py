@@ -1,0 +1,103 @@
+"""Weights as safetensors, with lineage and a content digest in the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from taskgrid.errors import ArtifactError
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.atomic import atomic_path
+
+State: TypeAlias = dict[str, torch.Tensor]
+"""Named tensors; the keys are those of open_clip's visual tower without ``visual.``."""
+
+Lineage: TypeAlias = dict[str, str]
+"""What an artefact was made from: digests and names, all text."""
+
+_HEADER = "taskgrid"
+
+
+def digest_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of names, dtypes, shapes and bytes of a state, whatever its order."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return total.hexdigest()[:32]
+
+
+def save_state(
+    path: str | Path, state: Mapping[str, torch.Tensor], lineage: Mapping[str, str]
+) -> str:
+    """Write a state atomically; its digest and lineage go into the header.
+
+    Returns:
+        The digest of the state.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    content = digest_state(tensors)
+    # One entry: safetensors keeps several in an order of its own that differs from call to call.
+    header = {_HEADER: canonical_json({**lineage, "digest": content})}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:
+            raise ArtifactError(f"cannot write {path}: {error}") from error
+    return content
+
+
+def read_lineage(path: str | Path) -> Lineage:
+    """Read the lineage in a file's header, without its tensors.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, or carries no lineage.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            header = stream.metadata() or {}
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    if _HEADER not in header:
+        raise ArtifactError(
+            f"{path} carries no lineage in its header; it was not written by taskgrid"
+        )
+    lineage: Lineage = json.loads(header[_HEADER])
+    return lineage
+
+
+def load_state(path: str | Path) -> tuple[State, Lineage]:
+    """Read a state and its lineage, and check the bytes against the digest in the header.
+
+    Raises:
+        ArtifactError: if the file is missing, truncated, altered, or carries no lineage.
+    """
+    lineage = read_lineage(path)
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    content = digest_state(state)
+    if content != lineage["digest"]:
+        raise _damaged(
+            path, f"its tensors have digest {content}, its header says {lineage['digest']}"
+        )
+    return state, lineage
+
+
+def _damaged(path: str | Path, reason: str) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged ({reason}); delete it and run again to rebuild it")

@@ -1,0 +1,148 @@
+"""The configuration: what is accepted, and one sentence for what is not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
+from taskgrid.errors import ConfigError
+
+GOOD: dict[str, Any] = {
+    "models": [{"name": "tiny", "architecture": "taskgrid-vit-4", "pretrained": "s0"}],
+    "tasks": [
+        {"name": name, "source": "folder", "path": f"data/{name}"} for name in ("a", "b", "c")
+    ],
+    "finetune": {"recipe": {"steps": 10}},
+    "grid": {"methods": ["task_arithmetic"], "lambdas": [0, 0.3, 1]},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(GOOD)
+    *parents, last = path.split("/")
+    place: Any = config
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("lambda", 1, ["unknown key 'lambda'", "allowed here: models, tasks"]),
+        ("grid/lamdas", [1], ["unknown key 'grid.lamdas'", "did you mean 'lambdas'"]),
+        ("grid/lambdas", [0, "0.3"], ["grid.lambdas[1]", "'0.3'", "text", "number", "write 0.3"]),
+        ("grid/lambdas", "0.3", ["grid.lambdas", "list of numbers"]),
+        ("grid/lambdas", [], ["lambdas is empty"]),
+        ("grid/lambdas", [0.1, 0.1], ["'0.10' stands twice"]),
+        ("grid/lambdas", {"start": 0, "stop": 1}, ["grid.lambdas.step is missing"]),
+        ("grid/lambdas", {"start": 1, "stop": 0, "step": 1}, ["stop 0", "below start 1"]),
+        ("grid/methods", ["tties"], ["grid.methods[0].name is 'tties'", "task_arithmetic"]),
+        ("grid/methods", ["average", "average"], ["'average' stands twice", "label"]),
+        ("grid/subsets", "most", ["grid.subsets is 'most'", "'all'"]),
+        ("grid/subsets", {"sizes": [1], "include": [["a"]]}, ["exactly one", "sizes, include"]),
+        ("grid/subsets", {"include": [["a", "z"]]}, ["'z'", "not in tasks: a, b, c"]),
+        ("grid/block_size", 48, ["grid.block_size is 48", "power of two"]),
+        ("tasks", ["no-such-task"], ["no built-in task 'no-such-task'", "source"]),
+        ("tasks", [{"name": "x", "source": "zip"}], ["tasks[0].source is 'zip'", "folder, npz"]),
+        ("tasks", [{"name": "x", "source": "npz"}], ["task 'x'", "needs `path`"]),
+        ("tasks", [{"name": "X", "source": "npz"}], ["tasks[0].name is 'X'", "lower-case"]),
+        ("tasks/0/finetune", {"lrr": 1}, ["unknown key 'lrr'", "task 'a'", "lr"]),
+        ("finetune/recipe/lr", "1e-5", ["finetune.recipe.lr", "write 1.0e-5"]),
+        ("finetune/recipe/lr", -1, ["finetune.recipe.lr is -1", "greater than 0"]),
+        ("finetune/recipe/epochs", 3, ["`steps` or `epochs`, not both"]),
+        ("finetune/recipe/steps", None, ["task 'a' needs `steps` or `epochs`"]),
+        ("finetune/modes", ["lineer"], ["'lineer' is unknown", "standard"]),
+        ("evaluation", {"curves_on": ["test"]}, ["keep `val`"]),
+        ("device", "gpu", ["device is 'gpu'", "'cuda'"]),
+        ("figures", ["pie"], ["'pie' is unknown"]),
+        ("models", [], ["models is []", "at least 1"]),
+        ("models/0/pretrained", 3, ["models[0].pretrained is 3", "text"]),
+    ],
+)
+def test_a_mistake_is_answered_by_a_sentence(path: str, value: Any, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(changed(path, value))
+    for word in words:
+        assert word in str(caught.value)
+    assert all(line.startswith("config: ") for line in str(caught.value).splitlines())
+
+
+def test_lambdas_are_text_in_order_whatever_way_they_are_given() -> None:
+    spelled = parse_config(changed("grid/lambdas", {"start": 0, "stop": 1, "step": 0.1}))
+    listed = parse_config(changed("grid/lambdas", [i / 10 for i in reversed(range(11))]))
+    expected = tuple(f"{i / 10:.2f}" for i in range(11))
+    assert Experiment(spelled).lambdas("task_arithmetic") == expected
+    assert Experiment(listed).lambdas("task_arithmetic") == expected
+
+
+def test_a_method_may_have_lambdas_options_and_a_label_of_its_own() -> None:
+    methods = ["average", {"name": "average", "label": "mean-at-one", "lambdas": [1]}]
+    experiment = Experiment(parse_config(changed("grid/methods", methods)))
+    assert experiment.methods == ("average", "mean-at-one")
+    assert experiment.lambdas("mean-at-one") == ("1.00",)
+
+
+def test_a_task_may_change_its_recipe() -> None:
+    experiment = Experiment(parse_config(changed("tasks/1/finetune", {"epochs": 2, "lr": 0.5})))
+    assert experiment.recipe("a")["steps"] == 10
+    assert experiment.recipe("b")["steps"] is None
+    assert (experiment.recipe("b")["epochs"], experiment.recipe("b")["lr"]) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "names"),
+    [
+        ("all", ["a", "b", "a+b", "c", "a+c", "b+c", "a+b+c"]),
+        ({"sizes": [2]}, ["a+b", "a+c", "b+c"]),
+        ({"include": [["c", "a"], ["b"], ["a", "c"]]}, ["b", "a+c"]),
+        ({"sample": {"per_size": 9}}, ["a", "b", "a+b", "c", "a+c", "b+c", "a+b+c"]),
+    ],
+)
+def test_subsets_by_design(subsets: Any, names: list[str]) -> None:
+    experiment = Experiment(parse_config(changed("grid/subsets", subsets)))
+    (block,) = experiment.blocks
+    assert list(experiment.subsets(block)) == names
+
+
+def test_a_block_knows_its_tasks() -> None:
+    experiment = Experiment(parse_config(changed("grid/block_size", 4)))
+    assert [experiment.tasks_of(block) for block in experiment.blocks] == [
+        ("a", "b"),
+        ("a", "b", "c"),
+    ]
+
+
+def test_all_subsets_of_too_many_tasks_are_refused() -> None:
+    many = [{"name": f"t{i}", "source": "npz", "path": "x"} for i in range(20)]
+    with pytest.raises(ConfigError, match="1048575 subsets"):
+        _ = Experiment(parse_config(changed("tasks", many))).numbers
+
+
+def test_overlays_merge_mappings_and_replace_the_rest() -> None:
+    below = {"a": {"x": 1, "y": [1, 2]}, "b": 3}
+    assert merge_overlay(below, {"a": {"y": [9]}}) == {"a": {"x": 1, "y": [9]}, "b": 3}
+    assert below == {"a": {"x": 1, "y": [1, 2]}, "b": 3}
+
+
+@pytest.mark.parametrize(("text", "word"), [("a: [", "not YAML"), ("- a", "mapping")])
+def test_a_bad_file_is_named(tmp_path: Any, text: str, word: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=word) as caught:
+        read_config(path)
+    assert "c.yaml" in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_an_unknown_architecture_gets_close_names() -> None:
+    experiment = Experiment(parse_config(changed("models/0/architecture", "VIT-B-32-quickgelu")))
+    with pytest.raises(ConfigError, match="ViT-B-32-quickgelu"):
+        experiment.pixels("tiny")
+    experiment = Experiment(parse_config(changed("models/0/architecture", "ViT-B-32-quickgelu")))
+    assert experiment.pixels("tiny") == "224px"

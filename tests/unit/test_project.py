@@ -1,0 +1,63 @@
+"""The project's own files agree with each other: pins, reference, registry."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from taskgrid import plugins
+from taskgrid.config import read_config
+from taskgrid.config.reference import reference
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("env", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_environments_pin_what_the_lock_file_pins(env: Path) -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    (pip,) = (
+        part["pip"] for part in yaml.safe_load(env.read_text())["dependencies"] if "pip" in part
+    )
+    for pin in pip:
+        assert re.search(rf"^{re.escape(pin)}( ;|$)", lock, re.MULTILINE), pin
+
+
+def test_the_configuration_reference_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text()
+    assert written == reference(), (
+        "run: python -m taskgrid.config.reference > docs/configuration.md"
+    )
+
+
+@pytest.mark.parametrize("kind", get_args(plugins.Kind))
+def test_every_registered_plugin_is_a_module(kind: plugins.Kind) -> None:
+    assert plugins.names(kind)
+    for name in plugins.names(kind):
+        assert importlib.import_module(plugins.module_of(kind, name))
+
+
+def test_the_registry_and_the_snakefile_need_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, taskgrid.config, taskgrid.plugins, taskgrid.provenance.listing, taskgrid.devices\n"
+        "heavy = {'torch', 'mlflow', 'matplotlib', 'open_clip', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [None, *sorted((ROOT / "presets").glob("*.yaml"))],
+    ids=lambda p: p.stem if p else "default",
+)
+def test_presets_are_valid(preset: Path | None) -> None:
+    read_config(ROOT / "config.yaml", *([preset] if preset else []))

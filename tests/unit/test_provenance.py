@@ -1,0 +1,155 @@
+"""Digests: what changes them and, above all, what must not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskgrid.errors import DataError
+from taskgrid.provenance import canonical_json, code_closure, derive_seed, digest, digest_file
+from taskgrid.provenance import code as code_module
+from taskgrid.provenance.listing import fingerprint
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), JSON, max_size=5))
+def test_a_digest_ignores_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+def test_a_digest_is_sha256_of_the_canonical_text(tmp_path: Path) -> None:
+    text = '{"a":[1,2],"b":"λ"}'
+    assert canonical_json({"b": "λ", "a": [1, 2]}) == text
+    expected = hashlib.sha256(text.encode()).hexdigest()[:32]
+    assert digest({"b": "λ", "a": [1, 2]}) == expected
+    (tmp_path / "file").write_bytes(text.encode())
+    assert digest_file(tmp_path / "file") == expected
+
+
+def test_nan_has_no_canonical_text() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical_json({"a": float("nan")})
+
+
+@given(st.lists(st.integers() | st.text(max_size=6), min_size=1, max_size=4))
+def test_seeds_are_stable_and_fit_in_63_bits(parts: list[int | str]) -> None:
+    assert 0 <= derive_seed(*parts) < 1 << 63
+    assert derive_seed(*parts) == derive_seed(*parts)
+    assert derive_seed(*parts, 0) != derive_seed(*parts, 1)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "taskgrid"
+    files = {
+        "__init__.py": "",
+        "errors.py": "class E(Exception): ...\n",
+        "ground.py": '"""Doc."""\nfrom taskgrid.errors import E\n\ndef f(x):\n    """F."""\n    return x + 1\n',
+        "floor/__init__.py": "",
+        "floor/a.py": "from taskgrid.ground import f\nfrom . import b\n",
+        "floor/b.py": "from ..ground import f\n",
+        "floor/late.py": "def g():\n    import taskgrid.floor.a\n    return taskgrid.floor.a\n",
+        "other.py": "import numpy\nX = 1\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(code_module, "_SOURCE", root)
+    return root
+
+
+def edit(path: Path, text: str) -> None:
+    before = path.stat().st_mtime_ns
+    path.write_text(text)
+    os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
+
+
+def test_the_closure_follows_imports_of_every_form(package: Path) -> None:
+    expected = {"taskgrid.floor", "taskgrid.floor.a", "taskgrid.floor.b", "taskgrid.ground"}
+    assert set(code_closure("taskgrid.floor.a")) == expected
+    assert set(code_closure("taskgrid.floor.late")) == expected | {"taskgrid.floor.late"}
+    assert set(code_closure("taskgrid.other")) == {"taskgrid.other"}
+
+
+def test_a_script_is_an_entry_by_path(package: Path, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text("from taskgrid import ground\n")
+    assert set(code_closure(script)) == {"job.py", "taskgrid.ground"}
+
+
+def test_docstrings_comments_and_touches_change_nothing(package: Path) -> None:
+    before = code_closure("taskgrid.floor.a")
+    edit(
+        package / "ground.py",
+        '"""Other words."""\nfrom taskgrid.errors import E\n\n# why\ndef f(x):\n    """New."""\n\n'
+        "    return x + 1  # here\n",
+    )
+    assert code_closure("taskgrid.floor.a") == before
+
+
+def test_a_real_edit_changes_exactly_the_modules_digest(package: Path) -> None:
+    before, other = code_closure("taskgrid.floor.a"), code_closure("taskgrid.other")
+    edit(package / "ground.py", "def f(x):\n    return x + 2\n")
+    after = code_closure("taskgrid.floor.a")
+    assert {name for name in before if before[name] != after[name]} == {"taskgrid.ground"}
+    assert code_closure("taskgrid.other") == other
+
+
+def test_the_place_of_the_checkout_does_not_matter(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = code_closure("taskgrid.floor.a")
+    moved = tmp_path / "elsewhere" / "taskgrid"
+    moved.parent.mkdir()
+    package.rename(moved)
+    monkeypatch.setattr(code_module, "_SOURCE", moved)
+    assert code_closure("taskgrid.floor.a") == before
+
+
+def test_missing_entries_raise(package: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        code_closure("taskgrid.nothing")
+    with pytest.raises(FileNotFoundError):
+        code_closure("nothing.py")
+
+
+def test_a_fingerprint_is_blind_to_times_and_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    file = tmp_path / "train" / "a.txt"
+    file.write_text("one")
+    before = fingerprint(tmp_path)
+    os.utime(file, (1, 1))
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "x").write_text("x")
+    assert fingerprint(tmp_path) == before
+    file.write_text("two")
+    assert fingerprint(tmp_path) != before
+    assert fingerprint(file) != fingerprint(tmp_path)
+
+
+def test_large_sources_are_listed_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskgrid.provenance.listing._HASHED_BYTES", 2)
+    (tmp_path / "a").write_text("one")
+    before = fingerprint(tmp_path)
+    (tmp_path / "a").write_text("two")
+    assert fingerprint(tmp_path) == before
+    (tmp_path / "a").write_text("three")
+    assert fingerprint(tmp_path) != before
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        fingerprint(tmp_path / "nowhere")
