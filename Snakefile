@@ -3,7 +3,7 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-configfile: workflow.source_path("config.yaml")
+configfile: "config.yaml"
 
 
 report: "resources/report/workflow.rst"
@@ -26,7 +26,10 @@ localrules:
     experts,
     tables,
     figures,
+    record_expert,
+    record_block,
     registry,
+    sync,
 
 
 rule all:

@@ -13,6 +13,7 @@ from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
+from taskgrid.store.atomic import check_writable
 
 SCRIPTS = ROOT / "scripts"
 
@@ -24,7 +25,8 @@ shell.prefix(f"export PYTHONPATH={str(ROOT / 'src')!r} PYTHONDONTWRITEBYTECODE=1
 
 try:
     E = Experiment(parse_config(config))
-    E.blocks, [E.image_size(model) for model in E.models]
+    E.check()
+    check_writable("results")
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None
 
@@ -51,11 +53,15 @@ def gpus():
 
 GPU = gpus()
 DEVICE = E.config.device
+CHECKPOINT_SECONDS = E.config.finetune.checkpoint_seconds
 
 
 def code(script, *modules):
     """Digests of a script, of plug-ins, and of every library module that they import."""
     return code_closure(SCRIPTS / script, *modules)
+
+
+STUDY_MODULES = [plugins.module_of("study", name) for name in E.config.studies]
 
 
 def pixels(wildcards):

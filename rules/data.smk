@@ -4,13 +4,13 @@ def dataset_settings(wildcards):
         {
             "task": task.model_dump(exclude={"finetune"}),
             "image_size": int(wildcards.pixels.removesuffix("px")),
+            "interpolation": "bicubic",
         }
     )
 
 
 def dataset_listing(wildcards):
-    path = E.task(wildcards.task).path
-    return fingerprint(path) if path is not None else "built in"
+    return {path: fingerprint(path) for path in E.files_of(wildcards.task)}
 
 
 def dataset_code(wildcards):

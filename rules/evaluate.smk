@@ -1,12 +1,17 @@
 def evaluation_settings(wildcards):
     evaluation = E.config.evaluation
     return canonical_json(
-        {"batch_size": evaluation.batch_size, "precision": evaluation.precision}
+        {
+            "tasks": plan_tasks(wildcards),
+            "merged": block_tasks(wildcards),
+            "batch_size": evaluation.batch_size,
+        }
     )
 
 
 def eval_code(wildcards):
-    return code("eval.py", plugins.module_of("merger", E.method(wildcards.method).name))
+    merger = plugins.module_of("merger", E.method(wildcards.method).name)
+    return code("eval.py", merger, *STUDY_MODULES)
 
 
 def reference_settings(wildcards):
@@ -56,7 +61,8 @@ rule reference:
     shell:
         "{PYTHON} {SCRIPTS}/reference.py --settings {params.settings:q}"
         " --device {DEVICE} --threads {threads} --store results/store"
-        " --card {input.card} --base {input.base} --experts {input.experts} --heads {input.heads}"
+        " --card {input.card} --base {input.base} --experts {input.experts}"
+        " --manifests {input.manifests} --heads {input.heads} --head-manifests {input.head_manifests}"
         " --splits {input.splits} --images {input.images} --datasets {input.datasets}"
         " --rows {output.rows} 2>&1 | tee {log}"
 
@@ -75,7 +81,6 @@ rule eval:
         images=ancient(dataset_files("images.arrow", plan_tasks)),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
-        record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
     log:
         "results/logs/eval/{model}/{mode}/{seed}/{method}/{block}.log",
     benchmark:
@@ -95,7 +100,7 @@ rule eval:
     shell:
         "{PYTHON} {SCRIPTS}/eval.py --settings {params.settings:q}"
         " --device {DEVICE} --threads {threads} --store results/store"
-        " --plan {input.plan} --reference {input.reference} --card {input.card} --base {input.base}"
+        " --plan {input.plan} --card {input.card} --base {input.base}"
         " --vectors {input.vectors} --heads {input.heads}"
         " --splits {input.splits} --images {input.images}"
-        " --rows {output.rows} --record {output.record} 2>&1 | tee {log}"
+        " --rows {output.rows} 2>&1 | tee {log}"

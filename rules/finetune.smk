@@ -3,7 +3,9 @@ def finetune_settings(wildcards):
         {
             "model": wildcards.model,
             "task": wildcards.task,
-            "mode": wildcards.mode,
+            "mode": E.mode(wildcards.mode).name,
+            "mode_label": wildcards.mode,
+            "mode_options": E.mode(wildcards.mode).options,
             "seed": int(wildcards.seed),
             "recipe": E.recipe(wildcards.task),
         }
@@ -11,7 +13,7 @@ def finetune_settings(wildcards):
 
 
 def finetune_code(wildcards):
-    return code("finetune.py", plugins.module_of("mode", wildcards.mode))
+    return code("finetune.py", plugins.module_of("mode", E.mode(wildcards.mode).name))
 
 
 rule finetune:
@@ -26,7 +28,7 @@ rule finetune:
         expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
         history="results/experts/{model}/{mode}/{seed}/{task}/history.parquet",
-        record="results/experts/{model}/{mode}/{seed}/{task}/run.json",
+        timing="results/experts/{model}/{mode}/{seed}/{task}/timing.json",
     log:
         "results/logs/finetune/{model}/{mode}/{seed}/{task}.log",
     benchmark:
@@ -45,8 +47,9 @@ rule finetune:
         "fine-tune {wildcards.model} on {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{PYTHON} {SCRIPTS}/finetune.py --settings {params.settings:q}"
-        " --device {DEVICE} --threads {threads} --scratch results/scratch/finetune"
+        " --device {DEVICE} --threads {threads}"
+        " --scratch results/scratch/finetune --checkpoint-seconds {CHECKPOINT_SECONDS}"
         " --card {input.card} --base {input.base} --head {input.head}"
         " --split {input.split} --images {input.images}"
         " --expert {output.expert} --manifest {output.manifest}"
-        " --history {output.history} --record {output.record} 2>&1 | tee {log}"
+        " --history {output.history} --timing {output.timing} 2>&1 | tee {log}"

@@ -1,3 +1,8 @@
+def plan_tasks(wildcards):
+    """Tasks that a block is evaluated on: those of its subsets, or all by config."""
+    return E.tasks if E.config.evaluation.outside else block_tasks(wildcards)
+
+
 def merge_settings(wildcards):
     method = E.method(wildcards.method)
     evaluation = E.config.evaluation
@@ -12,7 +17,10 @@ def merge_settings(wildcards):
             "lambdas": E.lambdas(wildcards.method),
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
-            "tasks": E.tasks if evaluation.outside else block_tasks(wildcards),
+            "tasks": plan_tasks(wildcards),
+            "merged": block_tasks(wildcards),
+            "studies": E.config.studies,
+            "precision": evaluation.precision,
         }
     )
 
@@ -20,10 +28,6 @@ def merge_settings(wildcards):
 def merge_code(wildcards):
     return code("merge.py", plugins.module_of("merger", E.method(wildcards.method).name))
 
-
-def plan_tasks(wildcards):
-    """Tasks that a block is evaluated on: those of its subsets, or all by config."""
-    return E.tasks if E.config.evaluation.outside else block_tasks(wildcards)
 
 
 rule merge:

@@ -30,7 +30,7 @@ rule grid:
         runtime=30,
     params:
         settings=canonical_json({"studies": E.config.studies, "tasks": E.tasks}),
-        code=code("grid.py", *(plugins.module_of("study", name) for name in E.config.studies)),
+        code=code("grid.py", *STUDY_MODULES),
     message:
         "collect the grid, choose lambda on validation, summarise"
     shell:

@@ -24,7 +24,22 @@ _PLUGINS = MappingProxyType(
             "npz": "taskgrid.data.sources.npz",
             "parquet": "taskgrid.data.sources.parquet",
         },
-        "builtin": {},
+        # The first five are the default's; `catalogue` is the control task, the part that ImageNet
+        # plays in the papers.
+        "builtin": {
+            "handwritten": "taskgrid.data.builtin.handwritten",
+            "street_digits": "taskgrid.data.builtin.typed",
+            "road_signs": "taskgrid.data.builtin.road_signs",
+            "textures": "taskgrid.data.builtin.textures",
+            "pictograms": "taskgrid.data.builtin.pictograms",
+            "counting": "taskgrid.data.builtin.counting",
+            "flags": "taskgrid.data.builtin.flags",
+            "shapes": "taskgrid.data.builtin.shapes",
+            "print_digits": "taskgrid.data.builtin.typed",
+            "print_letters": "taskgrid.data.builtin.typed",
+            "street_letters": "taskgrid.data.builtin.typed",
+            "catalogue": "taskgrid.data.builtin.catalogue",
+        },
         "mode": {
             "standard": "taskgrid.finetuning.modes.standard",
         },
@@ -35,7 +50,14 @@ _PLUGINS = MappingProxyType(
         "study": {
             "addition": "taskgrid.studies.addition",
         },
-        "figure": {},
+        "figure": {
+            "lambda_curve": "taskgrid.plots.lambda_curve",
+            "subset_size": "taskgrid.plots.subset_size",
+            "heatmap": "taskgrid.plots.heatmap",
+            "cross_evaluation": "taskgrid.plots.cross_evaluation",
+            "cosine": "taskgrid.plots.cosine",
+            "training": "taskgrid.plots.training",
+        },
     }
 )
 

@@ -56,7 +56,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("finetune/recipe/lr", -1, ["finetune.recipe.lr is -1", "greater than 0"]),
         ("finetune/recipe/epochs", 3, ["`steps` or `epochs`, not both"]),
         ("finetune/recipe/steps", None, ["task 'a' needs `steps` or `epochs`"]),
-        ("finetune/modes", ["lineer"], ["'lineer' is unknown", "standard"]),
+        ("finetune/modes", ["lineer"], ["finetune.modes[0].name is 'lineer'", "standard"]),
         ("evaluation", {"curves_on": ["test"]}, ["keep `val`"]),
         ("device", "gpu", ["device is 'gpu'", "'cuda'"]),
         ("figures", ["pie"], ["'pie' is unknown"]),

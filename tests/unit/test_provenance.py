@@ -56,7 +56,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = {
         "__init__.py": "",
         "errors.py": "class E(Exception): ...\n",
-        "ground.py": '"""Doc."""\nfrom taskgrid.errors import E\n\ndef f(x):\n    """F."""\n    return x + 1\n',
+        "ground.py": "\"\"\"Doc.\"\"\"\nfrom taskgrid.errors import E\n\ndef f(x):\n    \"F.\"\n    return x + 1\n",
         "floor/__init__.py": "",
         "floor/a.py": "from taskgrid.ground import f\nfrom . import b\n",
         "floor/b.py": "from ..ground import f\n",

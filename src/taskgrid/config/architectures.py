@@ -46,6 +46,22 @@ def image_size(architecture: str) -> int:
     return int(size)
 
 
+def local_weights(architecture: str, pretrained: str) -> Path | None:
+    """Return the file of a model's weights, or None when open_clip fetches them by a tag.
+
+    Raises:
+        ConfigError: if ``pretrained`` looks like a path and there is no such file.
+    """
+    with contextlib.suppress(ArtifactError):
+        return resource_path(f"models/{architecture}-{pretrained}.safetensors")
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise ConfigError(f"pretrained: {pretrained} is no file; give a file or an open_clip tag")
+    return None
+
+
 def _folders() -> list[Path]:
     folders = []
     with contextlib.suppress(ArtifactError):

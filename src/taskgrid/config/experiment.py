@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from taskgrid.config.architectures import image_size
-from taskgrid.config.schema import Config, MethodSpec, ModelSpec, SubsetSpec, TaskSpec
+from taskgrid.config.architectures import image_size, local_weights
+from taskgrid.config.schema import Config, MethodSpec, ModelSpec, ModeSpec, SubsetSpec, TaskSpec
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import (
     Block,
@@ -19,6 +20,7 @@ from taskgrid.lattice import (
     subset_number,
     subset_of_number,
 )
+from taskgrid.provenance.listing import fingerprint
 
 _MOST_SUBSETS = 1 << 16
 
@@ -30,6 +32,7 @@ class Experiment:
         self.config = config
         self._models = {model.name: model for model in config.models}
         self._tasks = {task.name: task for task in config.tasks}
+        self._modes = {mode.path_name: mode for mode in config.finetune.modes}
         self._methods = {method.path_name: method for method in config.grid.methods}
 
     @property
@@ -44,8 +47,8 @@ class Experiment:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """Fine-tuning modes."""
-        return tuple(self.config.finetune.modes)
+        """Labels of the fine-tuning modes."""
+        return tuple(self._modes)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -57,6 +60,24 @@ class Experiment:
         """Labels of the merge methods."""
         return tuple(self._methods)
 
+    def check(self) -> None:
+        """Look up what the configuration names outside itself, before any job starts.
+
+        Raises:
+            ConfigError: if an architecture, a file of weights or the data of a task does not exist,
+                or the grid is too large.
+        """
+        for model in self.config.models:
+            self.image_size(model.name)
+            local_weights(model.architecture, model.pretrained)
+        for task in self.config.tasks:
+            for path in self.files_of(task.name):
+                if not Path(path).exists():
+                    raise ConfigError(
+                        f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
+                    )
+        _ = self.numbers
+
     def model(self, name: str) -> ModelSpec:
         """Return a base model's specification."""
         return self._models[name]
@@ -64,6 +85,10 @@ class Experiment:
     def task(self, name: str) -> TaskSpec:
         """Return a task's specification."""
         return self._tasks[name]
+
+    def mode(self, label: str) -> ModeSpec:
+        """Return a fine-tuning mode's specification."""
+        return self._modes[label]
 
     def method(self, label: str) -> MethodSpec:
         """Return a merge method's specification."""
@@ -77,9 +102,26 @@ class Experiment:
         """Return the name of the decoded images that a model shares with others of its size."""
         return f"{self.image_size(model)}px"
 
+    def weights_fingerprint(self, model: str) -> str:
+        """Return a digest of a model's weights where they are a local file, else its tag."""
+        spec = self._models[model]
+        file = local_weights(spec.architecture, spec.pretrained)
+        return fingerprint(file) if file is not None else spec.pretrained
+
     def lambdas(self, method: str) -> tuple[str, ...]:
         """Return a method's scaling coefficients as text."""
         return self.config.grid.lambdas_of(self._methods[method])
+
+    def files_of(self, task: str) -> tuple[str, ...]:
+        """Return the files and folders that a task's images, class names and prompts come from."""
+        spec = self._tasks[task]
+        files = [spec.path] if spec.path is not None else []
+        files += [value for value in (spec.classes, spec.templates) if isinstance(value, str)]
+        if spec.path is not None and Path(spec.path).is_file():
+            # Class names that lie beside an archive are read with it.
+            beside = Path(spec.path).with_name("classes.json")
+            files += [str(beside)] if beside.is_file() else []
+        return tuple(files)
 
     def recipe(self, task: str) -> dict[str, Any]:
         """Return a task's training recipe as builtins."""

@@ -163,17 +163,53 @@ class SplitSpec(Section):
     seed: Natural = Field(0, description="Seed of the permutation.")
 
 
+class ModeSpec(Section):
+    """A fine-tuning mode with its options."""
+
+    name: StrictStr = Field(description="A fine-tuning mode: `standard`, ...")
+    label: Name | None = Field(
+        None, description="Name in paths and tables; needed when a mode stands twice."
+    )
+    options: dict[StrictStr, Any] = Field({}, description="Options of the mode.")
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value not in plugins.names("mode"):
+            raise ValueError(f"allowed: {', '.join(plugins.names('mode'))}")
+        return value
+
+    @property
+    def path_name(self) -> str:
+        """The label, or the mode's name where there is none."""
+        return self.label or self.name
+
+
 class FinetuneSpec(Section):
     """Which experts are trained."""
 
-    modes: list[StrictStr] = Field(["standard"], min_length=1, description="Fine-tuning modes.")
+    modes: list[ModeSpec] = Field(
+        ["standard"],
+        min_length=1,
+        validate_default=True,
+        description="Fine-tuning modes; a bare name will do.",
+    )
     seeds: list[Natural] = Field([0], min_length=1, description="Seeds.")
     recipe: RecipeSpec = Field(default_factory=RecipeSpec, description="The training recipe.")
+    checkpoint_seconds: Annotated[Number, Field(ge=0)] = Field(
+        60, description="Time between the checkpoints from which a killed training resumes."
+    )
+
+    @field_validator("modes", mode="before")
+    @classmethod
+    def _names_are_modes(cls, value: Any) -> Any:
+        return _expand(value)
 
     @field_validator("modes")
     @classmethod
-    def _known_modes(cls, value: list[str]) -> list[str]:
-        return _known(value, "mode")
+    def _distinct_labels(cls, value: list[ModeSpec]) -> list[ModeSpec]:
+        _unique([mode.path_name for mode in value])
+        return value
 
     @field_validator("seeds")
     @classmethod
@@ -291,9 +327,7 @@ class GridSpec(Section):
     @field_validator("methods", mode="before")
     @classmethod
     def _names_are_methods(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [{"name": item} if isinstance(item, str) else item for item in value]
-        return value
+        return _expand(value)
 
     @field_validator("block_size")
     @classmethod
@@ -384,9 +418,7 @@ class Config(Section):
     @field_validator("tasks", mode="before")
     @classmethod
     def _names_are_builtin(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [{"name": item} if isinstance(item, str) else item for item in value]
-        return value
+        return _expand(value)
 
     @field_validator("studies")
     @classmethod
@@ -432,6 +464,13 @@ class Config(Section):
         if recipe.steps is None and recipe.epochs is None:
             raise ValueError(f"the recipe of task {task.name!r} needs `steps` or `epochs`")
         return recipe
+
+
+def _expand(value: Any) -> Any:
+    """Read a bare name in a list as a mapping that has a name and nothing else."""
+    if isinstance(value, list):
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+    return value
 
 
 def _known(values: list[str], kind: plugins.Kind) -> list[str]:

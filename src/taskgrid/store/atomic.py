@@ -19,6 +19,8 @@ _ADVICE = {
     errno.EACCES: "permission denied: make the folder writable or choose another one",
     errno.EPERM: "permission denied: make the folder writable or choose another one",
     errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EEXIST: "a file of that name is in the way: move it",
+    errno.ENOTDIR: "a file is in the way: move it",
 }
 
 
@@ -54,6 +56,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuse a folder in which no file can be made; it is created if it does not exist.
+
+    Raises:
+        ArtifactError: if the file system refuses to write; says why.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,0 +1,116 @@
+rule record_expert:
+    input:
+        manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
+        history="results/experts/{model}/{mode}/{seed}/{task}/history.parquet",
+        timing="results/experts/{model}/{mode}/{seed}/{task}/timing.json",
+    output:
+        record="results/experts/{model}/{mode}/{seed}/{task}/run.json",
+    log:
+        "results/logs/record/{model}/{mode}/{seed}/{task}.log",
+    benchmark:
+        "results/benchmarks/record/{model}/{mode}/{seed}/{task}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=finetune_settings,
+        code=code("record_expert.py"),
+    message:
+        "run record of the expert for {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{PYTHON} {SCRIPTS}/record_expert.py --settings {params.settings:q}"
+        " --manifest {input.manifest} --history {input.history} --timing {input.timing}"
+        " --record {output.record} 2>&1 | tee {log}"
+
+
+rule record_block:
+    input:
+        plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
+        reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
+        rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        splits=split_files(plan_tasks),
+    output:
+        record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
+    log:
+        "results/logs/record/{model}/{mode}/{seed}/{method}/{block}.log",
+    benchmark:
+        "results/benchmarks/record/{model}/{mode}/{seed}/{method}/{block}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=canonical_json({"points": E.config.tracking.points}),
+        code=code("record_block.py", *STUDY_MODULES),
+    message:
+        "run records of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{PYTHON} {SCRIPTS}/record_block.py --settings {params.settings:q} --store results/store"
+        " --plan {input.plan} --reference {input.reference} --rows {input.rows}"
+        " --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
+
+
+REGISTRY_SETTINGS = canonical_json(
+    {**E.config.tracking.model_dump(), "config": E.config.model_dump(mode="json")}
+)
+
+
+# What the registry is written from; figures and tables are attached to the grid's run.
+rule sync:
+    input:
+        records=[*expert_files("run.json"), *block_files("run.json")],
+        grid="results/tables/grid.parquet",
+        selected="results/tables/selected.parquet",
+        attached=[
+            "results/tables/summary.csv",
+            *expand("results/figures/{figure}.png", figure=FIGURES),
+        ],
+    output:
+        report="results/registry/sync.json",
+    log:
+        "results/logs/registry.log",
+    benchmark:
+        "results/benchmarks/registry.tsv"
+    conda:
+        "../envs/registry.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=REGISTRY_SETTINGS,
+        code=code("registry.py"),
+    message:
+        "write the experiment registry"
+    shell:
+        "{PYTHON} {SCRIPTS}/registry.py --settings {params.settings:q} --results results"
+        " --records {input.records} --grid {input.grid} --selected {input.selected}"
+        " --attached {input.attached} --report {output.report} 2>&1 | tee {log}"
+
+
+# Always runs when asked for: it brings a registry that was unreachable level with the records.
+rule registry:
+    input:
+        **dict(rules.sync.input.items()),
+        report="results/registry/sync.json",
+    log:
+        "results/logs/registry-replay.log",
+    conda:
+        "../envs/registry.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=REGISTRY_SETTINGS,
+    message:
+        "bring the experiment registry level with the run records"
+    shell:
+        "{PYTHON} {SCRIPTS}/registry.py --settings {params.settings:q} --results results"
+        " --records {input.records} --grid {input.grid} --selected {input.selected}"
+        " --attached {input.attached} --report {input.report} 2>&1 | tee {log}"

@@ -1,0 +1,44 @@
+"""Evaluate a planned block: every lambda on validation, the chosen one on test."""
+
+from pathlib import Path
+
+from taskgrid import plugins
+from taskgrid.command import parse, run
+from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.planner import Plan
+from taskgrid.evaluation.runner import run_plan
+from taskgrid.progress import Progress
+from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.store.tables import write_table
+
+PATHS = ("store", "plan", "card", "base", "rows")
+
+
+def main() -> None:
+    """Read the plan and what it names; write the rows, measuring only those that are new."""
+    args = parse(__doc__, paths=PATHS, lists=("vectors", "heads", "splits", "images"))
+    settings, plan = args.settings, Plan.read(args.plan)
+    vectors = dict(zip(settings["merged"], map(Path, args.vectors), strict=True))
+    files = {
+        task: TaskFiles(Path(images), Path(split), Path(head), vector=vectors.get(task))
+        for task, images, split, head in zip(
+            settings["tasks"], args.images, args.splits, args.heads, strict=True
+        )
+    }
+    material = GridFiles(plan.setting, Path(args.card), Path(args.base), files)
+    studies = [plugins.load("study", name).STUDY for name in plan.studies]
+    with engine_on_demand(
+        material,
+        plan.method,
+        device=args.device,
+        threads=args.threads,
+        batch_size=settings["batch_size"],
+    ) as open_engine:
+        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress)
+    write_table(args.rows, result.table)
+    print(f"{plan.method.name}: {result.sentence()}")
+
+
+if __name__ == "__main__":
+    run(main)

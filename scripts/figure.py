@@ -1,0 +1,16 @@
+"""Draw a figure from tables."""
+
+from taskgrid.command import parse, run
+from taskgrid.plots.render import read_tables, write_figure
+
+
+def main() -> None:
+    """Read the tables that the figure needs, write it as PDF and PNG."""
+    args = parse(__doc__, paths=("pdf", "png"), lists=("tables",))
+    tables = read_tables(args.settings["tables"], args.tables)
+    write_figure(args.settings["figure"], tables, args.pdf, args.png)
+    print(f"{args.settings['figure']}: {args.pdf}, {args.png}")
+
+
+if __name__ == "__main__":
+    run(main)

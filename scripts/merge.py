@@ -1,0 +1,43 @@
+"""Plan a block of the grid: its points, what they depend on, and how they are merged."""
+
+from pathlib import Path
+
+from taskgrid.command import parse, run
+from taskgrid.evaluation.planner import make_plan
+from taskgrid.evaluation.references import TaskManifests, read_method, read_setting
+from taskgrid.models.card import ModelCard
+from taskgrid.store.atomic import read_json
+
+
+def main() -> None:
+    """Read the manifests of everything a row depends on, write the plan."""
+    args = parse(__doc__, paths=("card", "plan"), lists=("vectors", "heads", "splits", "datasets"))
+    settings = args.settings
+    vectors = dict(zip(settings["merged"], args.vectors, strict=True))
+    files = zip(settings["tasks"], args.datasets, args.splits, args.heads, strict=True)
+    tasks = {
+        task: TaskManifests(*map(Path, found), vector=Path(vectors[task]) if task in vectors else None)
+        for task, *found in files
+    }
+    plan = make_plan(
+        read_setting(
+            model=settings["model"],
+            mode=settings["mode"],
+            seed=settings["seed"],
+            precision=settings["precision"],
+            card=ModelCard.from_json(read_json(args.card)),
+            tasks=tasks,
+        ),
+        read_method(settings["method"], settings["options"], settings["seed"]),
+        settings["subsets"],
+        settings["lambdas"],
+        studies=settings["studies"],
+        curves_on=settings["curves_on"],
+        outside=settings["outside"],
+    )
+    plan.write(args.plan)
+    print(f"{settings['method']}: {len(plan.subsets)} subsets x {len(plan.lambdas)} lambdas")
+
+
+if __name__ == "__main__":
+    run(main)

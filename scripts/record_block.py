@@ -1,0 +1,34 @@
+"""Write the run records of a block: one per merge, with its curves over lambda and its choice."""
+
+import pyarrow as pa
+
+from taskgrid import plugins
+from taskgrid.analysis.selection import select
+from taskgrid.command import parse, run
+from taskgrid.data.splits import SplitManifest
+from taskgrid.evaluation.planner import Plan
+from taskgrid.evaluation.rows import read_rows
+from taskgrid.results import frame_of
+from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.tracking.builders import point_records, subset_records
+from taskgrid.tracking.records import write_records
+
+
+def main() -> None:
+    """Read a block's rows and the reference rows, write the records."""
+    args = parse(
+        __doc__, paths=("store", "plan", "reference", "rows", "record"), lists=("splits",)
+    )
+    studies = [plugins.load("study", name).STUDY for name in Plan.read(args.plan).studies]
+    rows = read_rows(args.rows)
+    known = pa.concat_tables([read_rows(args.reference), rows])
+    selected = select(known, studies, OutcomeStore(args.store).find)
+    splits = {split.task: split.digest for split in map(SplitManifest.read, args.splits)}
+    grid = frame_of(rows)
+    records = subset_records(grid, frame_of(selected), parent="grid/grid", splits=splits)
+    points = point_records(grid) if args.settings["points"] else []
+    write_records(args.record, [*records, *points])
+
+
+if __name__ == "__main__":
+    run(main)

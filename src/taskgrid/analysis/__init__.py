@@ -1,0 +1,1 @@
+"""Analysis of rows: selection on validation, intervals, summaries. No model is involved."""

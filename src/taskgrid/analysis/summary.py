@@ -1,0 +1,156 @@
+"""The table a paper prints: zero-shot, experts, and every method by number of merged tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from taskgrid.errors import DataError
+from taskgrid.store.atomic import atomic_path
+
+LEADING = (
+    "model",
+    "mode",
+    "seed",
+    "method",
+    "options",
+    "row",
+    "size",
+    "subsets",
+    "lambda",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "accuracy_min",
+    "normalized",
+    "normalized_low",
+    "normalized_high",
+    "normalized_min",
+    "at_edge",
+)
+"""The columns before those of the tasks.
+
+``row`` is what a line is about: ``zeroshot`` (the base), ``expert`` (each expert on its own task),
+``size`` (the ``subsets`` of one size, each at its own chosen lambda: means and minima over them),
+``all`` (the merge of all tasks, at the ``lambda`` shown, with its interval). All numbers are
+fractions of the test split: ``accuracy`` is a mean over tasks, ``normalized`` the mean of accuracy
+relative to the task's expert, ``*_min`` the worst subset's, ``at_edge`` how many of the subsets
+chose the first or last lambda.
+"""
+
+_RUN = ["model", "mode", "seed"]
+_METHOD = ["method", "options"]
+
+
+def summarise(
+    grid: pd.DataFrame, selected: pd.DataFrame, tasks: Sequence[str], study: str = "addition"
+) -> pd.DataFrame:
+    """Return the summary, one line per row of a printed table.
+
+    Args:
+        grid: rows of the grid.
+        selected: the chosen points.
+        tasks: the tasks, in the order of their columns.
+        study: whose choices are shown.
+
+    Returns:
+        The columns ``LEADING``, then one per task with the accuracy on it: of the base, of its own
+        expert, of the merges that contain it.
+
+    Raises:
+        DataError: if the test row of the base or of an expert is missing.
+    """
+    test = grid[grid["split"] == "test"]
+    chosen = selected[selected["study"] == study]
+    experts = test[test["method"] == "expert"]
+    lines: list[dict[str, Any]] = []
+    for run, part in experts.groupby(_RUN, sort=True):
+        own = part[part["subset"] == part["task"]]
+        expert = _by_task(own, tasks, f"expert of {run[0]}, {run[1]}, seed {run[2]}")
+        base = test[(test["method"] == "zeroshot") & (test["model"] == run[0])]
+        zeroshot = _by_task(base, tasks, f"zero-shot model {run[0]}")
+        named = dict(zip(_RUN, run, strict=True))
+        for kind, size, scores in (("zeroshot", 0, zeroshot), ("expert", 1, expert)):
+            words = {"method": kind, "options": "{}", "row": kind, "size": size}
+            lines.append({**named, **words, **_reference(scores, expert)})
+        lines += [{**named, **line} for line in _methods(_of(chosen, run), _of(test, run), tasks)]
+    frame = pd.DataFrame(lines, columns=[*LEADING, *tasks])
+    return frame.astype(dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"))
+
+
+def write_summary(path: str | Path, summary: pd.DataFrame) -> None:
+    """Write the summary as CSV, fractions with four decimals.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    with atomic_path(path) as temporary:
+        summary.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _methods(
+    chosen: pd.DataFrame, test: pd.DataFrame, tasks: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    on = [*_METHOD, "subset", "lambda"]
+    scores = test.merge(chosen[on].drop_duplicates(), on=on, how="inner")
+    scores = scores[scores["in_subset"].astype(bool)]
+    for method, points in chosen.groupby(_METHOD, sort=True):
+        named = dict(zip(_METHOD, method, strict=True))
+        rows = scores[(scores["method"] == method[0]) & (scores["options"] == method[1])]
+        for size, group in points.groupby("size", sort=True):
+            yield {**named, "row": "size", "size": size, **_group(group, rows, tasks)}
+        everything = points[points["size"] == len(tasks)]
+        if len(everything) == 1:
+            point = everything.iloc[0]
+            yield {
+                **named,
+                "row": "all",
+                "size": len(tasks),
+                **_group(everything, rows, tasks),
+                "lambda": point["lambda"],
+                "accuracy_low": point["test_accuracy_low"],
+                "accuracy_high": point["test_accuracy_high"],
+                "normalized_low": point["test_normalized_low"],
+                "normalized_high": point["test_normalized_high"],
+            }
+
+
+def _group(group: pd.DataFrame, rows: pd.DataFrame, tasks: Sequence[str]) -> dict[str, Any]:
+    inside = rows[rows["subset"].isin(group["subset"])]
+    means = inside.groupby("task")["accuracy"].mean()
+    return {
+        "subsets": len(group),
+        "accuracy": group["test_accuracy"].mean(),
+        "accuracy_min": group["test_accuracy"].min(),
+        "normalized": group["test_normalized"].mean(),
+        "normalized_min": group["test_normalized"].min(),
+        "at_edge": int(group["at_edge"].sum()),
+        **{task: means[task] for task in tasks if task in means.index},
+    }
+
+
+def _reference(scores: pd.Series[float], expert: pd.Series[float]) -> dict[str, Any]:
+    relative = scores / expert.where(expert > 0)
+    return {
+        "accuracy": scores.mean(),
+        "normalized": relative.mean(skipna=False),
+        **{str(task): score for task, score in scores.items()},
+    }
+
+
+def _by_task(rows: pd.DataFrame, tasks: Sequence[str], what: str) -> pd.Series[float]:
+    scores: pd.Series[float] = rows.set_index("task")["accuracy"]
+    for task in tasks:
+        if task not in scores.index:
+            raise DataError(f"the {what} has no test row on task {task!r}; run the reference rule")
+    return scores[list(tasks)]
+
+
+def _of(frame: pd.DataFrame, run: tuple[Any, ...]) -> pd.DataFrame:
+    model, mode, seed = run
+    same = (frame["model"] == model) & (frame["mode"] == mode) & frame["seed"].eq(seed)
+    part: pd.DataFrame = frame[same.fillna(False).astype(bool)]
+    return part

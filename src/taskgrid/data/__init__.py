@@ -1,0 +1,1 @@
+"""Tasks as data: where images come from, how they are decoded, prepared and split."""

@@ -1,0 +1,210 @@
+"""Decoding a task once: from its source to one file of prepared pixels and a manifest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from taskgrid.data.preprocess import prepare
+from taskgrid.data.sources.base import Entry, Source, TaskDescription, about, open_source
+from taskgrid.errors import ArtifactError, DataError, SplitError
+from taskgrid.provenance.digests import digest_file
+from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.images import PreparedImage, Split, pixel_digest, write_images
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Counter(Protocol):
+    """Whoever wants to know how far the work is (`taskgrid.progress.Progress` fits)."""
+
+    def advance(self, count: int = 1) -> None:
+        """Take note of ``count`` more images."""
+
+
+@dataclass(frozen=True)
+class DatasetManifest:
+    """What a file of images holds.
+
+    Attributes:
+        task: name of the task.
+        classes: class names in label order.
+        templates: prompt templates.
+        counts: number of images in each of the source's own splits.
+        digest: digest of all (id, label, origin, pixel digest), whatever their order; it does not
+            depend on how the images were resized.
+        images: digest of the file of images, byte for byte.
+        image_size: side of the prepared images.
+        interpolation: how they were resized.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    counts: dict[str, int]
+    digest: str
+    images: str
+    image_size: int
+    interpolation: str
+
+    @classmethod
+    def read(cls, path: str | Path) -> DatasetManifest:
+        """Read a manifest.
+
+        Raises:
+            ArtifactError: if the file is missing or no manifest.
+        """
+        value = read_json(path)
+        try:
+            return cls(
+                **{
+                    **value,
+                    "classes": tuple(value["classes"]),
+                    "templates": tuple(value["templates"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{path} is no manifest of a dataset ({error}); delete it and run again"
+            ) from error
+
+
+def build_dataset(
+    task: TaskDescription,
+    image_size: int,
+    interpolation: str,
+    out_images: str | Path,
+    out_manifest: str | Path,
+    *,
+    progress: Callable[[int], AbstractContextManager[Counter]] | None = None,
+    threads: int = 1,
+) -> DatasetManifest:
+    """Decode, check, prepare and store every image of a task.
+
+    Images are stored in the source's order: train, then val, then test. The bytes written depend on
+    the data alone, not on the number of threads.
+
+    Args:
+        task: the task; its source is opened here.
+        image_size: side of the prepared images, the model's input size.
+        interpolation: ``bicubic`` or ``bilinear``, the model's.
+        out_images: the Arrow file to write (`taskgrid.store.images`).
+        out_manifest: the JSON manifest to write.
+        progress: called once with the number of images; what it returns is entered, and told of
+            each image: ``functools.partial(Progress, "dataset mnist")``.
+        threads: how many images are decoded at a time.
+
+    Raises:
+        DataError: if an image cannot be read, two images of a split share an id, or a label names
+            no class; nothing is left at either path.
+        SplitError: if two of the source's splits share an id, and the task does not allow it.
+        ArtifactError: if the file system refuses to write.
+    """
+    source = open_source(task)
+    counts: dict[str, int] = {split: source.count(split) for split in source.splits()}
+    total = sum(counts.values())
+    with (
+        about(task),
+        progress(total) if progress is not None else nullcontext(None) as counter,
+    ):
+        if not total:
+            raise DataError(f"its source {task.source!r} has no images")
+        ready = partial(_prepared, image_size=image_size, interpolation=interpolation)
+        images = _in_order(ready, _checked(source, allow_overlap=task.allow_overlap), threads)
+        index = write_images(out_images, _counted(images, counter), image_size, interpolation)
+    manifest = DatasetManifest(
+        task=task.name,
+        classes=source.classes,
+        templates=source.templates,
+        counts=counts,
+        digest=index.content_digest(),
+        images=digest_file(out_images),
+        image_size=image_size,
+        interpolation=interpolation,
+    )
+    write_json(out_manifest, asdict(manifest))
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Item:
+    split: Split
+    id: str
+    entry: Entry
+
+
+def _prepared(item: _Item, image_size: int, interpolation: str) -> PreparedImage:
+    pixels = item.entry.load()
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(
+            f"image {item.entry.id!r} is {pixels.dtype} of shape {pixels.shape}, but must be uint8 "
+            "of shape H x W x 3"
+        )
+    return PreparedImage(
+        id=item.id,
+        label=item.entry.label,
+        origin=item.split,
+        digest=pixel_digest(pixels),
+        pixels=prepare(pixels, image_size, interpolation),
+    )
+
+
+def _checked(source: Source, *, allow_overlap: bool) -> Iterator[_Item]:
+    """Yield all entries, each with an id that is unique in the task."""
+    origin: dict[str, Split] = {}
+    for split in source.splits():
+        for entry in source.entries(split):
+            if not 0 <= entry.label < len(source.classes):
+                raise DataError(
+                    f"image {entry.id!r} of {split} has label {entry.label}, but there are "
+                    f"{len(source.classes)} classes"
+                )
+            name = entry.id
+            if origin.get(name, split) != split:
+                if not allow_overlap:
+                    raise SplitError(
+                        f"the id {name!r} stands in {origin[name]} and in {split}; rename one, or "
+                        "set `allow_overlap: true` on the task if its splits may overlap"
+                    )
+                name = f"{split}:{name}"
+            if name in origin:
+                raise DataError(f"the id {entry.id!r} stands twice in {split}; ids must be unique")
+            origin[name] = split
+            yield _Item(split, name, entry)
+
+
+def _in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """Map in threads, in the order of ``items``, with few items in flight."""
+    if threads <= 1:
+        yield from map(function, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _counted(images: Iterable[PreparedImage], counter: Counter | None) -> Iterator[PreparedImage]:
+    for image in images:
+        yield image
+        if counter is not None:
+            counter.advance(1)

@@ -1,0 +1,241 @@
+"""NumPy archives: ``train_images``, ``train_labels``, optional ``train_ids``; so for other splits.
+
+Images are uint8, grey (``N x H x W``) or RGB (``N x H x W x 3``). Class names are looked for in
+``classes.json`` beside the archive. The images are read as a stream: the array is never in memory
+as a whole. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taskgrid.data.classnames import resolve_classes, resolve_templates
+from taskgrid.data.sources.base import (
+    Entry,
+    Source,
+    SourceOptions,
+    TaskDescription,
+    check_labels,
+    check_unique,
+    no_train_split,
+    numbered_id,
+    parse_options,
+    required_path,
+)
+from taskgrid.errors import DataError, SplitError
+from taskgrid.store.images import SPLITS, Pixels, Split
+
+_CHUNK_BYTES = 1 << 22
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError)
+
+
+class NpzOptions(SourceOptions):
+    """Options of the source ``npz``: names of the arrays, ``{split}`` being train, val or test."""
+
+    images: str = "{split}_images"
+    labels: str = "{split}_labels"
+    ids: str = "{split}_ids"
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    array: str
+    image_shape: tuple[int, ...]
+    labels: list[int]
+    ids: list[str]
+
+
+class NpzSource(Source):
+    """Images in a NumPy archive."""
+
+    def __init__(self, task: TaskDescription, path: Path) -> None:
+        """Read the labels and ids of an archive, and the headers of its images.
+
+        Raises:
+            DataError: if the archive is damaged or its arrays do not fit together.
+            SplitError: if it has no training images.
+        """
+        self._archive = _Archive(path)
+        options = parse_options(task, NpzOptions)
+        self._parts: dict[Split, _Part] = {}
+        for split in SPLITS:
+            if options.images.replace("{split}", split) in self._archive.names:
+                self._parts[split] = self._part(options, split)
+        if "train" not in self._parts:
+            raise SplitError(
+                no_train_split(
+                    path,
+                    f"it holds {', '.join(self._archive.names) or 'nothing'}",
+                    f"expected {options.images.replace('{split}', 'train')} "
+                    "(options.images says otherwise)",
+                )
+            )
+        implied = 1 + max(max(part.labels) for part in self._parts.values())
+        self.classes = resolve_classes(task, labels=implied, beside=path.parent / "classes.json")
+        self.templates = resolve_templates(task)
+        for split, part in self._parts.items():
+            check_labels(split, part.labels, len(self.classes))
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits that have arrays."""
+        return tuple(self._parts)
+
+    def count(self, split: Split) -> int:
+        """Return the number of images of a split."""
+        return len(self._parts[split].labels)
+
+    def entries(self, split: Split) -> Iterator[Entry]:
+        """Yield the images of a split in the array's order."""
+        part = self._parts[split]
+        images = self._archive.rows(part.array, part.image_shape)
+        for name, label, image in zip(part.ids, part.labels, images, strict=True):
+            yield Entry(name, label, _Rgb(image))
+
+    def _part(self, options: NpzOptions, split: Split) -> _Part:
+        images, labels, ids = (
+            text.replace("{split}", split) for text in (options.images, options.labels, options.ids)
+        )
+        header = self._archive.header(images)
+        where = f"{images} in {self._archive.path}"
+        if header.dtype != np.uint8:
+            raise DataError(f"{where} is {header.dtype}, but images must be uint8 (0 to 255)")
+        shape = header.shape
+        if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))) or 0 in shape[1:]:
+            raise DataError(f"{where} has shape {shape}; expected N x H x W or N x H x W x 3")
+        if shape[0] == 0:
+            raise DataError(f"{where} has no images")
+        if header.fortran:
+            raise DataError(f"{where} is in Fortran order; save np.ascontiguousarray of it")
+        return _Part(
+            images,
+            shape[1:],
+            self._labels(labels, shape[0], images),
+            self._ids(ids, shape[0], images, split),
+        )
+
+    def _labels(self, array: str, count: int, images: str) -> list[int]:
+        where = f"{array} in {self._archive.path}"
+        values = self._archive.array(array)
+        if values.shape not in ((count,), (count, 1)):
+            raise DataError(f"{where} has shape {values.shape}, but {images} has {count} images")
+        if values.dtype.kind not in "iu":
+            raise DataError(f"{where} is {values.dtype}, but labels must be whole numbers")
+        labels: list[int] = values.reshape(-1).tolist()
+        return labels
+
+    def _ids(self, array: str, count: int, images: str, split: Split) -> list[str]:
+        if array not in self._archive.names:
+            return [numbered_id(split, row) for row in range(count)]
+        values = self._archive.array(array)
+        where = f"{array} in {self._archive.path}"
+        if values.shape != (count,):
+            raise DataError(f"{where} has shape {values.shape}, but {images} has {count} images")
+        if values.dtype.kind not in "iuU":
+            raise DataError(f"{where} is {values.dtype}, but ids must be text or whole numbers")
+        ids = [str(value) for value in values.tolist()]
+        check_unique(split, ids)
+        return ids
+
+
+def open_task(task: TaskDescription) -> NpzSource:
+    """Open a task's archive.
+
+    Raises:
+        DataError: if the archive is missing, damaged, or its arrays do not fit together.
+        SplitError: if it has no training images.
+    """
+    path = required_path(task)
+    if not path.is_file():
+        raise DataError(f"{path} is a folder; name the .npz file in it")
+    return NpzSource(task, path)
+
+
+@dataclass(frozen=True)
+class _Rgb:
+    image: Pixels
+
+    def __call__(self) -> Pixels:
+        shape = (*self.image.shape[:2], 3)
+        grey = self.image if self.image.ndim == 3 else self.image[:, :, None]
+        return np.broadcast_to(grey, shape)
+
+
+class _Archive:
+    """A zip of .npy members, read without unpickling and, for images, without loading them all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._explained("its table of contents"), zipfile.ZipFile(path) as archive:
+            self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+
+    def header(self, array: str) -> _Header:
+        with self._member(array) as stream:
+            return _read_header(stream)
+
+    def array(self, array: str) -> npt.NDArray[Any]:
+        if array not in self.names:
+            raise DataError(f"{self.path} has no array {array!r}; it holds {', '.join(self.names)}")
+        with self._member(array) as stream:
+            values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return values
+
+    def rows(self, array: str, shape: tuple[int, ...]) -> Iterator[Pixels]:
+        size = int(np.prod(shape))
+        chunk = max(1, _CHUNK_BYTES // size)
+        with self._member(array) as stream:
+            left = _read_header(stream).shape[0]
+            while left:
+                count = min(chunk, left)
+                data = stream.read(count * size)
+                if len(data) != count * size:
+                    raise EOFError(f"{left} images are missing at its end")
+                left -= count
+                yield from np.frombuffer(data, np.uint8).reshape(count, *shape)
+            # Reading on makes zipfile compare the check sum.
+            stream.read(1)
+
+    @contextmanager
+    def _member(self, array: str) -> Iterator[IO[bytes]]:
+        with (
+            self._explained(array),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(f"{array}.npy") as stream,
+        ):
+            yield stream
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            raise DataError(
+                f"{self.path} is damaged or no .npz archive: {what} cannot be read ({error})"
+            ) from error
+
+
+def _read_header(stream: IO[bytes]) -> _Header:
+    readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[Any, bool, np.dtype[Any]]]] = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"unknown version {version} of the .npy format")
+    shape, fortran, dtype = readers[version](stream)
+    return _Header(tuple(shape), dtype, fortran)

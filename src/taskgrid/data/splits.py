@@ -1,0 +1,246 @@
+"""Splits: which image trains, which one selects, which one tests.
+
+What a source provides is taken as it is. What it lacks is cut from its training images with a fixed
+permutation, as the task-arithmetic papers do (Ilharco et al. 2023; Ortiz-Jimenez et al. 2023):
+
+* no validation split: ``min(10 %, 5000)`` of the training images, chosen by
+  ``torch.utils.data.random_split`` with seed 0 over the source's own order;
+* no test split: a fifth of the training images in the same way, before validation is cut from the
+  rest.
+  A source's validation split never becomes its test split, nor the other way round.
+
+**Overlap.** No image may stand in two splits, by id or by the pixels as decoded.
+
+* Between splits that the *source* provides, an overlap is a leak in the data: `SplitError`, unless
+  the task says ``allow_overlap: true``.
+* Where the cut is *ours*, duplicates among the training images are nobody's mistake (real data sets
+  hold a few). Grouping them would change the papers' permutation, so the held-out images stay as
+  the papers have them, and their duplicates leave the training split. The manifest lists these
+  images as ``dropped``. With ``allow_overlap: true`` nothing is dropped: exactly the papers' split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from taskgrid.errors import ArtifactError, SplitError
+from taskgrid.provenance.digests import digest
+from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.images import SPLITS, ImageIndex, Split
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How missing splits are cut from the training images.
+
+    Attributes:
+        fraction: share of the training images that becomes the validation split.
+        limit: largest number of validation images.
+        seed: seed of the permutation.
+        test_fraction: share that becomes the test split, where the source has none.
+    """
+
+    fraction: float = 0.1
+    limit: int = 5000
+    seed: int = 0
+    test_fraction: float = 0.2
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """The images of a task's splits, by id.
+
+    Ids are sorted: a manifest, its digest and everything in "split order" (per-sample outcomes, for
+    one) depend on which images are in a split, never on the order in which files were listed.
+
+    Attributes:
+        task: name of the task.
+        train: ids that train.
+        val: ids on which lambda is selected.
+        test: ids that are read for chosen points only.
+        classes: class names in label order.
+        dropped: training images left out, as duplicates of images held out from them.
+        dataset: digest of the dataset (ids, labels, pixels) that was split.
+        digest: digest of ``dataset`` and of the ids of the three splits.
+        rule: where the splits came from, in words.
+    """
+
+    task: str
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    classes: tuple[str, ...]
+    dropped: tuple[str, ...]
+    dataset: str
+    digest: str
+    rule: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images of each split, and of those dropped."""
+        return {name: len(getattr(self, name)) for name in (*SPLITS, "dropped")}
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """Return the ids of a split, in split order."""
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+    def write(self, path: str | Path) -> None:
+        """Write the manifest as JSON.
+
+        Raises:
+            ArtifactError: if the file system refuses to write.
+        """
+        write_json(path, {**asdict(self), "counts": self.counts})
+
+    @classmethod
+    def read(cls, path: str | Path) -> SplitManifest:
+        """Read a manifest and check its ids against its digest.
+
+        Raises:
+            ArtifactError: if the file is missing, altered, or no split manifest.
+        """
+        value = read_json(path)
+        try:
+            value.pop("counts")
+            lists = ("train", "val", "test", "classes", "dropped")
+            manifest = cls(**{**value, **{name: tuple(value[name]) for name in lists}})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{path} is no split manifest ({error}); delete it and run again"
+            ) from error
+        found = _digest(manifest.dataset, {split: manifest.ids(split) for split in SPLITS})
+        if found != manifest.digest:
+            raise ArtifactError(
+                f"{path} was altered: its ids have digest {found}, it says {manifest.digest}; "
+                "delete it and run again"
+            )
+        return manifest
+
+
+def make_split(
+    task: str,
+    index: ImageIndex,
+    classes: Sequence[str],
+    rule: SplitRule | None = None,
+    *,
+    allow_overlap: bool = False,
+) -> SplitManifest:
+    """Split a task's images; see the module's text for the rules.
+
+    Args:
+        task: name of the task, for the manifest and for messages.
+        index: the images in the source's order, with their origins and pixel digests.
+        classes: class names in label order.
+        rule: how missing splits are cut; the papers' by default.
+        allow_overlap: accept overlap between the source's own splits, and drop no duplicates.
+
+    Raises:
+        SplitError: if there are no training images or too few to cut from, or the source's own
+            splits overlap.
+    """
+    rule = rule or SplitRule()
+    rows: dict[Split, list[int]] = {
+        split: [row for row, origin in enumerate(index.origins) if origin == split]
+        for split in SPLITS
+    }
+    if not rows["train"]:
+        raise SplitError(f"task {task!r} has no training images")
+    if not allow_overlap:
+        _refuse_overlap(task, index, rows)
+    words: list[str] = []
+    dropped: list[int] = []
+    for cut in (_Cut("test", rule.test_fraction, None), _Cut("val", rule.fraction, rule.limit)):
+        if rows[cut.split]:
+            words.append(f"{cut.split}: the source's own")
+            continue
+        rest, held = _cut(task, rows["train"], cut, rule.seed)
+        seen = set() if allow_overlap else {index.digests[row] for row in held}
+        twins = [row for row in rest if index.digests[row] in seen]
+        rows[cut.split] = held
+        rows["train"] = sorted(set(rest) - set(twins))
+        if not rows["train"]:
+            raise SplitError(
+                f"task {task!r}: every training image has a duplicate in the {cut.split} split "
+                "that was cut from them; take the duplicates out"
+            )
+        dropped += twins
+        note = "duplicates allowed" if allow_overlap else f"{len(twins)} duplicates left train"
+        words.append(f"{cut.words}, fixed permutation with seed {rule.seed}, {note}")
+    ids = {split: tuple(sorted(index.ids[row] for row in rows[split])) for split in SPLITS}
+    dataset = index.content_digest()
+    return SplitManifest(
+        task=task,
+        train=ids["train"],
+        val=ids["val"],
+        test=ids["test"],
+        classes=tuple(classes),
+        dropped=tuple(sorted(index.ids[row] for row in dropped)),
+        dataset=dataset,
+        digest=_digest(dataset, ids),
+        rule="; ".join(words),
+    )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    split: Split
+    fraction: float
+    limit: int | None
+
+    @property
+    def words(self) -> str:
+        """Say what is cut: "val: 10%, at most 5000, of the training images"."""
+        limit = f", at most {self.limit}," if self.limit is not None else ""
+        return f"{self.split}: {self.fraction:.0%}{limit} of the training images"
+
+
+def _cut(task: str, pool: list[int], cut: _Cut, seed: int) -> tuple[list[int], list[int]]:
+    """Part rows into those that stay and those held out."""
+    count = held_out_count(len(pool), cut.fraction, cut.limit)
+    if not 0 < count < len(pool):
+        raise SplitError(
+            f"task {task!r} has {len(pool)} training images, too few to cut a {cut.split} split of "
+            f"{cut.fraction:.0%} from them; add images, or a {cut.split} split of your own"
+        )
+    kept, held = hold_out(len(pool), count, seed)
+    return [pool[i] for i in kept], [pool[i] for i in held]
+
+
+def held_out_count(total: int, fraction: float, limit: int | None) -> int:
+    """Return ``min(int(fraction * total), limit)``, the papers' size of a held-out split."""
+    count = int(fraction * total)
+    return count if limit is None else min(count, limit)
+
+
+def hold_out(total: int, count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Part ``range(total)`` as ``torch.utils.data.random_split`` does with a seeded generator.
+
+    Returns:
+        The kept and the ``count`` held-out numbers, both in the permutation's order. For 60,000
+        images, 5,000 of them held out with seed 0 (MNIST), the first kept number is 36,044.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order[: total - count], order[total - count :]
+
+
+def _digest(dataset: str, ids: dict[Split, tuple[str, ...]]) -> str:
+    return digest({"dataset": dataset, **{split: list(names) for split, names in ids.items()}})
+
+
+def _refuse_overlap(task: str, index: ImageIndex, rows: dict[Split, list[int]]) -> None:
+    for first, second in combinations(SPLITS, 2):
+        for keys, what in ((index.ids, "the same id"), (index.digests, "the same pixels")):
+            known = {keys[row]: row for row in reversed(rows[first])}
+            pairs = [(known[keys[row]], row) for row in rows[second] if keys[row] in known]
+            if pairs:
+                left, right = (index.ids[row] for row in pairs[0])
+                more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+                raise SplitError(
+                    f"task {task!r}: {left!r} in {first} and {right!r} in {second} have {what}{more}; "
+                    "take one out, or set `allow_overlap: true` on the task to accept it"
+                )

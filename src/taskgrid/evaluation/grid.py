@@ -1,0 +1,266 @@
+"""The grid as one call: states, heads and arrays in, a table of rows out; no files, no workflow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from taskgrid import plugins
+from taskgrid.errors import ConfigError, DataError, LineageError
+from taskgrid.evaluation import keys
+from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.material import LabelledImages
+from taskgrid.evaluation.planner import SPLITS, Part, Setting, Split, TaskRef, make_plan
+from taskgrid.evaluation.references import read_method, tower_of
+from taskgrid.evaluation.rows import sort_rows, unique_rows
+from taskgrid.evaluation.runner import OpenCounter, Store, run_plan, run_reference
+from taskgrid.evaluation.study import Study
+from taskgrid.lattice import format_lambda, subset_name
+from taskgrid.merging.base import get_merger
+from taskgrid.models.card import ModelCard
+from taskgrid.models.heads import Head, check_head
+from taskgrid.options import parse_options
+from taskgrid.provenance.digests import digest_bytes
+from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.weights import State, digest_state
+from taskgrid.vectors import TaskVector, subtract
+
+_LAMBDAS = tuple(step / 10 for step in range(11))
+
+Examples = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images ``(n, S, S, 3)`` uint8 at the model's size, and their labels ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A task to evaluate on.
+
+    Attributes:
+        head: its zero-shot head.
+        val: the images that lambda is chosen on.
+        test: the images that the chosen model is measured on.
+    """
+
+    head: Head
+    val: Examples
+    test: Examples
+
+    def part(self, split: Split) -> Examples:
+        """Return the images of a split."""
+        return self.val if split == "val" else self.test
+
+
+def evaluate_grid(
+    base: State,
+    card: ModelCard,
+    tasks: Mapping[str, EvaluationTask],
+    *,
+    experts: Mapping[str, State] | None = None,
+    vectors: Mapping[str, TaskVector] | None = None,
+    methods: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("task_arithmetic",),
+    subsets: Iterable[Iterable[str]] | None = None,
+    lambdas: Iterable[float | str] = _LAMBDAS,
+    studies: Sequence[str] = ("addition",),
+    curves_on: Sequence[Split] = ("val",),
+    outside: bool = False,
+    model: str = "model",
+    mode: str = "standard",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    precision: str = "fp32",
+    store: str | Path | None = None,
+    progress: OpenCounter | None = None,
+) -> pd.DataFrame:
+    """Evaluate merges of task subsets at every lambda, and the base and the experts beside them.
+
+    Every lambda is measured on validation; test is read for the lambda that each study chooses
+    (column ``role`` says ``selected``), unless ``curves_on`` asks for more.
+
+    Args:
+        base: theta_0.
+        card: its model card.
+        tasks: heads and images of the tasks, by name.
+        experts: task -> theta_t. Give these or ``vectors``.
+        vectors: task -> tau_t; the expert is then theta_0 + tau_t.
+        methods: names of merge methods, or a mapping from names to options.
+        subsets: which tasks to merge; by default every non-empty subset of the experts' tasks.
+        lambdas: scaling coefficients.
+        studies: what is asked of the grid.
+        curves_on: splits on which every lambda is measured; ``val`` must be one of them.
+        outside: measure chosen points on the tasks outside their subset, too.
+        model: name for the table.
+        mode: name for the table.
+        seed: seed for the table and for methods that draw.
+        device: where to compute.
+        batch_size: images per forward pass.
+        precision: ``fp32``, or ``bf16`` for autocast on CUDA.
+        store: folder of an outcome store; what is found there is not measured again.
+        progress: makes a counter of images from a label and a total, e.g. ``Progress``.
+
+    Returns:
+        One row per (grid point, task, split); columns as in ``results/tables/grid.parquet``.
+
+    Raises:
+        ConfigError: if a name or an option is unknown, or there is nothing to merge.
+        LineageError: if experts, vectors or heads do not belong to the base.
+        DataError: if images and labels do not fit together.
+    """
+    material = _Memory(
+        base, card, dict(tasks), _vectors(base, experts, vectors), dict(experts or {})
+    )
+    setting = material.setting(model, mode, seed, precision)
+    outcomes: Store = OutcomeStore(store) if store is not None else _MemoryStore()
+    named = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    engine = partial(Engine, material, device=device, batch_size=batch_size, precision=precision)
+    tables = [run_reference(setting, outcomes, engine, progress).table]
+    for name, options in named.items():
+        method = read_method(name, options, seed)
+        merger = get_merger(name)
+        plan = make_plan(
+            setting,
+            method,
+            [subset_name(subset) for subset in _subsets(subsets, material.vectors)],
+            [format_lambda(value) for value in lambdas],
+            studies=studies,
+            curves_on=curves_on,
+            outside=outside,
+        )
+        ready = Method(
+            merger,
+            parse_options(f"merge method {name!r}", merger.Options, options),
+            method.seed or 0,
+        )
+        asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
+        tables.append(run_plan(plan, outcomes, partial(engine, ready), asked, progress).table)
+    frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
+    return frame.astype({"seed": "Int64"})
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Material that is in memory already."""
+
+    theta: State
+    card: ModelCard
+    tasks: dict[str, EvaluationTask]
+    vectors: dict[str, State]
+    experts: dict[str, State] = field(default_factory=dict)
+
+    def base(self) -> State:
+        return self.theta
+
+    def expert(self, task: str) -> State:
+        if task in self.experts:
+            return self.experts[task]
+        return TaskVector(self.vectors[task]).apply_to(self.theta, 1.0)
+
+    def vector(self, task: str) -> State:
+        return self.vectors[task]
+
+    def head(self, task: str) -> Head:
+        return self.tasks[task].head
+
+    def images(self, task: str, split: Split) -> LabelledImages:
+        pixels, labels = self.tasks[task].part(split)
+        return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
+
+    def setting(self, model: str, mode: str, seed: int, precision: str) -> Setting:
+        content = digest_state(self.theta)
+        if content != self.card.base:
+            raise LineageError(
+                f"the base given has digest {content}, but its card says {self.card.base}; "
+                "use the card of this base"
+            )
+        unknown = sorted(self.vectors.keys() - self.tasks.keys())
+        if unknown:
+            raise ConfigError(f"no images and head are given for task {unknown[0]!r}")
+        return Setting(
+            model=model,
+            mode=mode,
+            seed=seed,
+            base=content,
+            tower=tower_of(self.card),
+            kernel=keys.kernel_code(),
+            precision=precision,
+            tasks={task: self._ref(task) for task in sorted(self.tasks)},
+        )
+
+    def _ref(self, task: str) -> TaskRef:
+        head = self.tasks[task].head
+        check_head(head, self.card)
+        trained = task in self.vectors
+        return TaskRef(
+            head=digest_state({"weight": head.weight}),
+            parts={split: _part(task, split, self.tasks[task].part(split)) for split in SPLITS},
+            expert=digest_state(self.expert(task)) if trained else None,
+            vector=digest_state(self.vectors[task]) if trained else None,
+        )
+
+
+class _MemoryStore:
+    """Outcomes for as long as the call lasts."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+
+    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
+        return {key: self._outcomes[key] for key in keys if key in self._outcomes}
+
+    @contextmanager
+    def writer(self) -> Iterator[_MemoryStore]:
+        yield self
+
+    def add(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.key] = outcome
+
+
+def _part(task: str, split: Split, examples: Examples) -> Part:
+    pixels, labels = examples
+    if len(pixels) != len(labels):
+        raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(labels)} labels")
+    content = digest_bytes(
+        np.ascontiguousarray(pixels).tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
+    )
+    return Part(keys.images_key(content, []), len(labels))
+
+
+def _vectors(
+    base: State,
+    experts: Mapping[str, State] | None,
+    vectors: Mapping[str, TaskVector] | None,
+) -> dict[str, State]:
+    if (experts is None) == (vectors is None):
+        raise ConfigError("give experts or vectors, one of the two")
+    if experts is not None:
+        return {task: subtract(base, state, task) for task, state in experts.items()}
+    content = digest_state(base)
+    for task, vector in (vectors or {}).items():
+        if vector.lineage.get("base", content) != content:
+            raise LineageError(
+                f"the vector of task {task!r} was made from base {vector.lineage['base']}, "
+                f"but the base given has digest {content}; use its own base"
+            )
+    return {task: vector.deltas for task, vector in (vectors or {}).items()}
+
+
+def _subsets(
+    subsets: Iterable[Iterable[str]] | None, tasks: Iterable[str]
+) -> Iterator[Sequence[str]]:
+    if subsets is not None:
+        yield from (tuple(subset) for subset in subsets)
+        return
+    names = sorted(tasks)
+    for size in range(1, len(names) + 1):
+        yield from itertools.combinations(names, size)

@@ -1,0 +1,151 @@
+"""Row keys: the digest of everything a measured number depends on, and of nothing else.
+
+A row's number depends on *weights* (which state the encoder holds) and on a *context* (which images
+are classified, by which head, how). Names do not enter, apart from the method's: a task that is
+renamed, moved in the configuration or joined by others keeps its rows.
+
+Left out on purpose: batch size, device and the versions of libraries. They move the last bits of a
+logit, not the quantity that is measured; the run record beside each table names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskgrid.lattice import lambda_value
+from taskgrid.provenance.code import code_closure
+from taskgrid.provenance.digests import digest
+
+_PLUMBING = (
+    "taskgrid.config",
+    "taskgrid.devices",
+    "taskgrid.lattice",
+    "taskgrid.models.card",
+    "taskgrid.models.lineage",
+    "taskgrid.options",
+    "taskgrid.provenance",
+    "taskgrid.resources",
+    "taskgrid.store",
+)
+"""Modules that name, move and compare: what they deliver is itself in the keys, by digest or value."""
+
+_KERNEL = "taskgrid.evaluation.measure"
+
+
+def computing_code(*modules: str) -> str:
+    """Return the digest of modules and all they import, without the plumbing.
+
+    A repaired message in the store or a new lattice function must not re-evaluate a grid; an edit of
+    any module that computes must.
+    """
+    closure = code_closure(*modules)
+    return digest(
+        {
+            module: tree
+            for module, tree in closure.items()
+            if not any(module == name or module.startswith(f"{name}.") for name in _PLUMBING)
+        }
+    )
+
+
+def kernel_code() -> str:
+    """Return the digest of the code that turns weights and images into outcomes."""
+    return computing_code(_KERNEL)
+
+
+def tower_key(
+    *,
+    layout: str,
+    tower: Mapping[str, Any],
+    activation: str,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> str:
+    """Return the key of the function that weights are put into: the architecture and its input."""
+    return digest(
+        {
+            "layout": layout,
+            "tower": dict(tower),
+            "activation": activation,
+            "image_size": image_size,
+            "mean": list(mean),
+            "std": list(std),
+        }
+    )
+
+
+def images_key(images: str, ids: Sequence[str]) -> str:
+    """Return the key of some images in order.
+
+    Args:
+        images: digest of the file of decoded, resized images and their labels.
+        ids: names of those that are meant, in the order of the split's manifest.
+    """
+    return digest({"images": images, "ids": list(ids)})
+
+
+def context_key(*, images: str, head: str, tower: str, precision: str, kernel: str) -> str:
+    """Return the key of a task's part: what any weights are measured on, and how."""
+    return digest(
+        {"images": images, "head": head, "tower": tower, "precision": precision, "kernel": kernel}
+    )
+
+
+def state_key(state_digest: str) -> str:
+    """Return the key of weights that exist as a state: the base, or an expert."""
+    return digest({"state": state_digest})
+
+
+def merge_key(
+    *,
+    method: str,
+    options: Mapping[str, Any],
+    code: str,
+    base: str,
+    vectors: Sequence[str],
+    seed: int | None = None,
+    statistics: Sequence[str] = (),
+) -> str:
+    """Return the key of a merge before a coefficient is chosen.
+
+    Args:
+        method: the merge method's name.
+        options: all of its options, defaults filled in.
+        code: ``computing_code`` of its module.
+        base: digest of the base's state.
+        vectors: digests of the task vectors in the canonical order of their tasks.
+        seed: what its random draws come from; None for a method that draws nothing.
+        statistics: digests of what else it needs (Fisher information, moments), in the same order.
+    """
+    return digest(
+        {
+            "method": method,
+            "options": dict(options),
+            "code": code,
+            "base": base,
+            "vectors": list(vectors),
+            "seed": seed,
+            "statistics": list(statistics),
+        }
+    )
+
+
+def point_key(merge: str, scale: str, base: str) -> str:
+    """Return the key of a grid point's weights.
+
+    Every method gives the base at lambda zero, bit for bit, so all of those points share the key of
+    the base and are measured once.
+
+    Args:
+        merge: ``merge_key``.
+        scale: lambda as fixed decimals.
+        base: ``state_key`` of the base.
+    """
+    return base if lambda_value(scale) == 0 else digest({"merge": merge, "lambda": scale})
+
+
+def row_key(weights: str, context: str) -> str:
+    """Return the key of one row: these weights in this context."""
+    return digest({"weights": weights, "context": context})

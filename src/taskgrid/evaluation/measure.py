@@ -1,0 +1,121 @@
+"""The kernel: weights and images in, outcome out. A row's key holds the digest of this code.
+
+Only what changes a number belongs here. How points are walked, and where weights and images come
+from, is in ``engine``; an edit there re-evaluates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskgrid.models.encoder import ImageEncoder
+from taskgrid.models.heads import Head
+from taskgrid.models.inference import Pixels, iter_features
+
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model said about every image of a set, each of shape (n,).
+
+    Attributes:
+        hits: whether the class with the largest logit is the true one; a logit that is not a number
+            never is.
+        nll: negative log-likelihood of the true class, natural logarithm.
+        confidence: probability of the class with the largest logit.
+    """
+
+    hits: NDArray[np.bool_]
+    nll: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+
+    @property
+    def mean_nll(self) -> float:
+        """Mean negative log-likelihood."""
+        return float(self.nll.mean())
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error over 15 bins of equal width (Guo et al., ICML 2017, eq. 3)."""
+        return expected_calibration_error(self.hits, self.confidence)
+
+
+def score(
+    encoder: ImageEncoder,
+    head: Head,
+    pixels: Pixels,
+    labels: torch.Tensor,
+    *,
+    batch_size: int,
+    precision: str,
+) -> Scores:
+    """Classify every image once.
+
+    Results stay on the device until the last image has passed: one copy per call, none per batch.
+
+    Args:
+        encoder: the image encoder.
+        head: the task's head, on the encoder's device.
+        pixels: ``(n, S, S, 3)`` uint8.
+        labels: true classes, ``(n,)`` int64 on the encoder's device.
+        batch_size: images per forward pass.
+        precision: ``fp32`` or ``bf16``.
+    """
+    count, device = len(labels), labels.device
+    # Rows: hit, nll, confidence. float32 holds 0 and 1 exactly.
+    columns = torch.empty(3, count, dtype=torch.float32, device=device)
+    start = 0
+    with _convolutions_in_fp32(), torch.inference_mode():
+        for features in iter_features(
+            encoder, pixels, batch_size=batch_size, device=device, precision=precision
+        ):
+            stop = start + len(features)
+            log_odds = torch.log_softmax(head.logits(features), dim=1)
+            truth = labels[start:stop]
+            best, guess = log_odds.max(dim=1)
+            columns[0, start:stop] = (guess == truth) & ~best.isnan()
+            columns[1, start:stop] = -log_odds.gather(1, truth[:, None])[:, 0]
+            columns[2, start:stop] = best.exp()
+            start = stop
+    hits, nll, confidence = columns.cpu().numpy()
+    return Scores(hits > 0.5, nll.astype(np.float64), confidence.astype(np.float64))
+
+
+def expected_calibration_error(
+    hits: NDArray[np.bool_], confidence: NDArray[np.float64], bins: int = _BINS
+) -> float:
+    """Return the mean gap between accuracy and confidence over bins of equal width.
+
+    Bin m holds confidences in ((m - 1)/M, m/M] and counts by its share of the samples.
+
+    Args:
+        hits: whether each prediction is right, shape (n,).
+        confidence: probability given to each prediction, shape (n,).
+        bins: number M of bins.
+
+    Returns:
+        The error, NaN when a confidence is not a number.
+    """
+    if np.isnan(confidence).any():
+        return float("nan")
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(index, weights=hits - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(hits))
+
+
+@contextmanager
+def _convolutions_in_fp32() -> Iterator[None]:
+    # torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,282 @@
+"""Running a plan: find what is stored, measure what is missing, choose, measure the choice on test.
+
+Nothing here imports torch: a plan whose rows are all known is answered without a device. How points
+are measured, and in which order, is the bench's business; rows do not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from taskgrid.evaluation.planner import SPLITS, Plan, Request, Setting, Split
+from taskgrid.evaluation.rows import Line, Role, grid_table
+from taskgrid.evaluation.study import Choice, Counts, Curves, Study
+from taskgrid.lattice import parse_subset
+from taskgrid.store.outcomes import Outcome
+
+
+class Counter(Protocol):
+    """Something that counts images, e.g. ``progress.Progress``."""
+
+    def advance(self, count: int = 1) -> None:
+        """Report ``count`` more images as done."""
+
+
+class Bench(Protocol):
+    """Measures weights on images."""
+
+    def evaluate(
+        self, requests: Sequence[Request], advance: Callable[[int], None]
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of every request, in any order; report images as they pass."""
+        ...
+
+
+class Writer(Protocol):
+    """Takes outcomes; what it was given is kept when its block ends."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+
+
+class Store(Protocol):
+    """Where outcomes are found again: ``store.outcomes.OutcomeStore``, or one in memory."""
+
+    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
+        """Return the outcomes that are stored, by key."""
+        ...
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Return a context manager that stores outcomes."""
+        ...
+
+
+OpenBench = Callable[[], Bench]
+OpenCounter = Callable[[str, int], AbstractContextManager[Counter]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rows of a plan, and what they cost.
+
+    Attributes:
+        table: the rows, columns ``rows.GRID``.
+        evaluated: rows that were measured now.
+        found: rows that were in the store.
+        points: distinct weights among the rows that were measured now.
+        images: images that passed through the encoder now.
+    """
+
+    table: pa.Table
+    evaluated: int
+    found: int
+    points: int
+    images: int
+
+    def sentence(self) -> str:
+        """Say what was done, for a log."""
+        return (
+            f"evaluated {self.evaluated} rows of {self.points} points ({self.images} images), "
+            f"found {self.found}"
+        )
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    open_bench: OpenBench,
+    studies: Sequence[Study],
+    progress: OpenCounter | None = None,
+) -> Result:
+    """Bring all rows of a plan together.
+
+    Args:
+        plan: the block.
+        store: where rows are looked up and kept.
+        open_bench: called once, and only if a row is missing.
+        studies: the studies the plan names.
+        progress: makes a counter of images from a label and a total.
+    """
+    work = _Work(store, open_bench, progress)
+    asks = [
+        (subset, study)
+        for subset in map(parse_subset, plan.subsets)
+        for study in studies
+        if study.covers(subset)
+    ]
+    work.fulfil("validation", [*_references(plan, asks), *_swept(plan, asks)])
+    choices = {
+        (subset, study.name): study.choose(_curves(plan, subset, study, work.outcomes))
+        for subset, study in asks
+    }
+    chosen = [
+        (subset, choices[subset, study.name].scale, _tested(plan, subset, study))
+        for subset, study in asks
+    ]
+    work.fulfil(
+        "test",
+        [
+            plan.merged(subset, scale, task, "test")
+            for subset, scale, tasks in chosen
+            for task in tasks
+        ],
+    )
+    lines = _lines(plan, asks, choices)
+    return work.result(grid_table(plan.setting, lines, work.outcomes))
+
+
+def run_reference(
+    setting: Setting,
+    store: Store,
+    open_bench: OpenBench,
+    progress: OpenCounter | None = None,
+) -> Result:
+    """Bring the reference rows together: the base and every expert on every task, val and test."""
+    work = _Work(store, open_bench, progress)
+    lines = [
+        Line(setting.zeroshot(task, split), "zeroshot", {}, (), "0.00", "reference")
+        for task in setting.tasks
+        for split in SPLITS
+    ]
+    lines += [
+        Line(setting.expert(expert, task, split), "expert", {}, (expert,), "1.00", "reference")
+        for expert in setting.experts
+        for task in setting.tasks
+        for split in SPLITS
+    ]
+    work.fulfil("reference", [line.request for line in lines])
+    return work.result(grid_table(setting, lines, work.outcomes))
+
+
+class _Work:
+    """What is known so far, and the bench once it is needed."""
+
+    def __init__(self, store: Store, open_bench: OpenBench, progress: OpenCounter | None) -> None:
+        self._store = store
+        self._open_bench = open_bench
+        self._progress = progress
+        self._bench: Bench | None = None
+        self._wanted: set[str] = set()
+        self._measured: dict[str, Request] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    def fulfil(self, label: str, requests: Iterable[Request]) -> None:
+        wanted = {request.key: request for request in requests if request.key not in self.outcomes}
+        self._wanted |= wanted.keys()
+        self.outcomes |= self._store.find(wanted)
+        missing = [request for key, request in wanted.items() if key not in self.outcomes]
+        if not missing:
+            return
+        self._bench = self._bench or self._open_bench()
+        images = sum(request.n for request in missing)
+        counter = self._progress(label, images) if self._progress else nullcontext(_Silent())
+        with self._store.writer() as writer, counter as count:
+            for outcome in self._bench.evaluate(missing, count.advance):
+                writer.add(outcome)
+                self.outcomes[outcome.key] = outcome
+        self._measured |= {request.key: request for request in missing}
+
+    def result(self, table: pa.Table) -> Result:
+        return Result(
+            table=table,
+            evaluated=len(self._measured),
+            found=len(self._wanted) - len(self._measured),
+            points=len({request.weights for request in self._measured.values()}),
+            images=sum(request.n for request in self._measured.values()),
+        )
+
+
+class _Silent:
+    def advance(self, count: int = 1) -> None:
+        """Say nothing."""
+
+
+Asks = Sequence[tuple[tuple[str, ...], Study]]
+
+
+def _references(plan: Plan, asks: Asks) -> Iterator[Request]:
+    """Own experts and the base on every task that a row or a choice is related to."""
+    measured = {task for subset, study in asks for task in study.tasks(subset)}
+    tested = {task for subset, study in asks for task in _tested(plan, subset, study)}
+    splits: tuple[tuple[Split, set[str]], ...] = (("val", measured), ("test", tested))
+    for split, tasks in splits:
+        for task in sorted(tasks):
+            if plan.setting.task(task).expert is not None:
+                yield plan.setting.expert(task, task, split)
+    for task in sorted(measured):
+        yield plan.setting.zeroshot(task, "val")
+
+
+def _swept(plan: Plan, asks: Asks) -> Iterator[Request]:
+    for subset, study in asks:
+        for scale in study.sweep(plan.lambdas):
+            for split in plan.curves_on:
+                tasks = study.tasks(subset) if split == "val" else _tested(plan, subset, study)
+                for task in tasks:
+                    yield plan.merged(subset, scale, task, split)
+
+
+def _tested(plan: Plan, subset: tuple[str, ...], study: Study) -> tuple[str, ...]:
+    return tuple(sorted(plan.setting.tasks)) if plan.outside else study.tasks(subset)
+
+
+def _curves(
+    plan: Plan, subset: tuple[str, ...], study: Study, outcomes: Mapping[str, Outcome]
+) -> Curves:
+    setting, tasks, lambdas = plan.setting, study.tasks(subset), study.sweep(plan.lambdas)
+
+    def counts(requests: Iterable[Request]) -> Counts:
+        return np.array([outcomes[request.key].correct for request in requests], dtype=np.int64)
+
+    return Curves(
+        subset=subset,
+        lambdas=lambdas,
+        tasks=tasks,
+        n=np.array([setting.task(task).parts["val"].n for task in tasks], dtype=np.int64),
+        correct=np.stack(
+            [counts(plan.merged(subset, scale, task, "val") for task in tasks) for scale in lambdas]
+        ),
+        expert=np.array(
+            [
+                outcomes[setting.expert(task, task, "val").key].correct
+                if setting.task(task).expert is not None
+                else 0
+                for task in tasks
+            ],
+            dtype=np.int64,
+        ),
+        zeroshot=counts(setting.zeroshot(task, "val") for task in tasks),
+    )
+
+
+def _lines(
+    plan: Plan, asks: Asks, choices: Mapping[tuple[tuple[str, ...], str], Choice]
+) -> list[Line]:
+    """One line per row; what several studies ask for is there once."""
+    roles: dict[tuple[tuple[str, ...], str, str, Split], Role] = {}
+    for subset, study in asks:
+        for scale in study.sweep(plan.lambdas):
+            for task in study.tasks(subset):
+                roles[subset, scale, task, "val"] = "selection"
+            if "test" in plan.curves_on:
+                for task in _tested(plan, subset, study):
+                    roles.setdefault((subset, scale, task, "test"), "curve")
+        for task in _tested(plan, subset, study):
+            roles[subset, choices[subset, study.name].scale, task, "test"] = "selected"
+    return [
+        Line(
+            plan.merged(subset, scale, task, split),
+            plan.method.name,
+            plan.method.options,
+            subset,
+            scale,
+            role,
+        )
+        for (subset, scale, task, split), role in roles.items()
+    ]

@@ -1,0 +1,1 @@
+"""Fine-tuning an image encoder on one task under a frozen head."""

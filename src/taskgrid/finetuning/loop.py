@@ -1,0 +1,453 @@
+"""Fine-tuning an image tower on one task under its frozen head; seeded and resumable.
+
+Every random draw is a function of (seed, task, mode, step), and everything else that a step depends
+on is in the checkpoint, so a training that was killed ends, on a CPU, with the very bits of one
+that was not.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from taskgrid.errors import DataError, LineageError
+from taskgrid.finetuning.augment import random_resized_crop
+from taskgrid.finetuning.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    pack_optimiser,
+    restore_module,
+    save_checkpoint,
+    unpack_optimiser,
+)
+from taskgrid.finetuning.history import History, Recorder
+from taskgrid.finetuning.modes.base import Trainee, get_mode
+from taskgrid.finetuning.recipe import Recipe
+from taskgrid.models.card import ModelCard
+from taskgrid.models.encoder import ImageEncoder
+from taskgrid.models.heads import Head, check_head
+from taskgrid.models.inference import Pixels, iter_features, to_device, to_input
+from taskgrid.options import parse_options
+from taskgrid.progress import Progress
+from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
+from taskgrid.store.weights import Lineage, State, digest_state
+
+_WATCH_STEPS = 20
+_EVAL_BATCH = 512
+_RESIDENT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images with labels.
+
+    Attributes:
+        pixels: ``(N, S, S, 3)`` uint8.
+        labels: ``(N,)`` whole numbers.
+    """
+
+    pixels: Pixels
+    labels: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """An expert.
+
+    Attributes:
+        state: theta_t on the CPU; keys, shapes and dtypes of the base.
+        history: the curves.
+        lineage: what the expert was made from, for its file's header.
+        steps: optimiser steps in all.
+        seconds: time they took, over all interruptions.
+    """
+
+    state: State
+    history: History
+    lineage: Lineage
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where and when a training saves its progress.
+
+    Attributes:
+        folder: a folder of this training's own.
+        every_seconds: time between checkpoints.
+        every_steps: also save each time this many steps are done.
+    """
+
+    folder: Path
+    every_seconds: float = 60.0
+    every_steps: int | None = None
+
+
+def finetune(
+    card: ModelCard,
+    base: Mapping[str, torch.Tensor],
+    head: Head,
+    train: Samples,
+    val: Samples | None,
+    recipe: Recipe,
+    *,
+    task: str,
+    mode: str = "standard",
+    mode_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    scratch: Scratch | None = None,
+    lineage: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Finetuned:
+    """Fine-tune an image tower on a task.
+
+    Args:
+        card: the base model's card.
+        base: theta_0.
+        head: the task's frozen head.
+        train: training images.
+        val: validation images; None skips validation.
+        recipe: the recipe.
+        task: task name; part of the seed.
+        mode: fine-tuning mode; part of the seed.
+        mode_options: options of the mode.
+        seed: the experiment's seed; batches, crops and the mode's own draws follow from it.
+        device: where to compute.
+        scratch: where to save progress. A checkpoint of the same training is resumed, one of other
+            settings is ignored; on SIGTERM the training saves, then ends with exit status 143.
+        lineage: entries of the expert's lineage to add (``model``, ``split``, ...); a checkpoint of
+            another lineage is not resumed.
+        progress: counts steps; the recipe's ``total_steps`` is its total.
+
+    Raises:
+        ConfigError: if the recipe does not fit the number of images, or mode or options are unknown.
+        DataError: if a label has no class in the head.
+        LineageError: if base or head do not belong to the card.
+        TrainingError: if the training diverges; names the task, the step and the learning rate.
+    """
+    device = torch.device(device)
+    _check_inputs(card, base, head, train, val, task)
+    total = recipe.total_steps(len(train))
+    chosen = get_mode(mode)
+    options = parse_options(f"mode {mode!r}", chosen.Options, mode_options or {})
+    made_from: Lineage = {
+        "kind": "expert",
+        **card.lineage(),
+        "head": head.lineage.get("digest", digest_state({"weight": head.weight})),
+        **(lineage or {}),
+        "task": task,
+        "mode": mode,
+        "seed": str(seed),
+        "recipe": digest(recipe.to_json()),
+        "mode_options": digest(options.model_dump(mode="json")),
+    }
+    root = derive_seed("finetune", seed, task, mode)
+    trainee = chosen.prepare(
+        ImageEncoder.from_card(card, base), options, derive_seed("mode", root)
+    ).to(device)
+    run = _Run(trainee, head.to(device), train, val, recipe, total, task, root, device)
+    with _forked_rng(device):
+        if scratch is None:
+            run.advance_to(total, progress=progress)
+        else:
+            _resumable(run, scratch, _identity(made_from, train, val, device), progress)
+    trained = {key: tensor.cpu() for key, tensor in trainee.visual_state().items()}
+    # Counters, such as batch norm's number of batches, are no part of theta.
+    state = {
+        key: trained[key] if tensor.is_floating_point() else tensor.clone()
+        for key, tensor in base.items()
+    }
+    return Finetuned(state, run.recorder.history(), made_from, total, run.seconds)
+
+
+class _Run:
+    """A training in progress."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        head: Head,
+        train: Samples,
+        val: Samples | None,
+        recipe: Recipe,
+        total: int,
+        task: str,
+        root: int,
+        device: torch.device,
+    ) -> None:
+        self.trainee = trainee
+        self.recorder = Recorder(task, recipe, total, device)
+        self.step = 0
+        self.total = total
+        self.seconds = 0.0
+        self._head = head
+        self._train = _Feed(train, device)
+        self._val = _Feed(val, device) if val is not None and len(val) else None
+        self._recipe = recipe
+        self._root = root
+        self._device = device
+        self._per_epoch = recipe.steps_per_epoch(len(train))
+        self._order = _Order(root, len(train))
+        parameters = trainee.trained()
+        self._names = list(parameters)
+        self._parameters = list(parameters.values())
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+
+    def advance_to(
+        self,
+        stop: int,
+        *,
+        progress: Progress | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        """Train until ``stop`` steps are done; call ``after_step`` when each is complete."""
+        if self.step == 0:
+            self._validate()
+        while self.step < stop:
+            started = time.perf_counter()
+            self._update()
+            self.step += 1
+            last = self.step == self.total
+            if self.step % _WATCH_STEPS == 0 or last:
+                self.recorder.check(self.step)
+            if last or self.step % (self._recipe.eval_every or self._per_epoch) == 0:
+                self._validate()
+            self.seconds += time.perf_counter() - started
+            if progress is not None:
+                if self.step % _WATCH_STEPS == 0 or last:
+                    progress.note(**self.recorder.latest())
+                progress.advance(1)
+            if after_step is not None:
+                after_step()
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the training as it stands; refuses one that has diverged."""
+        self.recorder.check(self.step)
+        return Checkpoint(
+            self.step,
+            self.seconds,
+            dict(self.trainee.state_dict()),
+            pack_optimiser(self._optimiser, self._names),
+            self.recorder.pack(self.step),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        self.step = checkpoint.step
+        self.seconds = checkpoint.seconds
+        restore_module(self.trainee, checkpoint.module)
+        unpack_optimiser(self._optimiser, self._names, checkpoint.optimiser)
+        self.recorder.restore(checkpoint.curves)
+
+    def _update(self) -> None:
+        recipe, step = self._recipe, self.step
+        epoch, place = divmod(step, self._per_epoch)
+        index = self._order.batch(epoch, place, recipe.batch_size)
+        pixels, labels = self._train.take(index)
+        crops = torch.Generator().manual_seed(derive_seed("crop", self._root, step))
+        card = self.trainee.card
+        images = to_input(
+            random_resized_crop(pixels, recipe.crop_scale, crops), card.mean, card.std
+        )
+        # For modules that draw by themselves (dropout).
+        _seed_global(derive_seed("module", self._root, step), self._device)
+        self.trainee.train()
+        self._optimiser.param_groups[0]["lr"] = recipe.learning_rate(step, self.total)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self._device)
+        micro = recipe.batch_size // recipe.accumulate
+        for part, truth in zip(torch.split(images, micro), torch.split(labels, micro), strict=True):
+            # Sums over the micro-batch, divided by the whole batch: the gradient of the batch's mean.
+            share = self._loss(part, truth) / len(index)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+        limit = recipe.clip_norm if recipe.clip_norm is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        self._optimiser.step()
+        self.recorder.train(step, loss, norm)
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        half = self._recipe.precision == "bf16" and self._device.type == "cuda"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+            features = self.trainee(images)
+        return functional.cross_entropy(
+            self._head.logits(features.float()),
+            labels,
+            label_smoothing=self._recipe.label_smoothing,
+            reduction="sum",
+        )
+
+    def _validate(self) -> None:
+        if self._val is None:
+            return
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        start = 0
+        # Frozen, as the grid is evaluated: the last bits depend on it (see ImageEncoder).
+        _let_train(self._parameters, False)
+        for features in iter_features(
+            self.trainee,
+            self._val.pixels,
+            batch_size=_EVAL_BATCH,
+            device=self._device,
+            precision=self._recipe.precision,
+        ):
+            truth = self._val.labels[start : start + len(features)]
+            correct += (self._head.logits(features).argmax(dim=1) == truth).sum()
+            start += len(features)
+        _let_train(self._parameters, True)
+        self.recorder.val(self.step, int(correct) / start)
+
+
+class _Feed:
+    """Samples that hand out batches on the device, from its own memory where they fit."""
+
+    def __init__(self, samples: Samples, device: torch.device) -> None:
+        self._device = device
+        self.pixels = samples.pixels
+        self.labels = torch.as_tensor(np.array(samples.labels), dtype=torch.int64).to(device)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if len(samples) and len(samples) * samples.pixels[:1].nbytes < free * _RESIDENT_SHARE:
+                self.pixels = to_device(samples.pixels[:], device)
+
+    def take(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return pixels and labels of some samples, on the device."""
+        placed = index.to(self._device, non_blocking=True)
+        if isinstance(self.pixels, torch.Tensor):
+            pixels = self.pixels[index.to(self.pixels.device)].to(self._device, non_blocking=True)
+        else:
+            pixels = to_device(self.pixels[index.numpy()], self._device)
+        return pixels, self.labels[placed]
+
+
+class _Order:
+    """The order of the training images: one permutation per epoch, each a function of the seed."""
+
+    def __init__(self, root: int, count: int) -> None:
+        self._root = root
+        self._count = count
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def batch(self, epoch: int, place: int, size: int) -> torch.Tensor:
+        """Return the sample numbers of batch ``place`` of an epoch."""
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed("order", self._root, epoch))
+            self._permutation = torch.randperm(self._count, generator=generator)
+            self._epoch = epoch
+        return self._permutation[place * size : (place + 1) * size]
+
+
+def _resumable(run: _Run, scratch: Scratch, identity: str, progress: Progress | None) -> None:
+    found = load_checkpoint(scratch.folder, identity)
+    if found is not None:
+        run.restore(found)
+        if progress is not None:
+            progress.advance(found.step)
+    saved_at, saved_step = time.monotonic(), run.step
+
+    def save() -> None:
+        nonlocal saved_at, saved_step
+        save_checkpoint(scratch.folder, run.checkpoint(), identity)
+        saved_at, saved_step = time.monotonic(), run.step
+
+    with _terminated() as terminated:
+
+        def after_step() -> None:
+            due = time.monotonic() - saved_at >= scratch.every_seconds
+            if scratch.every_steps is not None:
+                due = due or run.step - saved_step >= scratch.every_steps
+            if due or terminated() or run.step == run.total:
+                save()
+            if terminated():
+                raise SystemExit(128 + signal.SIGTERM)
+
+        run.advance_to(run.total, progress=progress, after_step=after_step)
+
+
+def _identity(
+    made_from: Mapping[str, str], train: Samples, val: Samples | None, device: torch.device
+) -> str:
+    labels = [digest_bytes(np.array(s.labels).tobytes()) for s in (train, val) if s is not None]
+    return digest([dict(made_from), labels, torch.__version__, device.type])
+
+
+@contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """Within the block, SIGTERM only raises a flag; signals belong to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = signal.signal(signal.SIGTERM, remember)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _forked_rng(device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _let_train(parameters: Iterable[torch.nn.Parameter], train: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(train)
+
+
+def _seed_global(seed: int, device: torch.device) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _check_inputs(
+    card: ModelCard,
+    base: Mapping[str, torch.Tensor],
+    head: Head,
+    train: Samples,
+    val: Samples | None,
+    task: str,
+) -> None:
+    check_head(head, card)
+    content = digest_state(base)
+    if content != card.base:
+        raise LineageError(
+            f"the base weights have digest {content}, but the model card of {card.architecture} "
+            f"{card.pretrained} names {card.base}; rebuild both"
+        )
+    for name, samples in (("training", train), ("validation", val)):
+        if samples is None or not len(samples):
+            continue
+        low, high = int(samples.labels.min()), int(samples.labels.max())
+        if low < 0 or high >= len(head.classes):
+            raise DataError(
+                f"task {task!r} has {name} label {low if low < 0 else high}, "
+                f"but its head has {len(head.classes)} classes (0 to {len(head.classes) - 1})"
+            )

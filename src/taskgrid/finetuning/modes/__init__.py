@@ -1,0 +1,1 @@
+"""Fine-tuning modes: which parameters train, and how the result becomes an image tower."""

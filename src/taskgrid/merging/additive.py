@@ -1,0 +1,49 @@
+"""What methods share that add one direction to the base: theta_0 + c * direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from taskgrid.merging.base import Prepared
+from taskgrid.store.weights import State
+from taskgrid.vectors import add_scaled
+
+
+def sum_in_float64(vectors: Sequence[Mapping[str, torch.Tensor]]) -> Prepared:
+    """Return the sum of task vectors in float64.
+
+    A float64 sum of float32 numbers is exact as long as their exponents lie within 29 bits, so one
+    task at lambda 1 gives its expert back and the merge does not depend on rounding in between. It
+    costs twice the memory of one vector, once per subset; compensated float32 would need the same
+    two words per weight and more arithmetic.
+    """
+    total = {key: delta.to(torch.float64, copy=True) for key, delta in vectors[0].items()}
+    for vector in vectors[1:]:
+        for key, delta in vector.items():
+            total[key].add_(delta)
+    return total
+
+
+def add_direction(
+    base: Mapping[str, torch.Tensor],
+    direction: Mapping[str, torch.Tensor],
+    scale: float,
+    out: State | None = None,
+) -> State:
+    """Return ``base + scale * direction``: one fused multiply-add per tensor, rounded once.
+
+    Args:
+        base: theta_0; tensors without a direction are copied.
+        direction: float64 tensors by name.
+        scale: lambda.
+        out: tensors to write into; returned when given.
+    """
+    target = out if out is not None else {}
+    with torch.no_grad():
+        for key, tensor in base.items():
+            target[key] = add_scaled(
+                tensor, direction.get(key), scale, out[key] if out is not None else None
+            )
+    return target

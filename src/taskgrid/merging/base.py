@@ -1,0 +1,165 @@
+"""The merger seam: a lambda-free *prepare*, then a cheap *apply* for every lambda.
+
+A method is one module with a ``MERGER`` and one line in ``taskgrid.plugins``. Nothing here assumes
+that a merged model is affine in lambda; a method that is says so in its ``algebra``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+import torch
+
+from taskgrid import plugins
+from taskgrid.errors import ConfigError, LineageError
+from taskgrid.lattice import canonical_subset
+from taskgrid.options import Options as PluginOptions
+from taskgrid.options import parse_options
+from taskgrid.store.weights import State
+from taskgrid.vectors import subtract
+
+Algebra = Literal["additive", "monoid", "factors", "rerun"]
+"""How a lattice of subsets can be prepared: ``additive`` from sums over tasks, ``monoid`` from a
+subset's parent (max, min), ``factors`` from cached factors per task, ``rerun`` each on its own."""
+
+Prepared: TypeAlias = dict[str, torch.Tensor]
+"""What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
+
+
+@dataclass(frozen=True)
+class MergeContext:
+    """What *prepare* may look at.
+
+    Attributes:
+        base: theta_0; also tensors that are not floating, which methods leave alone.
+        vectors: task -> float32 task vector over the floating tensors, in canonical order.
+        options: the method's options.
+        seed: for methods that draw; derive from it with ``provenance.derive_seed``.
+        statistics: name -> statistic, for the names in the method's ``needs``.
+    """
+
+    base: Mapping[str, torch.Tensor]
+    vectors: Mapping[str, State]
+    options: PluginOptions = field(default_factory=PluginOptions)
+    seed: int = 0
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # One order for all: a merge does not depend on how the caller listed the tasks.
+        ordered = {task: self.vectors[task] for task in canonical_subset(self.vectors)}
+        object.__setattr__(self, "vectors", ordered)
+
+    def statistic(self, name: str) -> Any:
+        """Return a statistic.
+
+        Raises:
+            LineageError: if it was not provided: the method does not declare it in ``needs``.
+        """
+        if name not in self.statistics:
+            raise LineageError(
+                f"statistic {name!r} was not computed; the merge method must declare it in `needs`"
+            )
+        return self.statistics[name]
+
+
+class Merger(Protocol):
+    """A merge method.
+
+    Attributes:
+        name: name in configurations and tables.
+        Options: the model of its options, with defaults.
+        algebra: how a lattice of subsets can be prepared.
+        needs: names of the statistics that ``prepare`` reads.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def Options(self) -> type[PluginOptions]: ...  # noqa: D102
+    @property
+    def algebra(self) -> Algebra: ...  # noqa: D102
+    @property
+    def needs(self) -> frozenset[str]: ...  # noqa: D102
+
+    def prepare(self, context: MergeContext) -> Prepared:
+        """Do all the work that lambda has no part in."""
+        ...
+
+    def apply(
+        self,
+        base: Mapping[str, torch.Tensor],
+        prepared: Prepared,
+        scale: float,
+        options: PluginOptions,
+        out: State | None = None,
+    ) -> State:
+        """Return the merged model at lambda = ``scale``, with the keys, shapes and dtypes of ``base``.
+
+        Values are computed in float64 and rounded once.
+
+        Args:
+            base: theta_0.
+            prepared: what ``prepare`` returned, on the device of ``base``.
+            scale: lambda.
+            options: the options given to ``prepare``.
+            out: tensors to write into, e.g. those of a resident encoder; returned when given.
+        """
+        ...
+
+
+def methods() -> tuple[str, ...]:
+    """Return the names of all merge methods, sorted."""
+    return tuple(sorted(plugins.names("merger")))
+
+
+def get_merger(name: str) -> Merger:
+    """Return a merge method by name.
+
+    Raises:
+        ConfigError: if there is none of that name; the text lists those that exist.
+    """
+    return cast(Merger, plugins.load("merger", name).MERGER)
+
+
+def merge(
+    method: str,
+    base: Mapping[str, torch.Tensor],
+    experts: Mapping[str, Mapping[str, torch.Tensor]],
+    scale: float = 0.3,
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> State:
+    """Merge experts into one model.
+
+    Args:
+        method: name of a merge method; see ``methods()``.
+        base: theta_0, the state all experts started from.
+        experts: task -> theta_t, with the keys, shapes and dtypes of ``base``. Their order does not
+            matter.
+        scale: the scaling coefficient lambda.
+        seed: for methods that draw.
+        **options: the method's own options.
+
+    Returns:
+        A state with the keys, shapes and dtypes of ``base``; no memory is shared with the inputs.
+
+    Raises:
+        ConfigError: if the method or an option is unknown, a value does not fit, no expert is
+            given, or the method needs statistics of data.
+        LineageError: if an expert does not fit the base; names the key and both values.
+    """
+    merger = get_merger(method)
+    chosen = parse_options(f"merge method {method!r}", merger.Options, options)
+    if not experts:
+        raise ConfigError("merge needs at least one expert; for the base alone, use the base")
+    if merger.needs:
+        raise ConfigError(
+            f"merge method {method!r} needs statistics of data ({', '.join(sorted(merger.needs))}); "
+            "use it through the workflow, or call its prepare with a MergeContext that has them"
+        )
+    vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
+    prepared = merger.prepare(MergeContext(base, vectors, chosen, seed))
+    return merger.apply(base, prepared, scale, chosen)

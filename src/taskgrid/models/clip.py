@@ -1,0 +1,337 @@
+"""Loading whole CLIP models: shipped ones, open_clip's, and local files, always strictly."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.pretrained import download_pretrained
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
+from taskgrid.models.card import Activation, ModelCard
+from taskgrid.models.tower import load_strictly
+from taskgrid.resources import resource_path
+from taskgrid.store.atomic import read_json
+from taskgrid.store.weights import State, digest_state
+
+_VISUAL = "visual."
+_TOWER_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP with its tokenizer and all that names it.
+
+    Attributes:
+        model: open_clip's model, in evaluation mode, weights in float32.
+        tokenizer: maps texts to token ids ``(N, context)``.
+        architecture: open_clip architecture name.
+        pretrained: tag or file the weights came from.
+        config: open_clip's model config.
+        image_size: side of the square input in pixels.
+        mean: channel means on the scale [0, 1].
+        std: channel standard deviations on the scale [0, 1].
+        interpolation: how images are resized, e.g. ``bicubic``.
+        activation: ``gelu`` or ``quick_gelu``.
+        visual_digest: digest of the image tower's state (keys without ``visual.``).
+        text_digest: digest of everything else: text tower and logit scale.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    architecture: str
+    pretrained: str
+    config: Mapping[str, Any]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    activation: Activation
+    visual_digest: str
+    text_digest: str
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosine similarities, already exponentiated."""
+        scale = cast(torch.Tensor, self.model.logit_scale)
+        return float(scale.detach().exp().reshape(()))
+
+    def visual_state(self) -> State:
+        """Return theta_0: a copy of the image tower's state, keys without ``visual.``."""
+        return {
+            key.removeprefix(_VISUAL): tensor.detach().clone()
+            for key, tensor in self.model.state_dict().items()
+            if key.startswith(_VISUAL)
+        }
+
+    def card(self) -> ModelCard:
+        """Return the model card."""
+        tower = {key: self.config[key] for key in _TOWER_KEYS if key in self.config}
+        return ModelCard(
+            architecture=self.architecture,
+            pretrained=self.pretrained,
+            activation=self.activation,
+            tower=copy.deepcopy(tower),
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+            logit_scale=self.logit_scale,
+            base=self.visual_digest,
+            text=self.text_digest,
+        )
+
+
+def load_clip(architecture: str, pretrained: str, *, resources: Path | None = None) -> Clip:
+    """Load a CLIP strictly, on the CPU, in float32 and evaluation mode.
+
+    Args:
+        architecture: name of a model config ``<architecture>.json`` in ``resources``, or of an
+            open_clip architecture.
+        pretrained: tag of a shipped file ``<architecture>-<pretrained>.safetensors`` in
+            ``resources``; an open_clip tag; or the path of a safetensors file.
+        resources: folder of model configs and weights; default: the one shipped with taskgrid.
+
+    Raises:
+        ConfigError: if the architecture or the tag does not exist, or the model is of a kind that
+            has no plain image tower.
+        LineageError: if the weights do not fit the architecture: keys, shapes or QuickGELU.
+        ArtifactError: if the weights cannot be downloaded or read.
+    """
+    folder = resources if resources is not None else _shipped()
+    config, preprocess = _config_of(architecture, folder)
+    _check_kind(architecture, config)
+    file = _file_of(architecture, pretrained, folder)
+    model = _build(config)
+    if file is not None:
+        _load_file(model, file, architecture, config)
+    else:
+        tag = _tag_of(architecture, pretrained, config, folder)
+        _load_tag(model, architecture, pretrained, tag)
+        preprocess = merge_preprocess_dict(preprocess, tag)
+    # Checkpoints store half precision to save space; every computation here starts from float32.
+    model.float().eval().requires_grad_(False)
+    return _describe(model, architecture, pretrained, config, PreprocessCfg(**preprocess))
+
+
+def _shipped() -> Path | None:
+    try:
+        return resource_path("models")
+    except ArtifactError:
+        return None
+
+
+def _config_of(architecture: str, folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return open_clip's model config and how images are prepared before a tag has its say."""
+    preprocess = asdict(PreprocessCfg())
+    shipped = folder / f"{architecture}.json" if folder is not None else None
+    if shipped is not None and shipped.is_file():
+        config = read_json(shipped)
+        # open_clip keeps this key apart from the model's own; its constructors refuse it.
+        return config, merge_preprocess_dict(preprocess, config.pop("preprocess_cfg", {}))
+    found = open_clip.get_model_config(architecture) if ":" not in architecture else None
+    if found is None:
+        own = [path.stem for path in sorted(folder.glob("*.json"))] if folder is not None else []
+        known = [*own, *open_clip.list_models()]
+        raise ConfigError(
+            f"unknown architecture {architecture!r}; {_did_you_mean(architecture, known)}"
+            f"open_clip lists {len(open_clip.list_models())} names (open_clip.list_models())"
+            + (f", and taskgrid ships {', '.join(own)}" if own else "")
+        )
+    return cast(dict[str, Any], found), preprocess
+
+
+def _check_kind(architecture: str, config: Mapping[str, Any]) -> None:
+    if "multimodal_cfg" in config or config["vision_cfg"].get("output_tokens"):
+        raise ConfigError(
+            f"architecture {architecture!r} is a captioning model; "
+            "choose one whose image tower gives one feature vector per image"
+        )
+    size = config["vision_cfg"].get("image_size", 224)
+    if not isinstance(size, int) and len(set(size)) > 1:
+        raise ConfigError(
+            f"architecture {architecture!r} needs {size} images; only squares are prepared"
+        )
+
+
+def _file_of(architecture: str, pretrained: str, folder: Path | None) -> Path | None:
+    if folder is not None:
+        shipped = folder / f"{architecture}-{pretrained}.safetensors"
+        if shipped.is_file():
+            return shipped
+    looks_like_path = "/" in pretrained or Path(pretrained).suffix in (
+        ".safetensors",
+        ".pt",
+        ".bin",
+    )
+    if not looks_like_path:
+        return None
+    path = Path(pretrained).expanduser()
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"weights {pretrained!r} of {architecture!r} are not a .safetensors file; convert them "
+            "first (taskgrid never unpickles)"
+        )
+    if not path.is_file():
+        raise ArtifactError(f"weights {pretrained!r} of {architecture!r} do not exist")
+    return path
+
+
+def _tag_of(
+    architecture: str, pretrained: str, config: Mapping[str, Any], folder: Path | None
+) -> dict[str, Any]:
+    tag = cast(dict[str, Any], open_clip.get_pretrained_cfg(architecture, pretrained))
+    sibling = (
+        architecture.removesuffix("-quickgelu")
+        if architecture.endswith("-quickgelu")
+        else f"{architecture}-quickgelu"
+    )
+    known = tag or open_clip.get_pretrained_cfg(sibling, pretrained)
+    # Where open_clip has one architecture only, its config is right and the tag's flag says nothing.
+    paired = open_clip.get_model_config(sibling) is not None
+    if known and paired and bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        trained, built = (
+            ("GELU", "QuickGELU") if config.get("quick_gelu") else ("QuickGELU", "GELU")
+        )
+        raise LineageError(
+            f"the weights {pretrained!r} were trained with {trained}, but architecture "
+            f"{architecture!r} computes {built}; use architecture {sibling!r}"
+        )
+    if not tag:
+        shipped = [] if folder is None else sorted(folder.glob(f"{architecture}-*.safetensors"))
+        tags = [path.stem.removeprefix(f"{architecture}-") for path in shipped]
+        tags += open_clip.list_pretrained_tags_by_model(architecture)
+        raise ConfigError(
+            f"architecture {architecture!r} has no pre-trained weights {pretrained!r}; "
+            f"{_did_you_mean(pretrained, tags)}there are: {', '.join(tags) or 'none'} "
+            "(or give the path of a safetensors file)"
+        )
+    return tag
+
+
+def _build(config: Mapping[str, Any]) -> nn.Module:
+    values = copy.deepcopy(dict(config))
+    custom = values.pop("custom_text", False) or "hf_model_name" in values["text_cfg"]
+    # The full checkpoint follows: no tower fetches weights of its own.
+    if "timm_model_name" in values["vision_cfg"]:
+        values["vision_cfg"]["timm_model_pretrained"] = False
+    if "hf_model_name" in values["text_cfg"]:
+        values["text_cfg"]["hf_model_pretrained"] = False
+    with torch.random.fork_rng(devices=[]):
+        return cast(nn.Module, CustomTextCLIP(**values) if custom else CLIP(**values))
+
+
+def _load_file(model: nn.Module, path: Path, architecture: str, config: Mapping[str, Any]) -> None:
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            header = stream.metadata() or {}
+            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"weights {path} are damaged ({error}); fetch or build the file again"
+        ) from error
+    activation = _activation_of(config)
+    if header.get("activation", activation) != activation:
+        raise LineageError(
+            f"weights {path} were trained with {header['activation']}, but architecture "
+            f"{architecture!r} computes {activation}; use the architecture they were made for"
+        )
+    load_strictly(model, state, f"weights {path}", f"architecture {architecture!r}")
+
+
+def _load_tag(model: nn.Module, architecture: str, pretrained: str, tag: Mapping[str, Any]) -> None:
+    name = f"weights {pretrained!r} of {architecture!r}"
+    try:
+        path = download_pretrained(dict(tag))
+    except Exception as error:
+        # Whatever fails below (DNS, proxy, HTTP, hub cache, disk), the person can do one of two things.
+        raise ArtifactError(
+            f"{name} cannot be downloaded ({_first_line(error)}); connect to the network once, or "
+            "give the path of a safetensors file as `pretrained`"
+        ) from error
+    try:
+        open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
+    except TaskgridError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"{name} cannot be loaded from {path} ({_first_line(error)}); delete the file to fetch "
+            "it again, or choose other weights"
+        ) from error
+
+
+def _describe(
+    model: nn.Module,
+    architecture: str,
+    pretrained: str,
+    config: Mapping[str, Any],
+    preprocess: PreprocessCfg,
+) -> Clip:
+    if preprocess.resize_mode != "shortest":
+        raise ConfigError(
+            f"weights {pretrained!r} of {architecture!r} want images resized with "
+            f"{preprocess.resize_mode!r}; only 'shortest' (with a centre crop) is prepared"
+        )
+    state = model.state_dict()
+    visual = {k.removeprefix(_VISUAL): v for k, v in state.items() if k.startswith(_VISUAL)}
+    rest = {k: v for k, v in state.items() if not k.startswith(_VISUAL)}
+    size = config["vision_cfg"].get("image_size", 224)
+    red, green, blue = preprocess.mean
+    red_std, green_std, blue_std = preprocess.std
+    return Clip(
+        model=model,
+        tokenizer=_tokenizer_of(architecture, config),
+        architecture=architecture,
+        pretrained=pretrained,
+        config=config,
+        image_size=size if isinstance(size, int) else size[0],
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        interpolation=preprocess.interpolation,
+        activation=_activation_of(config),
+        visual_digest=digest_state(visual),
+        text_digest=digest_state(rest),
+    )
+
+
+def _tokenizer_of(architecture: str, config: Mapping[str, Any]) -> Any:
+    if open_clip.get_model_config(architecture) is None:
+        text = config["text_cfg"]
+        return open_clip.SimpleTokenizer(
+            context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
+        )
+    try:
+        return open_clip.get_tokenizer(architecture)
+    except Exception as error:
+        # Tokenizers of Hugging Face models are downloads too.
+        raise ArtifactError(
+            f"the tokenizer of {architecture!r} cannot be loaded ({_first_line(error)}); connect to "
+            "the network once"
+        ) from error
+
+
+def _activation_of(config: Mapping[str, Any]) -> Activation:
+    # timm towers bring their own activation and ignore open_clip's switch.
+    quick = config.get("quick_gelu") and "timm_model_name" not in config["vision_cfg"]
+    return "quick_gelu" if quick else "gelu"
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return re.sub(r"\s+", " ", text.splitlines()[0])[:200]

@@ -1,0 +1,76 @@
+"""What the keys of an image tower mean: which layer and which part of it a tensor belongs to.
+
+This is the only place that knows how open_clip names the tensors of its towers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+LAYOUT = "open_clip"
+"""Name of this key layout in lineages: fused ``in_proj``, ``proj`` used as ``x @ proj``."""
+
+Part = Literal["embedding", "attention", "mlp", "norm", "projection", "other"]
+
+_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks)\.(\d+)\.")
+_STAGE = re.compile(r"^(layer\d+\.\d+)\.")
+_EMBEDDING = re.compile(
+    r"^(?:conv\d|bn\d|class_embedding|positional_embedding|ln_pre)\b|(?:^|\.)(?:patch_embed|cls_token|pos_embed)\b"
+)
+_OUTPUT = re.compile(r"^(?:ln_post|proj|attn_pool|attnpool|head)\b|^trunk\.(?:norm|fc_norm|head)\b")
+_ATTENTION = re.compile(r"(?:^|\.)attn\.|^attnpool\.|^attn_pool")
+_MLP = re.compile(r"(?:^|\.)mlp\.")
+_NORM = re.compile(r"(?:^|\.)(?:ln_|norm|bn\d)")
+
+
+def layer_of(key: str) -> str:
+    """Return the layer a tensor belongs to: ``embedding``, ``block 3``, ``output``, ...
+
+    Args:
+        key: a key of an image tower's state, e.g. ``transformer.resblocks.3.attn.in_proj_weight``.
+    """
+    block = _BLOCK.search(key)
+    if block:
+        return f"block {int(block[1])}"
+    stage = _STAGE.search(key)
+    if stage:
+        return stage[1]
+    if _EMBEDDING.search(key):
+        return "embedding"
+    if _OUTPUT.search(key):
+        return "output"
+    return key.split(".", 1)[0]
+
+
+def part_of(key: str) -> Part:
+    """Return what a tensor does in its layer.
+
+    Args:
+        key: a key of an image tower's state, e.g. ``transformer.resblocks.3.attn.in_proj_weight``.
+    """
+    if _ATTENTION.search(key):
+        return "attention"
+    if _MLP.search(key):
+        return "mlp"
+    if _NORM.search(key):
+        return "norm"
+    if _EMBEDDING.search(key):
+        return "embedding"
+    if key == "proj" or key.startswith("head."):
+        return "projection"
+    return "other"
+
+
+def layers(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the layers of a state from pixels to features.
+
+    ``embedding`` comes first, ``output`` last, the numbered blocks between them by number.
+    """
+    return tuple(sorted({layer_of(key) for key in keys}, key=_depth))
+
+
+def _depth(layer: str) -> tuple[int, tuple[int, ...], str]:
+    rank = {"embedding": 0, "output": 2}.get(layer, 1)
+    return rank, tuple(int(number) for number in re.findall(r"\d+", layer)), layer

@@ -1,0 +1,136 @@
+"""From result tables to what the figures draw: pure functions of pandas frames.
+
+Scores stay fractions here; the figures print percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from taskgrid.lattice import lambda_value
+from taskgrid.plots.style import label
+
+REFERENCE_METHODS = ("zeroshot", "expert")
+"""Rows of these methods are levels to compare with, not merges."""
+
+POINT = ["model", "mode", "seed", "method", "options", "subset", "size", "lambda"]
+"""The columns that name a grid point."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rows that one panel of a figure shows, and the words above it."""
+
+    title: str
+    model: str
+    mode: str
+    rows: pd.DataFrame
+
+
+def panels(rows: pd.DataFrame, by: Sequence[str] = ("model", "mode")) -> list[Panel]:
+    """Cut rows into panels, in the order of the names; titles name only what tells panels apart.
+
+    Args:
+        rows: a table with the columns of ``by``.
+        by: ``model`` and ``mode``, and ``method`` and ``options`` for a panel per method.
+    """
+    several = {key for key in by if rows[key].nunique(dropna=False) > 1}
+    titles = method_titles(rows) if "method" in by else {}
+    cut = []
+    for values, part in rows.groupby(list(by), sort=True, dropna=False):
+        named = dict(zip(by, map(str, values), strict=True))
+        words = [" · ".join(label(named[key]) for key in ("model", "mode") if key in several)]
+        if titles:
+            words.append(titles[named["method"], named["options"]])
+        title = "\n".join(word for word in words if word)
+        cut.append(Panel(title, named["model"], named["mode"], part.reset_index(drop=True)))
+    return cut
+
+
+def method_titles(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return words for each (method, options), in their order; options only where they tell apart."""
+    pairs = sorted({(str(a), str(b)) for a, b in zip(rows["method"], rows["options"], strict=True)})
+    methods = [method for method, _ in pairs]
+    return {
+        (method, options): label(method)
+        + (f", {option_words(options)}" if methods.count(method) > 1 else "")
+        for method, options in pairs
+    }
+
+
+def option_words(options: str) -> str:
+    """Print a method's options, a JSON object, as ``density=0.2``; none as ``defaults``."""
+    try:
+        named = json.loads(options) if options else {}
+    except ValueError:
+        return options
+    return ", ".join(f"{label(key)}={value}" for key, value in sorted(named.items())) or "defaults"
+
+
+def merged_rows(grid: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of merges on a split, each task inside its subset, lambda as a number >= 0."""
+    inside = grid["in_subset"].astype(bool)
+    rows = grid[~grid["method"].isin(REFERENCE_METHODS) & (grid["split"] == split) & inside]
+    rows = rows.assign(**{"lambda": rows["lambda"].map(lambda_value)})
+    return rows[rows["lambda"] >= 0]
+
+
+def subset_means(grid: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return one row per grid point: its scores averaged over the tasks of its subset."""
+    rows = merged_rows(grid, split)
+    scores = ["accuracy", "normalized_accuracy"]
+    grouped = rows.groupby(POINT, sort=True, dropna=False, as_index=False)
+    return grouped[scores].mean()
+
+
+def chosen_points(selected: pd.DataFrame, study: str = "addition") -> pd.DataFrame:
+    """Return the chosen points of a study, lambda as a number.
+
+    Where several rules chose, the first one of the table counts.
+    """
+    rows: pd.DataFrame = selected[selected["study"] == study]
+    if rows.empty:
+        return rows
+    rows = rows[rows["rule"] == rows["rule"].iloc[0]]
+    return rows.assign(**{"lambda": rows["lambda"].map(lambda_value)}).reset_index(drop=True)
+
+
+def chosen_scores(grid: pd.DataFrame, selected: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of merges on a split at each subset's chosen lambda."""
+    chosen = chosen_points(selected)
+    return merged_rows(grid, split).merge(chosen[POINT], on=POINT, how="inner")
+
+
+def reference_scores(grid: pd.DataFrame, split: str, model: str, mode: str) -> pd.DataFrame:
+    """Return, per task, zero-shot accuracy and the own expert's (mean over seeds).
+
+    Returns:
+        A frame indexed by task with the columns ``zero-shot`` and ``experts``; a score that was not
+        measured is NaN.
+    """
+    rows = grid[(grid["split"] == split) & (grid["model"] == model)]
+    zero = rows[rows["method"] == "zeroshot"]
+    own = rows[
+        (rows["method"] == "expert") & (rows["mode"] == mode) & (rows["subset"] == rows["task"])
+    ]
+    return pd.DataFrame(
+        {
+            "zero-shot": zero.groupby("task")["accuracy"].mean(),
+            "experts": own.groupby("task")["accuracy"].mean(),
+        }
+    )
+
+
+def task_order(tasks: pd.Series) -> list[str]:
+    """Return the distinct task names, sorted."""
+    return sorted(tasks.astype(str).unique())
+
+
+def subset_order(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield (size, subset) by size, then by name."""
+    pairs = rows[["size", "subset"]].drop_duplicates()
+    yield from sorted(zip(pairs["size"].astype(int), pairs["subset"].astype(str), strict=True))

@@ -1,0 +1,93 @@
+"""From files to figure files: read the tables a figure needs, draw it, write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from taskgrid import plugins
+from taskgrid.errors import ArtifactError
+from taskgrid.plots import figure_card, style
+
+Labels = Mapping[str, Any]
+"""Columns to add to a table (model, mode, seed, task) and their values."""
+
+_COLUMNS = {
+    "history": ["model", "mode", "seed", "task", "step", "metric", "value"],
+    "cosine": ["model", "mode", "seed", "task_a", "task_b", "cosine"],
+}
+
+
+def draw_figure(name: str, tables: style.Tables) -> Figure:
+    """Draw a registered figure.
+
+    Raises:
+        ConfigError: if there is no such figure.
+        ArtifactError: if a table it needs is not given.
+    """
+    card = figure_card(name)
+    for table in card.tables:
+        if table not in tables:
+            raise ArtifactError(f"figure {name!r} needs the table {table!r}, which was not given")
+    draw = cast(style.Draw, plugins.load("figure", name).draw)
+    return draw(tables)
+
+
+def write_figure(name: str, tables: style.Tables, pdf: str | Path, png: str | Path) -> None:
+    """Draw a registered figure and write it as PDF and PNG."""
+    style.save(draw_figure(name, tables), pdf, png)
+
+
+def read_tables(
+    wanted: Sequence[Mapping[str, Any]], files: Sequence[str | Path]
+) -> dict[str, pd.DataFrame]:
+    """Read the tables of a figure; a table in several files becomes one, each part labelled.
+
+    Args:
+        wanted: ``{"table": name, "labels": [labels of each of its files]}`` for each table.
+        files: the files of all tables, in the order of ``wanted`` and of its labels.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged.
+    """
+    queue = iter(files)
+    return {
+        each["table"]: _join(
+            [(labels, path) for labels, path in zip(each["labels"], queue, strict=False)],
+            each["table"],
+        )
+        for each in wanted
+    }
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet or CSV table.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    try:
+        if Path(path).suffix == ".parquet":
+            # A path inside "seed=0" is no partition of a data set: this file and nothing else.
+            return cast(pd.DataFrame, pq.ParquetFile(path).read().to_pandas())
+        return pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); delete it and run again") from error
+
+
+def _join(parts: Sequence[tuple[Labels, str | Path]], name: str) -> pd.DataFrame:
+    tables = [_labelled(read_table(path), labels) for labels, path in parts]
+    if not tables:
+        return pd.DataFrame(columns=_COLUMNS.get(name, []))
+    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+
+
+def _labelled(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    return table.assign(**labels) if labels else table

@@ -1,0 +1,85 @@
+"""Reading the tables that other people rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, overload
+
+import pandas as pd
+import pyarrow as pa
+
+from taskgrid.errors import ArtifactError
+from taskgrid.store.tables import read_table
+
+Format = Literal["pandas", "arrow"]
+
+
+@overload
+def read_grid(results: str | Path = ..., format: Literal["pandas"] = ...) -> pd.DataFrame: ...
+@overload
+def read_grid(results: str | Path, format: Literal["arrow"]) -> pa.Table: ...
+def read_grid(
+    results: str | Path = "results", format: Format = "pandas"
+) -> pd.DataFrame | pa.Table:
+    """Read ``tables/grid.parquet``: one row per (grid point, task, split).
+
+    Args:
+        results: the results folder.
+        format: ``pandas``, or ``arrow`` for a pyarrow table.
+
+    Returns:
+        The table. ``lambda`` is text (``"0.30"``), so that it compares exactly; ``seed`` and
+        ``mode`` are missing in zero-shot rows. With pandas, ``seed`` is a nullable integer.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    return _view(Path(results) / "tables" / "grid.parquet", format)
+
+
+@overload
+def read_selected(results: str | Path = ..., format: Literal["pandas"] = ...) -> pd.DataFrame: ...
+@overload
+def read_selected(results: str | Path, format: Literal["arrow"]) -> pa.Table: ...
+def read_selected(
+    results: str | Path = "results", format: Format = "pandas"
+) -> pd.DataFrame | pa.Table:
+    """Read ``tables/selected.parquet``: the chosen lambda of every merge, with its scores.
+
+    Args:
+        results: the results folder.
+        format: ``pandas``, or ``arrow`` for a pyarrow table.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    return _view(Path(results) / "tables" / "selected.parquet", format)
+
+
+def read_summary(results: str | Path = "results") -> pd.DataFrame:
+    """Read ``tables/summary.csv``: what a paper prints.
+
+    Args:
+        results: the results folder.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    path = Path(results) / "tables" / "summary.csv"
+    try:
+        return pd.read_csv(path, dtype={"lambda": "string", "seed": "Int64"})
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing; run the workflow first") from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """Return a table of results as a pandas frame, ``seed`` as a nullable integer."""
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.astype({"seed": "Int64"})
+
+
+def _view(path: Path, format: Format) -> pd.DataFrame | pa.Table:
+    table = read_table(path)
+    return frame_of(table) if format == "pandas" else table

@@ -1,0 +1,1 @@
+"""Experiment tracking: run records, and the registry that is written from them."""

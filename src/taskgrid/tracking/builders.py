@@ -1,0 +1,372 @@
+"""From results to run records: what is logged, under which names. Pure; no registry is involved.
+
+Names that a person meets in the registry:
+
+- curves over lambda (a subset): ``val/mean_accuracy``, ``val/mean_normalized``,
+  ``val/accuracy/<task>``, at step ``lambda_step(lambda)``; the same under ``test/`` where the
+  configuration asks for test curves;
+- the chosen point (a subset): ``chosen/lambda``, ``chosen/val_normalized``,
+  ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., of the study ``addition``; of another
+  study ``<study>/lambda`` and so on;
+- training (an expert): ``train/loss``, ``train/lr``, ``val/accuracy`` over steps, and
+  ``start/val_accuracy``, ``final/val_accuracy``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from taskgrid.lattice import lambda_value
+from taskgrid.provenance.digests import canonical_json, digest
+from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord
+
+STEPS_PER_UNIT = 1000
+"""Steps are whole numbers: lambda 0.3 is step 300."""
+
+_REFERENCES = ("zeroshot", "expert")
+_MERGE = ["model", "mode", "seed", "method", "options", "subset"]
+_CHOSEN = (
+    "val_accuracy",
+    "val_normalized",
+    "test_accuracy",
+    "test_normalized",
+    "test_accuracy_low",
+    "test_accuracy_high",
+    "test_normalized_low",
+    "test_normalized_high",
+)
+_LINEAGE = ("base", "text", "split", "head", "digest", "layout", "activation")
+
+
+def lambda_step(text: str) -> int:
+    """Return the step at which a coefficient is logged."""
+    return round(lambda_value(text) * STEPS_PER_UNIT)
+
+
+def expert_record(
+    manifest: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    rows: Iterable[tuple[int, str, float]],
+    seconds: float | None = None,
+    *,
+    started: str | None = None,
+    weights: str | None = None,
+    artifacts: Sequence[Artifact] = (),
+) -> RunRecord:
+    """Return the record of one fine-tuning.
+
+    Args:
+        manifest: the expert's manifest: lineage digests, ``counts`` of its split, ``steps``.
+        settings: ``model``, ``task``, ``mode``, ``seed``, ``recipe`` and, optionally,
+            ``mode_label``, ``mode_options``.
+        rows: its history: (step, metric, value).
+        seconds: how long it took.
+        started: when it began (ISO 8601).
+        weights: path of its weights; they are named, not copied.
+        artifacts: files a person opens: the manifest.
+    """
+    model, task, seed = settings["model"], settings["task"], str(settings["seed"])
+    mode = settings.get("mode_label") or settings["mode"]
+    history = sorted(rows)
+    accuracy = [value for _, metric, value in history if metric == "val/accuracy"]
+    ends = [("start/val_accuracy", accuracy[0]), ("final/val_accuracy", accuracy[-1])]
+    lineage = {key: str(manifest[key]) for key in _LINEAGE if key in manifest}
+    named = {"model": model, "mode": mode, "seed": seed, "task": task}
+    options = _flat(settings.get("mode_options") or {}, "mode.")
+    return RunRecord(
+        point_id=f"expert/{model}/{mode}/{seed}/{task}",
+        kind="expert",
+        name=task,
+        params={**named, **_flat(settings.get("recipe") or {}), **options},
+        metrics=_finite(
+            [
+                *(Metric(metric, value, step) for step, metric, value in history),
+                *(Metric(key, value) for key, value in (ends if accuracy else [])),
+            ]
+        ),
+        tags={
+            **named,
+            "kind": "expert",
+            "lineage": digest(lineage),
+            **{f"lineage.{key}": value for key, value in lineage.items()},
+            **({"weights": weights} if weights else {}),
+        },
+        datasets=tuple(
+            Dataset(task, str(manifest["split"]), part)
+            for part in ("train", "val")
+            if "split" in manifest
+        ),
+        artifacts=tuple(artifacts),
+        started=started,
+        seconds=seconds,
+    )
+
+
+def subset_records(
+    grid: pd.DataFrame,
+    selected: pd.DataFrame,
+    *,
+    parent: str | None = None,
+    splits: Mapping[str, str] | None = None,
+) -> list[RunRecord]:
+    """Return a record for every merge (model, mode, seed, method, subset), curves over lambda.
+
+    Args:
+        grid: rows of the grid.
+        selected: the chosen points.
+        parent: ``point_id`` of the grid's record.
+        splits: digest of each task's split, to name the data.
+    """
+    chosen = _by_merge(selected)
+    records = []
+    for merge, rows in _by_merge(_merges(grid)).items():
+        named, options = _named(merge), json.loads(merge[4] or "{}")
+        tasks = str(merge[5]).split("+")
+        choices = chosen.get(merge, [])
+        metrics = [
+            *_curves(rows),
+            *(metric for choice in choices for metric in _choice(choice, rows)),
+        ]
+        edge = any(choice["at_edge"] for choice in choices)
+        records.append(
+            RunRecord(
+                point_id=_merge_id(merge),
+                kind="subset",
+                name=f"{merge[5]} · {merge[3]}",
+                parent=parent,
+                params={
+                    **named,
+                    **_flat(options, f"{merge[3]}."),
+                    "size": str(len(tasks)),
+                    "lambdas": _span(row["lambda"] for row in rows),
+                },
+                metrics=_finite(metrics),
+                tags={
+                    **named,
+                    "kind": "subset",
+                    "size": str(len(tasks)),
+                    "tasks": str(merge[5]),
+                    "study": ",".join(sorted({choice["study"] for choice in choices})),
+                    "rule": "; ".join(sorted({choice["rule"] for choice in choices})),
+                    "chosen_at_edge": str(edge).lower(),
+                    "lineage": digest(sorted(row["key"] for row in rows)),
+                },
+                datasets=tuple(
+                    Dataset(task, splits[task], "evaluation")
+                    for task in tasks
+                    if splits and task in splits
+                ),
+            )
+        )
+    return records
+
+
+def point_records(grid: pd.DataFrame) -> list[RunRecord]:
+    """Return a record for every grid point, lambda as a parameter, below the record of its subset.
+
+    Args:
+        grid: rows of the grid.
+    """
+    records = []
+    for merge, rows in _by_merge(_merges(grid)).items():
+        named, options = _named(merge), json.loads(merge[4] or "{}")
+        size = str(len(str(merge[5]).split("+")))
+        by_lambda: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            by_lambda[row["lambda"]].append(row)
+        for scale in sorted(by_lambda, key=lambda_value):
+            here = by_lambda[scale]
+            values = [Metric(key, value) for key, value, _ in _curves(here)]
+            settings = {**named, "size": size, "lambda": scale}
+            records.append(
+                RunRecord(
+                    point_id=f"{_merge_id(merge)}/{scale}",
+                    kind="point",
+                    name=f"{merge[5]} · {merge[3]} · {scale}",
+                    parent=_merge_id(merge),
+                    params={**settings, **_flat(options, f"{merge[3]}.")},
+                    metrics=_finite(values),
+                    tags={
+                        **settings,
+                        "kind": "point",
+                        "tasks": str(merge[5]),
+                        "lineage": digest(sorted(row["key"] for row in here)),
+                    },
+                )
+            )
+    return records
+
+
+def grid_record(
+    grid: pd.DataFrame,
+    selected: pd.DataFrame,
+    *,
+    name: str = "grid",
+    settings: Mapping[str, Any] | None = None,
+    artifacts: Sequence[Artifact] = (),
+    study: str = "addition",
+) -> RunRecord:
+    """Return the record of a whole grid: what it spans, and its scores against subset size.
+
+    The curves ``test_normalized/<method>`` and ``test_accuracy/<method>`` have the number of merged
+    tasks as step (each subset at its own lambda, chosen on validation; mean over subsets and seeds),
+    with the model and the mode in front of the method where there are several.
+
+    Args:
+        grid: rows of the grid.
+        selected: the chosen points.
+        name: the grid's name.
+        settings: further settings to show.
+        artifacts: figures, tables, the configuration.
+        study: whose choices are shown.
+    """
+    merges = _merges(grid)
+    points = merges[[*_MERGE, "lambda"]].drop_duplicates()
+    several = [key for key in ("model", "mode") if merges[key].nunique() > 1]
+    chosen = selected[selected["study"] == study]
+    metrics = [
+        Metric(f"{score}/{_series(key, several)}", value, int(key[-1]))
+        for score in ("test_accuracy", "test_normalized")
+        for key, value in _means(chosen, ["model", "mode", "method", "options", "size"], score)
+    ]
+    own = grid[(grid["method"] == "expert") & (grid["subset"] == grid["task"])]
+    zero = grid[grid["method"] == "zeroshot"]
+    for label, rows, keys in (("expert", own, several), ("zeroshot", zero, several[:1])):
+        test = rows[rows["split"] == "test"]
+        for key, value in _means(test, keys or ["split"], "accuracy"):
+            words = [label, *(key if keys else ())]
+            metrics.append(Metric(f"test_accuracy/{'/'.join(words)}", value))
+    spans = {key: _joined(merges[key]) for key in ("model", "mode", "seed", "method")}
+    return RunRecord(
+        point_id=f"grid/{name}",
+        kind="grid",
+        name=name,
+        params={
+            **spans,
+            "tasks": _joined(merges["task"]),
+            "lambdas": _span(points["lambda"]),
+            "subsets": str(points["subset"].nunique()),
+            "points": str(len(points)),
+            **_flat(settings or {}),
+        },
+        metrics=_finite(metrics),
+        tags={
+            "kind": "grid",
+            "study": study,
+            "lineage": digest(sorted(merges["key"].astype(str))),
+        },
+        artifacts=tuple(artifacts),
+    )
+
+
+def _merges(grid: pd.DataFrame) -> pd.DataFrame:
+    inside = grid["in_subset"].astype(bool)
+    return grid[~grid["method"].isin(_REFERENCES) & inside]
+
+
+def _by_merge(table: pd.DataFrame) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Group rows by merge; plain dictionaries, because there may be a million rows."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in table.to_dict("records"):
+        merge = (*(row[key] for key in _MERGE[:2]), int(row["seed"]), *(row[k] for k in _MERGE[3:]))
+        groups[merge].append({str(key): value for key, value in row.items()})
+    return dict(groups)
+
+
+def _named(merge: tuple[Any, ...]) -> dict[str, str]:
+    model, mode, seed, method, _, subset = map(str, merge)
+    return {"model": model, "mode": mode, "seed": seed, "method": method, "subset": subset}
+
+
+def _merge_id(merge: tuple[Any, ...]) -> str:
+    model, mode, seed, method, options, subset = merge
+    version = f"@{digest(json.loads(options))[:8]}" if options not in ("", "{}", None) else ""
+    return f"subset/{model}/{mode}/{seed}/{method}{version}/{subset}"
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """Return curves on validation, and on test where every lambda was read there for its curve."""
+    at: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["split"] == "val" or row.get("role") == "curve":
+            at[row["split"], row["lambda"]].append(row)
+    metrics = []
+    for (split, scale), here in sorted(
+        at.items(), key=lambda item: (item[0][0], lambda_step(item[0][1]))
+    ):
+        step = lambda_step(scale)
+        accuracy = [row["accuracy"] for row in here]
+        normalized = [row["normalized_accuracy"] for row in here]
+        metrics.append(Metric(f"{split}/mean_accuracy", _mean(accuracy), step))
+        metrics.append(Metric(f"{split}/mean_normalized", _mean(normalized), step))
+        metrics += [
+            Metric(f"{split}/accuracy/{row['task']}", row["accuracy"], step) for row in here
+        ]
+    return metrics
+
+
+def _choice(choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    head = "chosen" if choice["study"] == "addition" else choice["study"]
+    metrics = [Metric(f"{head}/lambda", lambda_value(choice["lambda"]))]
+    metrics += [Metric(f"{head}/{key}", _number(choice.get(key))) for key in _CHOSEN]
+    metrics += [
+        Metric(f"{head}/test_accuracy/{row['task']}", row["accuracy"])
+        for row in rows
+        if row["split"] == "test" and row["lambda"] == choice["lambda"]
+    ]
+    return metrics
+
+
+def _series(key: Sequence[Any], several: Sequence[str]) -> str:
+    model, mode, method, options, _ = key
+    words = [str(model)] * ("model" in several) + [str(mode)] * ("mode" in several)
+    named = _flat(json.loads(options or "{}"))
+    return "/".join([*words, " ".join([str(method), *(f"{k} {v}" for k, v in named.items())])])
+
+
+def _means(
+    rows: pd.DataFrame, keys: Sequence[str], score: str
+) -> list[tuple[tuple[Any, ...], float]]:
+    groups = rows.groupby(list(keys), sort=True)
+    return [(tuple(key), _number(part[score].mean())) for key, part in groups]
+
+
+def _finite(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in metrics if math.isfinite(metric.value))
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    numbers = [_number(value) for value in values]
+    return math.fsum(numbers) / len(numbers)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None or value is pd.NA else float(value)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as text, one entry per leaf: ``{"a": {"b": 1}}`` -> ``a.b = 1``."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else canonical_json(value)
+    return flat
+
+
+def _joined(values: pd.Series[Any]) -> str:
+    return ", ".join(str(value) for value in sorted(values.dropna().unique()))
+
+
+def _span(lambdas: Iterable[str]) -> str:
+    distinct = sorted(set(lambdas), key=lambda_value)
+    if len(distinct) < 2:
+        return ", ".join(distinct)
+    return f"{distinct[0]} to {distinct[-1]}, {len(distinct)} values"

@@ -1,0 +1,411 @@
+"""The registry in MLflow; the only module that imports it.
+
+Every record becomes one run. A run is *current* when it is finished and tagged
+``superseded = false``; a point never has two. MLflow cannot choose run ids or change parameters, so
+a changed record gets a new run, and the order of steps keeps the promise when the process dies
+between any two of them: the new run is made as ``pending``, filled, the old one tagged
+``superseded = true``, and only then the new one declared current and finished. What an interrupted
+process leaves is an unfinished run; the next one deletes it (MLflow can restore it) and starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import re
+import time
+import urllib.error
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric as MlflowMetric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from taskgrid.errors import TrackingError
+from taskgrid.store.atomic import explain_os_error
+from taskgrid.tracking.records import KINDS, Kind, RunRecord
+from taskgrid.tracking.registry import SyncReport, Target
+
+_Item = TypeVar("_Item")
+
+_MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 900, 100, 100
+"""Entities per request; MLflow takes 1000 together."""
+_LONGEST_KEY, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 5000
+_PAGE = 5000
+_PATIENCE = 600.0
+"""Seconds to wait for another process that writes the same registry."""
+
+_EXPERIMENTS: dict[Kind, str] = {
+    "grid": "{}-grids",
+    "subset": "{}",
+    "expert": "{}-experts",
+    "point": "{}-points",
+}
+_NOTES = {
+    "{}-grids": "One run per grid: what it spans, its figures, its scores against subset size.",
+    "{}": "One run per merge (method and subset of tasks), below one run per grid. Curves have "
+    "lambda as step (step 300 is lambda 0.3); `chosen/...` is the point chosen on validation.",
+    "{}-experts": "One run per fine-tuned expert.",
+    "{}-points": "One run per grid point, lambda as a parameter: for scatter and contour plots.",
+}
+_FILTER = "\n\nWhat counts now: `tags.superseded = 'false' and tags.in_grid = 'true'`."
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the registry says of one run."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    started: int
+
+    @property
+    def is_current(self) -> bool:
+        return self.status == "FINISHED" and self.tags.get("superseded") == "false"
+
+    @classmethod
+    def of(cls, run: Run) -> _Known:
+        return cls(run.info.run_id, run.info.status, dict(run.data.tags), run.info.start_time or 0)
+
+
+class MlflowRegistry:
+    """An MLflow tracking store, written from run records.
+
+    Args:
+        target: where it is.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def sync(
+        self,
+        records: Sequence[RunRecord],
+        *,
+        whole_grid: bool = False,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> SyncReport:
+        """Bring the store level with the records; the same records again change nothing.
+
+        Args:
+            records: the records; of two with one ``point_id`` the later counts.
+            whole_grid: tag current runs of other points ``in_grid = false``.
+            advance: called with 1 after each record.
+
+        Returns:
+            What was done. Trouble with the store is reported, not raised.
+        """
+        latest = {record.point_id: record for record in records}
+        ordered = sorted(latest.values(), key=lambda record: KINDS.index(record.kind))
+        work = _Work(self._target, ordered, advance)
+        reason = ""
+        try:
+            _check_reachable(self._target)
+            with _locked(self._target.lock):
+                work.run(whole_grid=whole_grid)
+        except TrackingError as error:
+            reason = str(error)
+        # Whatever a database, a proxy or a server throws: the results are safe, the registry can wait.
+        except Exception as error:
+            reason = f"{self._target.shown} gave an error ({_first_line(error)})"
+        return work.report(reason)
+
+
+class _Work:
+    """One synchronisation: its plan, its counts, and what the store held at its start."""
+
+    def __init__(
+        self, target: Target, records: Sequence[RunRecord], advance: Callable[[int], None]
+    ) -> None:
+        self._target = target
+        self._records = records
+        self._advance = advance
+        self._counts: Counter[str] = Counter()
+        self._failed: list[str] = []
+        self._done = 0
+        self._complete = False
+        self._run_ids: dict[str, str] = {}
+
+    def report(self, reason: str) -> SyncReport:
+        waiting = 0 if self._complete else max(len(self._records) - self._done, 1)
+        return SyncReport(
+            uri=self._target.shown,
+            delayed=waiting,
+            failed=tuple(self._failed),
+            reason=reason if waiting else "",
+            **self._counts,
+        )
+
+    def run(self, *, whole_grid: bool) -> None:
+        self._client = MlflowClient(self._target.uri, self._target.uri)
+        templates = dict.fromkeys(_EXPERIMENTS[record.kind] for record in self._records)
+        experiments = {template: self._experiment(template) for template in templates}
+        known: dict[str, list[_Known]] = defaultdict(list)
+        for experiment in experiments.values():
+            for run in self._runs(experiment):
+                if "point_id" in run.tags:
+                    known[run.tags["point_id"]].append(run)
+        for record in self._records:
+            self._record(record, experiments[_EXPERIMENTS[record.kind]], known[record.point_id])
+            self._done += 1
+            self._advance(1)
+        if whole_grid:
+            self._retire(known)
+        self._complete = True
+
+    def _experiment(self, template: str) -> str:
+        name = template.format(self._target.experiment)
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            folder = self._target.artifacts
+            location = (folder / name).as_uri() if folder else None
+            # The kind spares people the question which sort of experiment this is.
+            tags = {
+                "mlflow.note.content": _NOTES[template] + _FILTER,
+                "mlflow.experimentKind": "custom_model_development",
+            }
+            try:
+                return str(self._client.create_experiment(name, location, tags))
+            except MlflowException:
+                # Another machine was faster; no lock file is shared with it.
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _runs(self, experiment: str) -> Iterator[_Known]:
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [experiment],
+                filter_string="tags.superseded != 'true'",
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=_PAGE,
+                page_token=token,
+            )
+            yield from map(_Known.of, page)
+            token = page.token
+            if not token:
+                return
+
+    def _record(self, record: RunRecord, experiment: str, runs: Sequence[_Known]) -> None:
+        for run in runs:
+            if not run.is_current:
+                self._client.delete_run(run.run_id)
+                self._counts["repaired"] += 1
+        current = sorted((run for run in runs if run.is_current), key=lambda run: run.started)
+        same = [run for run in current if run.tags.get("content_key") == record.content_key]
+        if same:
+            self._keep(record, same[-1])
+            self._supersede([run for run in current if run is not same[-1]])
+            return
+        missing = [
+            artifact.path for artifact in record.artifacts if not Path(artifact.path).is_file()
+        ]
+        if missing:
+            self._failed.append(
+                f"{record.point_id}: the file {missing[0]} is missing; run the workflow"
+            )
+            return
+        run_id: str | None = None
+        try:
+            run_id = self._create(record, experiment, first=not current)
+            self._fill(run_id, record)
+        except MlflowException as error:
+            # A refused record must not hold up the others; a store out of reach concerns them all.
+            if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+                raise
+            if run_id is not None:
+                self._client.delete_run(run_id)
+            self._failed.append(f"{record.point_id}: {_first_line(error)}")
+            return
+        self._supersede(current)
+        if current:
+            self._client.set_tag(run_id, "superseded", "false")
+        self._client.set_terminated(run_id, "FINISHED", end_time=self._times(record)[1])
+        self._run_ids[record.point_id] = run_id
+        self._counts["created"] += 1
+
+    def _keep(self, record: RunRecord, run: _Known) -> None:
+        self._run_ids[record.point_id] = run.run_id
+        self._counts["unchanged"] += 1
+        wanted = {"in_grid": "true", **self._parent_tag(record)}
+        for key, value in wanted.items():
+            if run.tags.get(key) != value:
+                self._client.set_tag(run.run_id, key, value)
+
+    def _supersede(self, runs: Sequence[_Known]) -> None:
+        for run in runs:
+            self._client.set_tag(run.run_id, "superseded", "true")
+            self._counts["superseded"] += 1
+
+    def _retire(self, known: dict[str, list[_Known]]) -> None:
+        wanted = {record.point_id for record in self._records}
+        for point_id, runs in known.items():
+            for run in runs:
+                if point_id in wanted or run.tags.get("in_grid") == "false" or not run.is_current:
+                    continue
+                self._client.set_tag(run.run_id, "in_grid", "false")
+                self._counts["retired"] += 1
+
+    def _create(self, record: RunRecord, experiment: str, *, first: bool) -> str:
+        tags = {
+            **record.tags,
+            "point_id": record.point_id,
+            "content_key": record.content_key,
+            # Alone, it is current as soon as it is finished; else it waits for the old one to go.
+            "superseded": "false" if first else "pending",
+            "in_grid": "true",
+            "mlflow.source.name": "taskgrid",
+            **self._parent_tag(record),
+        }
+        shortened = {
+            key[:_LONGEST_KEY]: _shorten(value, _LONGEST_TAG) for key, value in tags.items()
+        }
+        few, rest = _cut(list(shortened.items()), _MOST_TAGS)
+        run = self._client.create_run(
+            experiment, start_time=self._times(record)[0], tags=dict(few), run_name=record.name
+        )
+        run_id = str(run.info.run_id)
+        for part in _parts(rest, _MOST_TAGS):
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
+        return run_id
+
+    def _fill(self, run_id: str, record: RunRecord) -> None:
+        moment = self._times(record)[0]
+        metrics = [
+            MlflowMetric(_metric_key(key), value, moment, step)
+            for key, value, step in dict.fromkeys(record.metrics)
+        ]
+        params = [
+            Param(key[:_LONGEST_KEY], _shorten(value, _LONGEST_PARAM))
+            for key, value in record.params.items()
+        ]
+        first, others = _cut(params, _MOST_PARAMS)
+        some, more = _cut(metrics, _MOST_METRICS)
+        self._client.log_batch(run_id, metrics=some, params=first)
+        for part in _parts(more, _MOST_METRICS):
+            self._client.log_batch(run_id, metrics=part)
+        for rest in _parts(others, _MOST_PARAMS):
+            self._client.log_batch(run_id, params=rest)
+        if record.datasets:
+            self._client.log_inputs(run_id, _inputs(record))
+        for artifact in record.artifacts:
+            self._client.log_artifact(run_id, artifact.path)
+
+    def _parent_tag(self, record: RunRecord) -> dict[str, str]:
+        parent = self._run_ids.get(record.parent or "")
+        return {"mlflow.parentRunId": parent} if parent else {}
+
+    @staticmethod
+    def _times(record: RunRecord) -> tuple[int, int]:
+        """Return start and end in milliseconds since 1970."""
+        length = int(1000 * (record.seconds or 0))
+        if record.started:
+            start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
+            return start, start + length
+        now = int(time.time() * 1000)
+        return now - length, now
+
+
+def _inputs(record: RunRecord) -> list[DatasetInput]:
+    return [
+        DatasetInput(
+            dataset=MlflowDataset(
+                name=name,
+                digest=digest[:36],
+                source_type="taskgrid",
+                source=json.dumps({"task": name, "split": digest}),
+            ),
+            tags=[InputTag("mlflow.data.context", context)],
+        )
+        for name, digest, context in record.datasets
+    ]
+
+
+def _check_reachable(target: Target) -> None:
+    """Ask a server whether it is there, once and briefly.
+
+    Raises:
+        TrackingError: if it does not answer.
+    """
+    if target.uri.startswith(("file:", "/", ".")):
+        raise TrackingError(
+            f"{target.shown} is a folder, which MLflow 3 does not write to; set tracking.uri to "
+            "sqlite:///results/mlflow.db"
+        )
+    if not target.is_remote:
+        return
+    try:
+        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=5):
+            pass
+    except urllib.error.HTTPError:
+        return  # it answered; whether it likes the question is for the client to find out
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(
+            f"the MLflow server {target.shown} does not answer ({reason})"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; the system frees it when the process ends, however it ends.
+
+    Raises:
+        TrackingError: if another process holds it for too long, or the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w")
+    except OSError as error:
+        raise TrackingError(str(explain_os_error(error, path))) from error
+    with stream:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise TrackingError(f"another process holds {path}") from error
+                time.sleep(0.05)
+        yield
+
+
+def _metric_key(key: str) -> str:
+    """Replace what MLflow does not allow in a metric's name."""
+    return re.sub(r"[^\w\-. :/]", "_", key)[:_LONGEST_KEY]
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _cut(items: list[_Item], size: int) -> tuple[list[_Item], list[_Item]]:
+    return items[:size], items[size:]
+
+
+def _parts(items: list[_Item], size: int) -> Iterator[list[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

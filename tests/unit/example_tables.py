@@ -1,0 +1,238 @@
+"""Plausible result tables for tests of rooms that only read tables: no model is involved.
+
+The shapes and columns are those of DESIGN's grid, selected, cosine and history tables. Accuracy
+follows a simple law: a task vector lifts its own task towards the expert, the others in the merge
+push back with the square of lambda.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+TASKS = ("digits", "glyphs", "signs", "street", "textures", "counting", "shapes", "clutter")
+LAMBDAS = tuple(f"{value / 10:.2f}" for value in range(11))
+METHODS = ("task_arithmetic", "average")
+
+
+@dataclass(frozen=True)
+class Example:
+    """The four tables that figures and run records read."""
+
+    grid: pd.DataFrame
+    selected: pd.DataFrame
+    cosine: pd.DataFrame
+    history: pd.DataFrame
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        return {
+            "grid": self.grid,
+            "selected": self.selected,
+            "cosine": self.cosine,
+            "history": self.history,
+        }
+
+
+def task_names(count: int) -> tuple[str, ...]:
+    """Return ``count`` task names; beyond eight they are as long as real ones get."""
+    extra = tuple(f"benchmark_task_{index:02d}" for index in range(count))
+    return (TASKS + extra)[:count]
+
+
+def example(
+    tasks: int = 5,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0, 1),
+    models: Sequence[str] = ("small-clip",),
+    modes: Sequence[str] = ("standard",),
+    subsets: Sequence[Sequence[str]] | None = None,
+    lambdas: Sequence[str] = LAMBDAS,
+    options: Sequence[str] = ("{}",),
+    steps: int = 200,
+) -> Example:
+    """Return tables of every subset of ``tasks`` tasks (or of ``subsets``)."""
+    names = task_names(tasks)
+    chosen = subsets if subsets is not None else all_subsets(names)
+    grid, selected, cosine, history = [], [], [], []
+    for model in models:
+        truth = _Truth(names, model)
+        grid += truth.zeroshot()
+        for mode, seed in itertools.product(modes, seeds):
+            grid += truth.experts(mode, seed)
+            cosine += truth.cosines(mode, seed)
+            history += truth.histories(mode, seed, steps)
+            for method, option, subset in itertools.product(methods, options, chosen):
+                swept = lambdas if method != "average" else lambdas[len(lambdas) // 2 :]
+                rows = truth.merged(mode, seed, method, option, tuple(sorted(subset)), swept)
+                grid += rows
+                selected.append(_select(rows, truth))
+    return Example(*map(pd.DataFrame, (grid, selected, cosine, history)))
+
+
+def all_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [
+        subset
+        for size in range(1, len(names) + 1)
+        for subset in itertools.combinations(sorted(names), size)
+    ]
+
+
+class _Truth:
+    def __init__(self, names: tuple[str, ...], model: str) -> None:
+        self.names = names
+        self.model = model
+        random = np.random.default_rng([len(names), len(model)])
+        self.zero = dict(zip(names, random.uniform(0.15, 0.6, len(names)), strict=True))
+        self.expert = dict(zip(names, random.uniform(0.86, 0.985, len(names)), strict=True))
+        self.clash = random.uniform(0.02, 0.12, (len(names), len(names)))
+        self.clash = (self.clash + self.clash.T) / 2
+
+    def zeroshot(self) -> list[dict[str, object]]:
+        return [
+            self._row(None, None, "zeroshot", "{}", (), "0.00", task, split, self.zero[task])
+            for task in self.names
+            for split in ("val", "test")
+        ]
+
+    def experts(self, mode: str, seed: int) -> list[dict[str, object]]:
+        rows = []
+        for expert, task, split in itertools.product(self.names, self.names, ("val", "test")):
+            accuracy = self._expert(task, seed, split)
+            if expert != task:
+                accuracy = max(0.05, self.zero[task] - 0.8 * self._clash(expert, task))
+            rows.append(
+                self._row(mode, seed, "expert", "{}", (expert,), "1.00", task, split, accuracy)
+            )
+        return rows
+
+    def merged(
+        self,
+        mode: str,
+        seed: int,
+        method: str,
+        options: str,
+        subset: tuple[str, ...],
+        lambdas: Sequence[str],
+    ) -> list[dict[str, object]]:
+        rows = []
+        for text, task, split in itertools.product(lambdas, self.names, ("val", "test")):
+            scale = float(text) / (len(subset) if method == "average" else 1)
+            own = 1 - (1 - min(scale, 1.2)) ** 3 if task in subset else 0.0
+            cost = sum(self._clash(other, task) for other in subset if other != task)
+            accuracy = self.zero[task] + own * (self._expert(task, seed, split) - self.zero[task])
+            accuracy = float(np.clip(accuracy - cost * scale**2 * 1.8, 0.05, 0.999))
+            rows.append(self._row(mode, seed, method, options, subset, text, task, split, accuracy))
+        return rows
+
+    def cosines(self, mode: str, seed: int) -> list[dict[str, object]]:
+        return [
+            {
+                "model": self.model,
+                "mode": mode,
+                "seed": seed,
+                "task_a": a,
+                "task_b": b,
+                "cosine": 1.0 if a == b else self._clash(a, b) * (1.5 + 0.05 * seed) - 0.04,
+            }
+            for a, b in itertools.product(self.names, self.names)
+        ]
+
+    def histories(self, mode: str, seed: int, steps: int) -> list[dict[str, object]]:
+        rows = []
+        every = max(steps // 10, 1)
+        for index, task in enumerate(self.names):
+            random = np.random.default_rng([index, seed])
+            for step in range(1, steps + 1):
+                done = step / steps
+                loss = 2.2 * np.exp(-4 * done) + 0.25 + random.gamma(2, 0.06)
+                rate = 1e-3 * min(step / (0.1 * steps), 0.5 * (1 + np.cos(np.pi * done)))
+                measured = {"train/loss": loss, "train/lr": rate}
+                if step % every == 0 or step == 1:
+                    gain = 1 - np.exp(-5 * done)
+                    lift = gain * (self.expert[task] - self.zero[task])
+                    measured["val/accuracy"] = self.zero[task] + lift
+                rows += [
+                    {
+                        "model": self.model,
+                        "mode": mode,
+                        "seed": seed,
+                        "task": task,
+                        "step": step,
+                        "metric": metric,
+                        "value": float(value),
+                    }
+                    for metric, value in measured.items()
+                ]
+        return rows
+
+    def _expert(self, task: str, seed: int, split: str) -> float:
+        return self.expert[task] - 0.004 * seed - (0.003 if split == "test" else 0.0)
+
+    def _clash(self, a: str, b: str) -> float:
+        return float(self.clash[self.names.index(a), self.names.index(b)])
+
+    def _row(
+        self,
+        mode: str | None,
+        seed: int | None,
+        method: str,
+        options: str,
+        subset: tuple[str, ...],
+        text: str,
+        task: str,
+        split: str,
+        accuracy: float,
+    ) -> dict[str, object]:
+        n = 400 if split == "test" else 200
+        correct = round(accuracy * n)
+        ceiling = round(self._expert(task, seed or 0, split) * n) / n
+        return {
+            "model": self.model,
+            "mode": mode,
+            "seed": seed,
+            "method": method,
+            "options": options,
+            "subset": "+".join(subset),
+            "size": len(subset),
+            "lambda": text,
+            "task": task,
+            "in_subset": task in subset,
+            "split": split,
+            "n": n,
+            "correct": correct,
+            "accuracy": correct / n,
+            "normalized_accuracy": None if mode is None else correct / n / ceiling,
+            "nll": float(-np.log(max(correct / n, 0.05))),
+            "ece": 0.05,
+            "key": f"{mode}-{seed}-{method}-{options}-{'+'.join(subset)}-{text}-{task}-{split}",
+        }
+
+
+def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
+    frame = pd.DataFrame(rows)
+    inside = frame[frame["in_subset"]]
+    means = inside.groupby(["split", "lambda"])[["accuracy", "normalized_accuracy"]].mean()
+    best = str(means.loc["val", "normalized_accuracy"].idxmax())
+    first = rows[0]
+    test = means.loc[("test", best)]
+    return {
+        **{name: first[name] for name in ("model", "mode", "seed", "method", "options")},
+        "subset": first["subset"],
+        "size": first["size"],
+        "study": "addition",
+        "rule": "first maximum of mean normalised accuracy on val",
+        "lambda": best,
+        "val_accuracy": means.loc[("val", best), "accuracy"],
+        "val_normalized": means.loc[("val", best), "normalized_accuracy"],
+        "test_accuracy": test["accuracy"],
+        "test_normalized": test["normalized_accuracy"],
+        "test_accuracy_low": test["accuracy"] - 0.015,
+        "test_accuracy_high": test["accuracy"] + 0.015,
+        "test_normalized_low": test["normalized_accuracy"] - 0.017,
+        "test_normalized_high": test["normalized_accuracy"] + 0.017,
+        "at_edge": best in (frame["lambda"].min(), frame["lambda"].max()),
+    }

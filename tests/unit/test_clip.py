@@ -1,0 +1,215 @@
+"""Loading CLIPs: shipped, open_clip's, local files; what is refused and in which words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from taskgrid.errors import ArtifactError, ConfigError, LineageError
+from taskgrid.models import clip as clip_module
+from taskgrid.models.card import ModelCard, check_expert
+from taskgrid.models.clip import load_clip
+from taskgrid.store.weights import digest_state
+from tests.unit.example_models import SIZE, tiny_clip, tiny_config, write_tiny
+
+
+def test_shipped_model_is_loaded_as_it_was_written(tmp_path: Path) -> None:
+    written = write_tiny(tmp_path)
+    clip = load_clip("tiny", "s0", resources=tmp_path)
+    loaded = clip.model.state_dict()
+    assert loaded.keys() == written.keys()
+    assert all(torch.equal(loaded[key], written[key]) for key in written)
+    assert (clip.image_size, clip.mean, clip.std) == (SIZE, (0.5,) * 3, (0.25,) * 3)
+    assert (clip.interpolation, clip.activation) == ("bicubic", "gelu")
+    assert clip.logit_scale == pytest.approx(float(written["logit_scale"].exp()))
+    assert clip.tokenizer(["a cat"]).shape == (1, 12)
+    assert not clip.model.training
+
+
+def test_half_precision_weights_are_upcast_exactly(tmp_path: Path) -> None:
+    written = write_tiny(tmp_path, dtype=torch.float16)
+    loaded = load_clip("tiny", "s0", resources=tmp_path).model.state_dict()
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
+    assert all(torch.equal(loaded[key], written[key].float()) for key in written)
+
+
+def test_digests_separate_the_towers(tmp_path: Path) -> None:
+    state = write_tiny(tmp_path)
+    clip = load_clip("tiny", "s0", resources=tmp_path)
+    visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+    assert clip.visual_digest == digest_state(visual) == digest_state(clip.visual_state())
+    state["ln_final.bias"] += 1
+    save_file(state, str(tmp_path / "tiny-other-text.safetensors"))
+    other = load_clip("tiny", "other-text", resources=tmp_path)
+    assert other.visual_digest == clip.visual_digest
+    assert other.text_digest != clip.text_digest
+
+
+def test_a_local_file_is_loaded_by_path(tmp_path: Path) -> None:
+    state = write_tiny(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    save_file(state, str(elsewhere / "mine.safetensors"))
+    clip = load_clip("tiny", str(elsewhere / "mine.safetensors"), resources=tmp_path)
+    assert clip.visual_digest == load_clip("tiny", "s0", resources=tmp_path).visual_digest
+
+
+def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    before = torch.get_rng_state()
+    load_clip("tiny", "s0", resources=tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_loading_leaves_open_clip_alone(tmp_path: Path) -> None:
+    known = open_clip.list_models()
+    tiny_clip(tmp_path)
+    assert open_clip.list_models() == known
+
+
+def test_an_open_clip_model_equals_open_clip_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {"Nano": tiny_config()})
+    write_tiny(tmp_path)
+    weights = tmp_path / "tiny-s0.safetensors"
+    tags = {"web": {"file": str(weights), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Nano", tags)
+    clip = load_clip("Nano", "web", resources=tmp_path)
+    theirs, _, transform = open_clip.create_model_and_transforms("Nano", pretrained="web")
+    theirs.eval().requires_grad_(False)
+    images = torch.randn(3, 3, SIZE, SIZE)
+    texts = open_clip.get_tokenizer("Nano")(["one", "two"])
+    with torch.inference_mode():
+        assert torch.equal(clip.model.encode_image(images), theirs.encode_image(images))
+        assert torch.equal(
+            clip.model.encode_text(clip.tokenizer(["one", "two"])), theirs.encode_text(texts)
+        )
+    normalise = transform.transforms[-1]
+    assert (clip.mean, clip.std) == (tuple(normalise.mean), tuple(normalise.std))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "right"),
+    [
+        ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
+        ("ViT-B-32", "laion400m_e32", "ViT-B-32-quickgelu"),
+        ("ViT-L-14", "openai", "ViT-L-14-quickgelu"),
+        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
+    ],
+)
+def test_wrong_activation_is_refused_and_the_right_name_told(
+    architecture: str, tag: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_module, "_build", lambda config: torch.nn.Identity())
+    with pytest.raises(LineageError, match=f"use architecture '{right}'$"):
+        load_clip(architecture, tag)
+
+
+def test_right_activation_reaches_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_module, "_build", lambda config: torch.nn.Identity())
+
+    def offline(config: object) -> str:
+        raise OSError("no route to host\nand a long trace")
+
+    monkeypatch.setattr(clip_module, "download_pretrained", offline)
+    with pytest.raises(ArtifactError) as caught:
+        load_clip("ViT-B-32-quickgelu", "openai")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "'openai' of 'ViT-B-32-quickgelu' cannot be downloaded (no route to host)" in message
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "close"),
+    [("ViT-B-33", "openai", "ViT-B-32"), ("tinny", "s0", "tiny"), ("tiny", "s00", "s0")],
+)
+def test_unknown_names_get_close_ones(
+    tmp_path: Path, architecture: str, tag: str, close: str
+) -> None:
+    write_tiny(tmp_path)
+    with pytest.raises(ConfigError, match=f"did you mean .*'{close}'"):
+        load_clip(architecture, tag, resources=tmp_path)
+
+
+def test_captioning_models_are_refused() -> None:
+    with pytest.raises(ConfigError, match="captioning"):
+        load_clip("coca_ViT-B-32", "laion2b_s13b_b90k")
+
+
+def test_pickled_files_are_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04.")
+    with pytest.raises(ConfigError, match="never unpickles"):
+        load_clip("tiny", str(tmp_path / "model.pt"), resources=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 3000])
+def test_truncated_weights_are_refused(tmp_path: Path, keep: int) -> None:
+    write_tiny(tmp_path)
+    path = tmp_path / "tiny-s0.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ArtifactError, match=r"tiny-s0\.safetensors are damaged"):
+        load_clip("tiny", "s0", resources=tmp_path)
+
+
+def test_missing_extra_and_misshapen_weights_are_refused(tmp_path: Path) -> None:
+    whole = write_tiny(tmp_path)
+    path = tmp_path / "broken.safetensors"
+    lacking = {key: tensor for key, tensor in whole.items() if key != "visual.proj"}
+    save_file(lacking, str(path))
+    with pytest.raises(LineageError, match=r"lack 'visual\.proj'"):
+        load_clip("tiny", str(path), resources=tmp_path)
+    save_file(whole | {"visual.more": torch.zeros(1)}, str(path))
+    with pytest.raises(LineageError, match=r"hold 'visual\.more'"):
+        load_clip("tiny", str(path), resources=tmp_path)
+    # open_clip would silently interpolate these to the model's grid.
+    save_file(whole | {"visual.positional_embedding": torch.zeros(10, 16)}, str(path))
+    with pytest.raises(LineageError, match=r"\(10, 16\).*positional_embedding.*\(5, 16\)"):
+        load_clip("tiny", str(path), resources=tmp_path)
+
+
+def test_a_file_that_names_another_activation_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    path = tmp_path / "tiny-s0.safetensors"
+    save_file(load_file(str(path)), str(path), metadata={"activation": "quick_gelu"})
+    with pytest.raises(LineageError, match=r"quick_gelu.*gelu"):
+        load_clip("tiny", "s0", resources=tmp_path)
+
+
+def test_weights_prepared_otherwise_are_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    config = json.loads((tmp_path / "tiny.json").read_text())
+    config["preprocess_cfg"]["resize_mode"] = "squash"
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="squash"):
+        load_clip("tiny", "s0", resources=tmp_path)
+
+
+def test_card_survives_json(tmp_path: Path) -> None:
+    card = tiny_clip(tmp_path, quick_gelu=True).card()
+    again = ModelCard.from_json(json.loads(json.dumps(card.to_json())))
+    assert again == card
+    assert card.activation == "quick_gelu"
+    values = card.to_json()
+    del values["text"]
+    with pytest.raises(ArtifactError, match="lacks text"):
+        ModelCard.from_json(values)
+
+
+def test_experts_of_other_bases_are_refused(tmp_path: Path) -> None:
+    card = tiny_clip(tmp_path).card()
+    mine = card.lineage() | {"kind": "expert", "task": "mnist"}
+    check_expert(mine, card)
+    check_expert(mine | {"text": "another text tower changes no expert"}, card)
+    with pytest.raises(LineageError, match=f"expert of task 'mnist'.*ffff.*{card.base}"):
+        check_expert(mine | {"base": "ffff"}, card)
+    with pytest.raises(LineageError, match=r"task vector of task 'mnist'.*quick_gelu.*gelu"):
+        check_expert(mine | {"activation": "quick_gelu", "kind": "taskvector"}, card)
+    with pytest.raises(LineageError, match="says nothing about its base weights"):
+        check_expert({key: mine[key] for key in mine if key != "base"}, card)

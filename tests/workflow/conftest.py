@@ -1,0 +1,166 @@
+"""A checkout of its own for each test, with a tiny experiment that runs in seconds."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "src", "resources", "profiles", "envs")
+
+TINY: dict[str, Any] = {
+    "tasks": [
+        {"name": name, "source": "npz", "path": f"data/{name}/{name}.npz"}
+        for name in ("a", "b", "c")
+    ],
+    "finetune": {"recipe": {"steps": 4, "batch_size": 16, "warmup_steps": 1}},
+    "grid": {"lambdas": [0, 0.5, 1], "block_size": 4},
+    "device": "cpu",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a Snakemake call printed, and what that means."""
+
+    code: int
+    text: str
+
+    @property
+    def rules(self) -> Counter[str]:
+        """Jobs per rule, by the table that Snakemake prints before it starts; no targets."""
+        table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal", self.text, re.DOTALL)
+        rows = [] if table is None else [line.split() for line in table[1].splitlines()]
+        return Counter({name: int(count) for name, count in rows if name not in TARGETS})
+
+    @property
+    def evaluated(self) -> int:
+        """Grid rows that this call computed."""
+        return sum(map(int, re.findall(r"evaluated (\d+) rows", self.text)))
+
+
+TARGETS = {"all", "tables", "figures", "experts", "registry"}
+
+
+class Checkout:
+    """A copy of the project in which files may be edited."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        for index, name in enumerate("abcd"):
+            write_task(folder / "data" / name / f"{name}.npz", index)
+        self.config = copy.deepcopy(TINY)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def snakemake(self, *arguments: str, timeout: float = 600) -> Outcome:
+        """Call Snakemake as a person would, in this checkout."""
+        (self / "tiny.yaml").write_text(yaml.safe_dump(self.config))
+        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "tiny.yaml"]
+        if "--cores" not in arguments and "-n" not in arguments:
+            command += ["--cores", "2"]
+        environment = {
+            key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
+        }
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout)
+
+    def run(self, *arguments: str) -> Outcome:
+        """Call Snakemake and insist that it ends well."""
+        outcome = self.snakemake(*arguments)
+        assert outcome.code == 0, outcome.text
+        return outcome
+
+    def plan(self, *targets: str) -> Counter[str]:
+        """Return the jobs per rule that a dry run lists."""
+        outcome = self.run(*targets, "-n")
+        return outcome.rules
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace text in a file of the checkout."""
+        path = self / name
+        text = path.read_text()
+        assert old in text, f"{name} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    def table(self, name: str) -> Any:
+        """Read a result table as a frame."""
+        import pandas
+
+        path = self / "results" / "tables" / name
+        return pandas.read_parquet(path) if name.endswith("parquet") else pandas.read_csv(path)
+
+    def json(self, name: str) -> Any:
+        """Read a JSON file of the checkout."""
+        return json.loads((self / name).read_text())
+
+    def copy_to(self, folder: Path) -> Checkout:
+        """Copy the checkout with its results, e.g. to edit the copy and keep the original."""
+        clone = object.__new__(Checkout)
+        clone.folder = folder
+        clone.config = copy.deepcopy(self.config)
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return clone
+
+
+def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: int = 24) -> None:
+    """Write a separable little task: a bright square whose place and colour tell the class."""
+    generator = np.random.default_rng(seed)
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % classes
+        pixels = generator.integers(0, 80, (count, 24, 24, 3))
+        for image, label in zip(pixels, labels, strict=True):
+            image[4 + 5 * label : 10 + 5 * label, 3 + seed * 4 : 9 + seed * 4, label] += 150
+        return pixels.astype(np.uint8), labels
+
+    path.parent.mkdir(parents=True)
+    (x, y), (u, v) = images(train), images(test)
+    np.savez(path, train_images=x, train_labels=y, test_images=u, test_labels=v)
+    names = [f"{colour} square" for colour in ("red", "green", "blue", "grey")[:classes]]
+    path.with_name("classes.json").write_text(json.dumps(names))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the tiny experiment ran to the end; copy it before you change it."""
+    checkout = Checkout(tmp_path_factory.mktemp("finished") / "checkout")
+    outcome = checkout.run()
+    (checkout / "first-run.txt").write_text(outcome.text)
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A finished checkout that the test may change."""
+    return finished.copy_to(tmp_path / "checkout")

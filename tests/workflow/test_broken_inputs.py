@@ -1,0 +1,175 @@
+"""Broken inputs: one clear sentence each, an exit code, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.workflow.conftest import Checkout, Outcome, write_task
+
+pytestmark = pytest.mark.workflow
+
+DATA = "results/data/24px/x"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    """A checkout without results."""
+    return Checkout(tmp_path / "checkout")
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """The call failed, and one line of its output holds all the words; no traceback stands there."""
+    assert outcome.code != 0, outcome.text
+    assert "Traceback" not in outcome.text, outcome.text
+    lines = [line for line in outcome.text.splitlines() if all(word in line for word in words)]
+    assert lines, f"no line has {words}:\n{outcome.text}"
+
+
+def only_task(checkout: Checkout, **task: object) -> None:
+    checkout.config["tasks"] = [{"name": "x", "source": "folder", "path": "data/x", **task}]
+
+
+def folder_task(checkout: Checkout) -> Path:
+    """Ten images for each of two classes, in train and in test."""
+    generator = np.random.default_rng(0)
+    root = checkout / "data/x"
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(10):
+                pixels = generator.integers(0, 255, (30, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    only_task(checkout)
+    return root
+
+
+def test_unknown_config_key(fresh: Checkout) -> None:
+    fresh.config["grid"]["lamdas"] = [0.1]
+    refused(fresh.snakemake(), "unknown key 'grid.lamdas'", "did you mean 'lambdas'")
+    assert not any((fresh / "results").rglob("*"))
+
+
+def test_lambda_as_text(fresh: Checkout) -> None:
+    fresh.config["grid"]["lambdas"] = [0, "0.3"]
+    refused(fresh.snakemake(), "grid.lambdas[1]", "'0.3'", "number")
+
+
+def test_unknown_task(fresh: Checkout) -> None:
+    fresh.config["tasks"].append("handwriten")
+    refused(fresh.snakemake(), "'handwriten'", "handwritten", "source")
+
+
+def test_missing_data(fresh: Checkout) -> None:
+    only_task(fresh)
+    refused(fresh.snakemake(), "task 'x'", "data/x does not exist")
+
+
+def test_empty_class_folder(fresh: Checkout) -> None:
+    shutil.rmtree(folder_task(fresh) / "train/dog")
+    (fresh / "data/x/train/dog").mkdir()
+    refused(fresh.snakemake(), "error:", "task 'x'", "dog")
+    assert not (fresh / DATA).exists() or not any((fresh / DATA).iterdir())
+
+
+def test_truncated_image(fresh: Checkout) -> None:
+    path = folder_task(fresh) / "train/dog/3.png"
+    path.write_bytes(path.read_bytes()[:600])
+    refused(fresh.snakemake(), "error:", "task 'x'", "train/dog/3.png")
+    assert not (fresh / DATA).exists() or not any((fresh / DATA).iterdir())
+
+
+def test_class_names_differ_from_labels_in_number(fresh: Checkout) -> None:
+    folder_task(fresh)
+    only_task(fresh, classes=["cat", "dog", "fish"])
+    refused(fresh.snakemake(), "error:", "task 'x'", "3 class names", "2")
+
+
+def test_validation_overlaps_test(fresh: Checkout) -> None:
+    root = folder_task(fresh)
+    shutil.copytree(root / "test", root / "val")
+    refused(fresh.snakemake(), "error:", "task 'x'", "val", "test", "allow_overlap")
+    assert not (fresh / "results/splits/24px/x.json").exists()
+    only_task(fresh, allow_overlap=True)
+    fresh.run("results/splits/24px/x.json")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_corrupt_safetensors(checkout: Checkout, damage: str) -> None:
+    folder = checkout / "results/experts/taskgrid-vit-4-s0/standard/0/a"
+    raw = bytearray((folder / "expert.safetensors").read_bytes())
+    raw = raw[:-100] if damage == "truncated" else raw[:-1] + bytes([raw[-1] ^ 1])
+    (folder / "expert.safetensors").write_bytes(raw)
+    vector = checkout / "results/vectors/taskgrid-vit-4-s0/standard/0/a.safetensors"
+    vector.unlink()
+    refused(checkout.snakemake(), "error:", "a/expert.safetensors", "damaged", "delete it")
+    assert not vector.exists()
+
+
+def test_head_of_another_text_tower(checkout: Checkout) -> None:
+    heads = checkout / "results/heads/taskgrid-vit-4-s0"
+    for path in checkout.folder.glob("results/heads/taskgrid-vit-4-s0/a.*"):
+        path.unlink()
+    checkout.config["models"] = [
+        {"name": "other", "architecture": "taskgrid-vit-4", "pretrained": "s1"}
+    ]
+    checkout.run("results/heads/other/a.safetensors")
+    for path in checkout.folder.glob("results/heads/other/a.*"):
+        shutil.copy2(path, heads)
+    del checkout.config["models"]
+    weights = "results/experts/taskgrid-vit-4-s0/standard/0/a/expert.safetensors"
+    outcome = checkout.snakemake(weights, "--forcerun", "finetune", "--allowed-rules", "finetune")
+    refused(outcome, "error:", "head", "'a'", "text tower")
+
+
+@pytest.mark.parametrize("obstacle", ["file", "read-only"])
+def test_unwritable_results_folder(fresh: Checkout, obstacle: str) -> None:
+    if obstacle == "file":
+        (fresh / "results").write_text("in the way")
+    else:
+        # Nobody, not even root, can make files there.
+        (fresh / "results").symlink_to("/proc/self/fdinfo")
+    refused(fresh.snakemake(), "cannot write results")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("labels out of range", lambda data: data.update(test_labels=data["test_labels"] + 9), ["label"]),
+        ("float pixels", lambda data: data.update(train_images=data["train_images"] / 2), ["uint8"]),
+        ("no train split", lambda data: [data.pop(f"train_{k}") for k in ("images", "labels")], ["train"]),
+    ],
+)
+def test_bad_arrays(
+    fresh: Checkout, name: str, spoil: Callable[[dict[str, np.ndarray]], object], words: list[str]
+) -> None:
+    write_task(fresh / "data/x/x.npz", seed=0)
+    with np.load(fresh / "data/x/x.npz") as archive:
+        data = dict(archive)
+    spoil(data)
+    np.savez(fresh / "data/x/x.npz", **data)
+    only_task(fresh, source="npz", path="data/x/x.npz")
+    refused(fresh.snakemake(), "error:", "task 'x'", *words)
+
+
+def test_unknown_method_option(fresh: Checkout) -> None:
+    fresh.config["grid"]["methods"] = [{"name": "average", "options": {"density": 0.2}}]
+    refused(fresh.snakemake(), "error:", "average", "density")
+
+
+def test_a_dead_tracking_server_delays_the_registry_and_fails_nothing(checkout: Checkout) -> None:
+    checkout.config["tracking"] = {"uri": "http://127.0.0.1:9"}
+    outcome = checkout.run()
+    assert "nothing is lost" in outcome.text
+    assert checkout.json("results/registry/sync.json")["status"] == "delayed"
+    assert (checkout / "results/tables/summary.csv").exists()
+    del checkout.config["tracking"]
+    outcome = checkout.run("registry")
+    assert json.loads((checkout / "results/registry/sync.json").read_text())["status"] == "level"

@@ -1,0 +1,218 @@
+"""What runs again after which change: the promise that a grid is kept up to date incrementally.
+
+Each test changes one thing in a finished checkout and counts jobs and evaluated rows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from tests.workflow.conftest import Checkout
+
+pytestmark = pytest.mark.workflow
+
+NOTHING: Counter[str] = Counter()
+
+# Every figure but the training curves and the cosines is drawn from the tables.
+AFTER_TABLES = Counter({"figure": 4, "sync": 1})
+
+
+def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:
+    return checkout.table("grid.parquet")[columns].reset_index(drop=True)
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Checkout) -> None:
+    outcome = finished.run()
+    assert outcome.rules == NOTHING
+    assert "Nothing to be done" in outcome.text
+
+
+def test_touching_every_source_file_runs_nothing(checkout: Checkout) -> None:
+    for folder in ("src", "scripts", "rules", "resources", "data"):
+        for path in (checkout / folder).rglob("*"):
+            os.utime(path)
+    os.utime(checkout / "Snakefile")
+    assert checkout.plan() == NOTHING
+
+
+def test_a_fresh_clone_with_old_results_runs_nothing(checkout: Checkout) -> None:
+    for part in ("src", "scripts", "rules", "resources"):
+        moved = checkout / f"{part}-old"
+        shutil.move(checkout / part, moved)
+        shutil.copytree(moved, checkout / part, copy_function=shutil.copyfile)
+    assert checkout.plan() == NOTHING
+
+
+def test_a_docstring_or_a_comment_runs_nothing(checkout: Checkout) -> None:
+    for name in ("merging/task_arithmetic.py", "finetuning/loop.py", "data/dataset.py", "lattice.py"):
+        path = checkout / "src/taskgrid" / name
+        head, body = path.read_text().split('"""\n', 1)
+        path.write_text(f'{head} More words."""\n# A remark.\n{body}')
+    checkout.edit("scripts/finetune.py", '"""', '"""Words before. ')
+    assert checkout.plan() == NOTHING
+
+
+def test_an_edit_of_a_merger_runs_its_blocks_again_and_no_others(checkout: Checkout) -> None:
+    path = checkout / "src/taskgrid/merging/average.py"
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    assert checkout.plan() == Counter({"merge": 2, "eval": 2, "grid": 1}) + AFTER_TABLES
+    outcome = checkout.run()
+    # 7 subsets at 2 lambdas (0.00 is the base, whatever the method), sizes 1, 1, 1, 2, 2, 2, 3 on
+    # val, and at most one chosen lambda each on test; rows of task arithmetic stay.
+    assert 24 <= outcome.evaluated <= 36
+
+
+def test_an_edit_of_the_training_loop_trains_again_and_decodes_nothing(checkout: Checkout) -> None:
+    path = checkout / "src/taskgrid/finetuning/loop.py"
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    planned = checkout.plan()
+    assert planned["finetune"] == 3
+    assert not {"dataset", "split", "base", "head"} & set(planned)
+
+
+def test_an_edit_of_a_figure_draws_that_figure(checkout: Checkout) -> None:
+    path = checkout / "src/taskgrid/plots/cosine.py"
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    assert checkout.plan() == Counter({"figure": 1})
+
+
+def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:
+    path = next((checkout / "src/taskgrid/tracking").glob("mlflow*.py"))
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    assert checkout.plan() == Counter({"sync": 1})
+
+
+def test_an_edit_of_an_unused_plugin_runs_nothing(checkout: Checkout) -> None:
+    path = checkout / "src/taskgrid/data/sources/parquet.py"
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    assert checkout.plan() == NOTHING
+
+
+def test_a_new_line_in_the_plugin_registry_runs_nothing(checkout: Checkout) -> None:
+    checkout.edit(
+        "src/taskgrid/plugins.py",
+        '"average": "taskgrid.merging.average",',
+        '"average": "taskgrid.merging.average",\n            "mean": "taskgrid.merging.average",',
+    )
+    assert checkout.plan() == NOTHING
+
+
+def test_threads_resources_and_device_run_nothing(checkout: Checkout) -> None:
+    checkout.config["device"] = "auto"
+    for name in ("finetune", "evaluate"):
+        path = checkout / f"rules/{name}.smk"
+        path.write_text(path.read_text().replace("threads: 1", "threads: 2").replace("6000", "7000"))
+    assert checkout.plan() == NOTHING
+
+
+def test_a_setting_of_the_recipe_trains_again(checkout: Checkout) -> None:
+    checkout.config["finetune"]["recipe"]["lr"] = 5.0e-4
+    assert checkout.plan()["finetune"] == 3
+
+
+def test_a_setting_of_one_task_trains_that_task(checkout: Checkout) -> None:
+    checkout.config["tasks"][1]["finetune"] = {"lr": 5.0e-4}
+    planned = checkout.plan()
+    assert planned["finetune"] == 1
+    assert planned["taskvector"] == 1
+
+
+def test_swapping_two_settings_is_seen(checkout: Checkout) -> None:
+    # Snakemake compares unnamed sets of values: steps 4, warm-up 1 -> steps 1, warm-up 4 is missed
+    # unless both stand in one value.
+    recipe = checkout.config["finetune"]["recipe"]
+    recipe["steps"], recipe["warmup_steps"] = recipe["warmup_steps"], recipe["steps"]
+    assert checkout.plan()["finetune"] == 3
+
+
+def test_changed_data_is_seen_and_a_touched_file_is_not(checkout: Checkout) -> None:
+    os.utime(checkout / "data/a/a.npz")
+    assert checkout.plan() == NOTHING
+    shutil.copyfile(checkout / "data/d/d.npz", checkout / "data/a/a.npz")
+    planned = checkout.plan()
+    assert planned["dataset"] == 1
+    assert planned["finetune"] == 1
+
+
+def test_adding_a_lambda_evaluates_its_points_alone(checkout: Checkout) -> None:
+    before = values(checkout, ["key", "accuracy", "nll"]).set_index("key")
+    checkout.config["grid"]["lambdas"] = [0, 0.25, 0.5, 1]
+    outcome = checkout.run()
+    assert not {"dataset", "finetune", "taskvector", "head"} & set(outcome.rules)
+    grid = checkout.table("grid.parquet")
+    new = grid[~grid["key"].isin(before.index)]
+    assert outcome.evaluated == new["key"].nunique()
+    assert set(new[new["split"] == "val"]["lambda"]) == {"0.25"}
+    # Test is read for chosen points alone; where the choice moved, it moved to the new lambda.
+    assert set(new["lambda"]) == {"0.25"}
+    assert len(new[new["split"] == "val"]) == 2 * 12
+
+
+def test_adding_a_task_trains_one_expert_and_evaluates_subsets_that_hold_it(
+    checkout: Checkout,
+) -> None:
+    before = set(values(checkout, ["key"])["key"])
+    checkout.config["tasks"].append({"name": "d", "source": "npz", "path": "data/d/d.npz"})
+    outcome = checkout.run()
+    assert outcome.rules["finetune"] == outcome.rules["dataset"] == outcome.rules["taskvector"] == 1
+    grid = checkout.table("grid.parquet")
+    new = grid[~grid["key"].isin(before)]
+    merged = new[~new["method"].isin(["zeroshot", "expert"])]
+    assert len(merged)
+    assert all("d" in subset.split("+") for subset in merged["subset"])
+    assert outcome.evaluated == new["key"].nunique()
+    assert before <= set(grid["key"])
+
+
+def test_removing_and_reordering_tasks_evaluates_nothing(checkout: Checkout) -> None:
+    before = checkout.table("grid.parquet").set_index("key")
+    checkout.config["tasks"] = [checkout.config["tasks"][2], checkout.config["tasks"][0]]
+    outcome = checkout.run()
+    assert outcome.evaluated == 0
+    assert not {"dataset", "finetune", "taskvector", "head", "base"} & set(outcome.rules)
+    grid = checkout.table("grid.parquet")
+    assert set(grid["subset"]) == {"", "a", "c", "a+c"}
+    assert (before.loc[grid["key"], "accuracy"].to_numpy() == grid["accuracy"].to_numpy()).all()
+
+
+def test_lost_tables_are_rebuilt_without_any_evaluation(checkout: Checkout) -> None:
+    before = (checkout / "results/tables/grid.parquet").read_bytes()
+    shutil.rmtree(checkout / "results/tables")
+    shutil.rmtree(checkout / "results/eval")
+    outcome = checkout.run()
+    assert outcome.evaluated == 0
+    assert (checkout / "results/tables/grid.parquet").read_bytes() == before
+
+
+def test_two_runs_give_identical_tables(finished: Checkout, checkout: Checkout) -> None:
+    shutil.rmtree(checkout / "results")
+    shutil.rmtree(checkout / ".snakemake")
+    assert checkout.run().evaluated > 0
+    for name in ("grid.parquet", "selected.parquet", "summary.csv"):
+        one = (finished / f"results/tables/{name}").read_bytes()
+        two = (checkout / f"results/tables/{name}").read_bytes()
+        assert one == two, name
+
+
+def test_a_branch_switch_and_back_runs_nothing(checkout: Checkout) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=checkout.folder, check=True)
+
+    (checkout / ".gitignore").write_text("results/\n.snakemake/\ndata/\ntiny.yaml\n")
+    git("init", "--quiet", "--initial-branch", "main")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "one")
+    git("checkout", "--quiet", "-b", "other")
+    path = checkout / "src/taskgrid/merging/average.py"
+    path.write_text(path.read_text() + "\n\nREVISION = 2\n")
+    git("commit", "--quiet", "--all", "--message", "two")
+    assert checkout.plan()["eval"] == 2
+    git("checkout", "--quiet", "main")
+    assert checkout.plan() == NOTHING
