@@ -10,6 +10,7 @@ report: "resources/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/settings.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/finetune.smk"

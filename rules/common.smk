@@ -1,11 +1,12 @@
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
-sys.path.insert(0, str(ROOT / "src"))
+sys.path.insert(0, f"{ROOT}/src")
 
 from taskgrid import plugins
 from taskgrid.config import Experiment, parse_config
@@ -16,12 +17,6 @@ from taskgrid.provenance.listing import fingerprint
 from taskgrid.store.atomic import check_writable
 
 SCRIPTS = ROOT / "scripts"
-
-# With conda the rule's environment has the python; without, the one that runs Snakemake does.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
-
-# Scripts import the library of this checkout, installed or not.
-shell.prefix(f"export PYTHONPATH={str(ROOT / 'src')!r} PYTHONDONTWRITEBYTECODE=1; ")
 
 try:
     E = Experiment(parse_config(config))
@@ -47,13 +42,31 @@ wildcard_constraints:
 
 def gpus():
     """GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
-    wanted = E.config.device
-    return int(wanted == "cuda" or (wanted == "auto" and bool(visible_gpus())))
+    device = E.config.device
+    return int(device == "cuda" or (device == "auto" and bool(visible_gpus())))
 
 
 GPU = gpus()
-DEVICE = E.config.device
-CHECKPOINT_SECONDS = E.config.finetune.checkpoint_seconds
+
+# What a command needs and no result depends on: set here, so that a change of it re-runs nothing.
+# Scripts import the library of this checkout, installed or not; with conda the rule's environment
+# has the python, without, the one that runs Snakemake does.
+ENVIRONMENT = {
+    "PYTHON": (
+        "python" if workflow.deployment_settings.deployment_method else sys.executable
+    ),
+    "PYTHONPATH": ROOT / "src",
+    "PYTHONDONTWRITEBYTECODE": 1,
+    "SCRIPTS": SCRIPTS,
+    "DEVICE": E.config.device,
+    "CHECKPOINT_SECONDS": E.config.finetune.checkpoint_seconds,
+}
+shell.prefix(
+    "".join(
+        f"export {name}={shlex.quote(str(value))}; "
+        for name, value in ENVIRONMENT.items()
+    )
+)
 
 
 def code(script, *modules):
@@ -103,7 +116,8 @@ def task_files(pattern, tasks=None):
 
 def expert_files(name):
     return expand(
-        "results/experts/{model}/{mode}/{seed}/{task}/" + name,
+        "results/experts/{model}/{mode}/{seed}/{task}/{name}",
+        name=name,
         model=E.models,
         mode=E.modes,
         seed=E.seeds,
@@ -118,7 +132,8 @@ def run_files(pattern, **more):
 
 def block_files(name):
     return run_files(
-        "results/eval/{model}/{mode}/{seed}/{method}/{block}/" + name,
+        "results/eval/{model}/{mode}/{seed}/{method}/{block}/{name}",
+        name=name,
         method=E.methods,
         block=[block.label for block in E.blocks],
     )

@@ -1,26 +1,3 @@
-def dataset_settings(wildcards):
-    task = E.task(wildcards.task)
-    return canonical_json(
-        {
-            "task": task.model_dump(exclude={"finetune"}),
-            "image_size": int(wildcards.pixels.removesuffix("px")),
-            "interpolation": "bicubic",
-        }
-    )
-
-
-def dataset_listing(wildcards):
-    return {path: fingerprint(path) for path in E.files_of(wildcards.task)}
-
-
-def dataset_code(wildcards):
-    task = E.task(wildcards.task)
-    modules = [plugins.module_of("source", task.source)]
-    if task.source == "builtin":
-        modules.append(plugins.module_of("builtin", task.name))
-    return code("dataset.py", *modules)
-
-
 rule dataset:
     output:
         images="results/data/{pixels}/{task}/images.arrow",
@@ -42,7 +19,7 @@ rule dataset:
     message:
         "decode the images of {wildcards.task} once, at {wildcards.pixels}"
     shell:
-        "{PYTHON} {SCRIPTS}/dataset.py --settings {params.settings:q}"
+        "$PYTHON $SCRIPTS/dataset.py --settings {params.settings:q}"
         " --images {output.images} --manifest {output.manifest} 2>&1 | tee {log}"
 
 
@@ -74,5 +51,5 @@ rule split:
     message:
         "split {wildcards.task} into train, val and test"
     shell:
-        "{PYTHON} {SCRIPTS}/split.py --settings {params.settings:q}"
+        "$PYTHON $SCRIPTS/split.py --settings {params.settings:q}"
         " --manifest {input.manifest} --images {input.images} --split {output.split} 2>&1 | tee {log}"

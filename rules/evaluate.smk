@@ -1,39 +1,12 @@
-def evaluation_settings(wildcards):
-    evaluation = E.config.evaluation
-    return canonical_json(
-        {
-            "tasks": plan_tasks(wildcards),
-            "merged": block_tasks(wildcards),
-            "batch_size": evaluation.batch_size,
-        }
-    )
-
-
-def eval_code(wildcards):
-    merger = plugins.module_of("merger", E.method(wildcards.method).name)
-    return code("eval.py", merger, *STUDY_MODULES)
-
-
-def reference_settings(wildcards):
-    return canonical_json(
-        {
-            "model": wildcards.model,
-            "mode": wildcards.mode,
-            "seed": int(wildcards.seed),
-            "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
-            "precision": E.config.evaluation.precision,
-        }
-    )
-
-
 rule reference:
     input:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
         manifests=task_files("results/experts/{model}/{mode}/{seed}/{task}/expert.json"),
         experts=ancient(
-            task_files("results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors")
+            task_files(
+                "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
+            )
         ),
         heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
         head_manifests=task_files("results/heads/{model}/{task}.json"),
@@ -59,8 +32,8 @@ rule reference:
     message:
         "zero-shot and every expert on every task ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/reference.py --settings {params.settings:q}"
-        " --device {DEVICE} --threads {threads} --store results/store"
+        "$PYTHON $SCRIPTS/reference.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads} --store results/store"
         " --card {input.card} --base {input.base} --experts {input.experts}"
         " --manifests {input.manifests} --heads {input.heads} --head-manifests {input.head_manifests}"
         " --splits {input.splits} --images {input.images} --datasets {input.datasets}"
@@ -74,9 +47,13 @@ rule eval:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
         vectors=ancient(
-            task_files("results/vectors/{model}/{mode}/{seed}/{task}.safetensors", block_tasks)
+            task_files(
+                "results/vectors/{model}/{mode}/{seed}/{task}.safetensors", block_tasks
+            )
         ),
-        heads=ancient(task_files("results/heads/{model}/{task}.safetensors", plan_tasks)),
+        heads=ancient(
+            task_files("results/heads/{model}/{task}.safetensors", plan_tasks)
+        ),
         splits=split_files(plan_tasks),
         images=ancient(dataset_files("images.arrow", plan_tasks)),
     output:
@@ -98,8 +75,8 @@ rule eval:
     message:
         "evaluate block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/eval.py --settings {params.settings:q}"
-        " --device {DEVICE} --threads {threads} --store results/store"
+        "$PYTHON $SCRIPTS/eval.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads} --store results/store"
         " --plan {input.plan} --card {input.card} --base {input.base}"
         " --vectors {input.vectors} --heads {input.heads}"
         " --splits {input.splits} --images {input.images}"

@@ -1,21 +1,3 @@
-def finetune_settings(wildcards):
-    return canonical_json(
-        {
-            "model": wildcards.model,
-            "task": wildcards.task,
-            "mode": E.mode(wildcards.mode).name,
-            "mode_label": wildcards.mode,
-            "mode_options": E.mode(wildcards.mode).options,
-            "seed": int(wildcards.seed),
-            "recipe": E.recipe(wildcards.task),
-        }
-    )
-
-
-def finetune_code(wildcards):
-    return code("finetune.py", plugins.module_of("mode", E.mode(wildcards.mode).name))
-
-
 rule finetune:
     input:
         card="results/models/{model}/base.json",
@@ -46,9 +28,9 @@ rule finetune:
     message:
         "fine-tune {wildcards.model} on {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/finetune.py --settings {params.settings:q}"
-        " --device {DEVICE} --threads {threads}"
-        " --scratch results/scratch/finetune --checkpoint-seconds {CHECKPOINT_SECONDS}"
+        "$PYTHON $SCRIPTS/finetune.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads}"
+        " --scratch results/scratch/finetune --checkpoint-seconds $CHECKPOINT_SECONDS"
         " --card {input.card} --base {input.base} --head {input.head}"
         " --split {input.split} --images {input.images}"
         " --expert {output.expert} --manifest {output.manifest}"

@@ -1,8 +1,3 @@
-def model_settings(wildcards):
-    model = E.model(wildcards.model)
-    return canonical_json({"architecture": model.architecture, "pretrained": model.pretrained})
-
-
 rule base:
     output:
         weights="results/models/{model}/base.safetensors",
@@ -24,7 +19,7 @@ rule base:
     message:
         "take the image tower of {wildcards.model}"
     shell:
-        "{PYTHON} {SCRIPTS}/base.py --settings {params.settings:q}"
+        "$PYTHON $SCRIPTS/base.py --settings {params.settings:q}"
         " --weights {output.weights} --card {output.card} 2>&1 | tee {log}"
 
 
@@ -51,7 +46,7 @@ rule head:
     message:
         "zero-shot head of {wildcards.model} for {wildcards.task}"
     shell:
-        "{PYTHON} {SCRIPTS}/head.py --settings {params.settings:q} --threads {threads}"
+        "$PYTHON $SCRIPTS/head.py --settings {params.settings:q} --threads {threads}"
         " --card {input.card} --dataset {input.manifest}"
         " --head {output.head} --manifest {output.manifest} 2>&1 | tee {log}"
 
@@ -75,11 +70,13 @@ rule pretrain:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=lambda wildcards: canonical_json({"seed": int(wildcards.pretrain_seed)}),
+        settings=lambda wildcards: canonical_json(
+            {"seed": int(wildcards.pretrain_seed)}
+        ),
         code=code("pretrain.py"),
     message:
         "pre-train the built-in model, seed {wildcards.pretrain_seed}"
     shell:
-        "{PYTHON} {SCRIPTS}/pretrain.py --settings {params.settings:q}"
-        " --device {DEVICE} --threads {threads} --architecture-config {input.config}"
+        "$PYTHON $SCRIPTS/pretrain.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads} --architecture-config {input.config}"
         " --output {output.weights} --datasheet {output.datasheet} 2>&1 | tee {log}"

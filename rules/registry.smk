@@ -21,7 +21,7 @@ rule record_expert:
     message:
         "run record of the expert for {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/record_expert.py --settings {params.settings:q}"
+        "$PYTHON $SCRIPTS/record_expert.py --settings {params.settings:q}"
         " --manifest {input.manifest} --history {input.history} --timing {input.timing}"
         " --record {output.record} 2>&1 | tee {log}"
 
@@ -50,7 +50,7 @@ rule record_block:
     message:
         "run records of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/record_block.py --settings {params.settings:q} --store results/store"
+        "$PYTHON $SCRIPTS/record_block.py --settings {params.settings:q} --store results/store"
         " --plan {input.plan} --reference {input.reference} --rows {input.rows}"
         " --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
 
@@ -88,7 +88,7 @@ rule sync:
     message:
         "write the experiment registry"
     shell:
-        "{PYTHON} {SCRIPTS}/registry.py --settings {params.settings:q} --results results"
+        "$PYTHON $SCRIPTS/registry.py --settings {params.settings:q} --results results"
         " --records {input.records} --grid {input.grid} --selected {input.selected}"
         " --attached {input.attached} --report {output.report} 2>&1 | tee {log}"
 
@@ -111,6 +111,6 @@ rule registry:
     message:
         "bring the experiment registry level with the run records"
     shell:
-        "{PYTHON} {SCRIPTS}/registry.py --settings {params.settings:q} --results results"
+        "$PYTHON $SCRIPTS/registry.py --settings {params.settings:q} --results results"
         " --records {input.records} --grid {input.grid} --selected {input.selected}"
         " --attached {input.attached} --report {input.report} 2>&1 | tee {log}"

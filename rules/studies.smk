@@ -34,6 +34,6 @@ rule grid:
     message:
         "collect the grid, choose lambda on validation, summarise"
     shell:
-        "{PYTHON} {SCRIPTS}/grid.py --settings {params.settings:q} --store results/store"
+        "$PYTHON $SCRIPTS/grid.py --settings {params.settings:q} --store results/store"
         " --reference {input.reference} --rows {input.rows}"
         " --grid {output.grid} --selected {output.selected} --summary {output.summary} 2>&1 | tee {log}"

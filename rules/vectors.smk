@@ -3,7 +3,9 @@ rule taskvector:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
-        expert=ancient("results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"),
+        expert=ancient(
+            "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
+        ),
     output:
         vector="results/vectors/{model}/{mode}/{seed}/{task}.safetensors",
         manifest="results/vectors/{model}/{mode}/{seed}/{task}.json",
@@ -23,14 +25,16 @@ rule taskvector:
     message:
         "task vector of {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/taskvector.py --card {input.card} --base {input.base} --expert {input.expert}"
+        "$PYTHON $SCRIPTS/taskvector.py --card {input.card} --base {input.base} --expert {input.expert}"
         " --vector {output.vector} --manifest {output.manifest} --norms {output.norms} 2>&1 | tee {log}"
 
 
 rule cosine:
     input:
         manifests=task_files("results/vectors/{model}/{mode}/{seed}/{task}.json"),
-        vectors=ancient(task_files("results/vectors/{model}/{mode}/{seed}/{task}.safetensors")),
+        vectors=ancient(
+            task_files("results/vectors/{model}/{mode}/{seed}/{task}.safetensors")
+        ),
     output:
         table="results/vectors/{model}/{mode}/{seed}/cosine.csv",
     log:
@@ -48,4 +52,4 @@ rule cosine:
     message:
         "cosines between the task vectors ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{PYTHON} {SCRIPTS}/cosine.py --vectors {input.vectors} --table {output.table} 2>&1 | tee {log}"
+        "$PYTHON $SCRIPTS/cosine.py --vectors {input.vectors} --table {output.table} 2>&1 | tee {log}"

@@ -15,7 +15,8 @@ from taskgrid.evaluation.references import TaskManifests, read_method, read_sett
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import ImageIndex
-from tests.unit.example_grid import method, setting, world
+from tests.unit.example_grid import world
+from tests.unit.example_plans import method, setting
 
 LAMBDAS = ("0.00", "0.50", "1.00")
 

@@ -15,7 +15,7 @@ from taskgrid.results import read_grid, read_selected, read_summary
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
-from tests.unit.example_grid import FakeBench, method, setting
+from tests.unit.example_plans import FakeBench, method, setting
 
 
 @pytest.fixture(scope="module")

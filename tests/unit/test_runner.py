@@ -25,9 +25,8 @@ from taskgrid.evaluation.study import Choice, Curves
 from taskgrid.progress import Progress
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
-from tests.unit.example_grid import FakeBench, method, setting
+from tests.unit.example_plans import FakeBench, method, setting
 
 LAMBDAS = ("0.00", "0.25", "0.50", "0.75", "1.00")
 ADDITION = get_study("addition")
@@ -321,7 +320,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, desk: Desk) -> None:
         import os, signal, sys
         from taskgrid.evaluation.runner import run_plan
         from taskgrid.store.outcomes import OutcomeStore
-        from tests.unit.example_grid import FakeBench
+        from tests.unit.example_plans import FakeBench
         from tests.unit.test_runner import ADDITION, planned
 
         class Mortal(FakeBench):
@@ -432,7 +431,7 @@ def test_a_damaged_file_of_rows_is_named(tmp_path: Path, desk: Desk) -> None:
         read_rows(path)
     write_table(path, desk.reference("a").table)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ArtifactError, match="rows.parquet is damaged"):
+    with pytest.raises(ArtifactError, match=r"rows\.parquet is damaged"):
         read_rows(path)
     write_table(path, pa.table({"x": [1]}))
     with pytest.raises(ArtifactError, match="other columns"):

@@ -22,7 +22,7 @@ from taskgrid.evaluation.study import Curves
 from taskgrid.provenance import derive_seed
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study
-from tests.unit.example_grid import FakeBench, method, setting
+from tests.unit.example_plans import FakeBench, method, setting
 
 ADDITION = get_study("addition")
 

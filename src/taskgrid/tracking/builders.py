@@ -6,8 +6,9 @@ Names that a person meets in the registry:
   ``val/accuracy/<task>``, at step ``lambda_step(lambda)``; the same under ``test/`` where the
   configuration asks for test curves;
 - the chosen point (a subset): ``chosen/lambda``, ``chosen/val_normalized``,
-  ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., of the study ``addition``; of another
-  study ``<study>/lambda`` and so on;
+  ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., with confidence limits under
+  ``chosen_interval/`` and single tasks under ``chosen_tasks/``; for a study other than ``addition``
+  the study's name stands in place of ``chosen``;
 - training (an expert): ``train/loss``, ``train/lr``, ``val/accuracy`` over steps, and
   ``start/val_accuracy``, ``final/val_accuracy``.
 """
@@ -31,15 +32,12 @@ STEPS_PER_UNIT = 1000
 
 _REFERENCES = ("zeroshot", "expert")
 _MERGE = ["model", "mode", "seed", "method", "options", "subset"]
-_CHOSEN = (
-    "val_accuracy",
-    "val_normalized",
-    "test_accuracy",
-    "test_normalized",
-    "test_accuracy_low",
-    "test_accuracy_high",
+_CHOSEN = ("test_normalized", "test_accuracy", "val_normalized", "val_accuracy")
+_INTERVALS = (
     "test_normalized_low",
     "test_normalized_high",
+    "test_accuracy_low",
+    "test_accuracy_high",
 )
 _LINEAGE = ("base", "text", "split", "head", "digest", "layout", "activation")
 
@@ -129,10 +127,9 @@ def subset_records(
         named, options = _named(merge), json.loads(merge[4] or "{}")
         tasks = str(merge[5]).split("+")
         choices = chosen.get(merge, [])
-        metrics = [
-            *_curves(rows),
-            *(metric for choice in choices for metric in _choice(choice, rows)),
-        ]
+        # The chosen point first: the registry's plots begin with the metric that was logged first.
+        metrics = [metric for choice in choices for metric in _choice(choice, rows)]
+        metrics += _curves(rows)
         edge = any(choice["at_edge"] for choice in choices)
         records.append(
             RunRecord(
@@ -148,7 +145,7 @@ def subset_records(
                 },
                 metrics=_finite(metrics),
                 tags={
-                    **named,
+                    **{key: value for key, value in named.items() if key != "subset"},
                     "kind": "subset",
                     "size": str(len(tasks)),
                     "tasks": str(merge[5]),
@@ -313,10 +310,11 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
 
 def _choice(choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
     head = "chosen" if choice["study"] == "addition" else choice["study"]
-    metrics = [Metric(f"{head}/lambda", lambda_value(choice["lambda"]))]
-    metrics += [Metric(f"{head}/{key}", _number(choice.get(key))) for key in _CHOSEN]
+    metrics = [Metric(f"{head}/{key}", _number(choice.get(key))) for key in _CHOSEN]
+    metrics.append(Metric(f"{head}/lambda", lambda_value(choice["lambda"])))
+    metrics += [Metric(f"{head}_interval/{key}", _number(choice.get(key))) for key in _INTERVALS]
     metrics += [
-        Metric(f"{head}/test_accuracy/{row['task']}", row["accuracy"])
+        Metric(f"{head}_tasks/test_accuracy/{row['task']}", row["accuracy"])
         for row in rows
         if row["split"] == "test" and row["lambda"] == choice["lambda"]
     ]

@@ -222,10 +222,11 @@ class _Work:
                 f"{record.point_id}: the file {missing[0]} is missing; run the workflow"
             )
             return
+        started, ended = _times(record)
         run_id: str | None = None
         try:
-            run_id = self._create(record, experiment, first=not current)
-            self._fill(run_id, record)
+            run_id = self._create(record, experiment, started, first=not current)
+            self._fill(run_id, record, started)
         except MlflowException as error:
             # A refused record must not hold up the others; a store out of reach concerns them all.
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
@@ -237,7 +238,7 @@ class _Work:
         self._supersede(current)
         if current:
             self._client.set_tag(run_id, "superseded", "false")
-        self._client.set_terminated(run_id, "FINISHED", end_time=self._times(record)[1])
+        self._client.set_terminated(run_id, "FINISHED", end_time=ended)
         self._run_ids[record.point_id] = run_id
         self._counts["created"] += 1
 
@@ -263,7 +264,7 @@ class _Work:
                 self._client.set_tag(run.run_id, "in_grid", "false")
                 self._counts["retired"] += 1
 
-    def _create(self, record: RunRecord, experiment: str, *, first: bool) -> str:
+    def _create(self, record: RunRecord, experiment: str, started: int, *, first: bool) -> str:
         tags = {
             **record.tags,
             "point_id": record.point_id,
@@ -279,15 +280,14 @@ class _Work:
         }
         few, rest = _cut(list(shortened.items()), _MOST_TAGS)
         run = self._client.create_run(
-            experiment, start_time=self._times(record)[0], tags=dict(few), run_name=record.name
+            experiment, start_time=started, tags=dict(few), run_name=record.name
         )
         run_id = str(run.info.run_id)
         for part in _parts(rest, _MOST_TAGS):
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
         return run_id
 
-    def _fill(self, run_id: str, record: RunRecord) -> None:
-        moment = self._times(record)[0]
+    def _fill(self, run_id: str, record: RunRecord, moment: int) -> None:
         metrics = [
             MlflowMetric(_metric_key(key), value, moment, step)
             for key, value, step in dict.fromkeys(record.metrics)
@@ -312,15 +312,14 @@ class _Work:
         parent = self._run_ids.get(record.parent or "")
         return {"mlflow.parentRunId": parent} if parent else {}
 
-    @staticmethod
-    def _times(record: RunRecord) -> tuple[int, int]:
-        """Return start and end in milliseconds since 1970."""
-        length = int(1000 * (record.seconds or 0))
-        if record.started:
-            start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
-            return start, start + length
-        now = int(time.time() * 1000)
-        return now - length, now
+
+def _times(record: RunRecord) -> tuple[int, int]:
+    """Return start and end in milliseconds since 1970; now, where the record does not know."""
+    length = int(1000 * (record.seconds or 0))
+    start = int(time.time() * 1000)
+    if record.started:
+        start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
+    return start, start + length
 
 
 def _inputs(record: RunRecord) -> list[DatasetInput]:

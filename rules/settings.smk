@@ -1,0 +1,151 @@
+# What each rule's parameters and inputs are, as functions of its wildcards.
+from taskgrid.plots import figure_card, figure_names
+
+FIGURES = figure_names() if E.config.figures == "all" else tuple(E.config.figures)
+RUNS = [
+    {"model": model, "mode": mode, "seed": seed}
+    for model in E.models
+    for mode in E.modes
+    for seed in E.seeds
+]
+EXPERTS = [{**run, "task": task} for run in RUNS for task in E.tasks]
+
+
+def dataset_settings(wildcards):
+    task = E.task(wildcards.task)
+    return canonical_json(
+        {
+            "task": task.model_dump(exclude={"finetune"}),
+            "image_size": int(wildcards.pixels.removesuffix("px")),
+            "interpolation": "bicubic",
+        }
+    )
+
+
+def dataset_listing(wildcards):
+    return {path: fingerprint(path) for path in E.files_of(wildcards.task)}
+
+
+def dataset_code(wildcards):
+    task = E.task(wildcards.task)
+    modules = [plugins.module_of("source", task.source)]
+    if task.source == "builtin":
+        modules.append(plugins.module_of("builtin", task.name))
+    return code("dataset.py", *modules)
+
+
+def model_settings(wildcards):
+    model = E.model(wildcards.model)
+    return canonical_json(
+        {"architecture": model.architecture, "pretrained": model.pretrained}
+    )
+
+
+def finetune_settings(wildcards):
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "task": wildcards.task,
+            "mode": E.mode(wildcards.mode).name,
+            "mode_label": wildcards.mode,
+            "mode_options": E.mode(wildcards.mode).options,
+            "seed": int(wildcards.seed),
+            "recipe": E.recipe(wildcards.task),
+        }
+    )
+
+
+def finetune_code(wildcards):
+    return code("finetune.py", plugins.module_of("mode", E.mode(wildcards.mode).name))
+
+
+def plan_tasks(wildcards):
+    """Tasks that a block is evaluated on: those of its subsets, or all by config."""
+    return E.tasks if E.config.evaluation.outside else block_tasks(wildcards)
+
+
+def merge_settings(wildcards):
+    method = E.method(wildcards.method)
+    evaluation = E.config.evaluation
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "method": method.name,
+            "options": method.options,
+            "subsets": E.subsets(E.block(wildcards.block)),
+            "lambdas": E.lambdas(wildcards.method),
+            "outside": evaluation.outside,
+            "curves_on": evaluation.curves_on,
+            "tasks": plan_tasks(wildcards),
+            "merged": block_tasks(wildcards),
+            "studies": E.config.studies,
+            "precision": evaluation.precision,
+        }
+    )
+
+
+def merge_code(wildcards):
+    return code(
+        "merge.py", plugins.module_of("merger", E.method(wildcards.method).name)
+    )
+
+
+def evaluation_settings(wildcards):
+    evaluation = E.config.evaluation
+    return canonical_json(
+        {
+            "tasks": plan_tasks(wildcards),
+            "merged": block_tasks(wildcards),
+            "batch_size": evaluation.batch_size,
+        }
+    )
+
+
+def eval_code(wildcards):
+    merger = plugins.module_of("merger", E.method(wildcards.method).name)
+    return code("eval.py", merger, *STUDY_MODULES)
+
+
+def reference_settings(wildcards):
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "tasks": E.tasks,
+            "batch_size": E.config.evaluation.batch_size,
+            "precision": E.config.evaluation.precision,
+        }
+    )
+
+
+def table_files(table):
+    """Files of a table that figures read, in the order of its labels."""
+    if table == "history":
+        pattern = "results/experts/{model}/{mode}/{seed}/{task}/history.parquet"
+        return [pattern.format(**expert) for expert in EXPERTS]
+    if table == "cosine":
+        return [
+            "results/vectors/{model}/{mode}/{seed}/cosine.csv".format(**run)
+            for run in RUNS
+        ]
+    return [f"results/tables/{table}.parquet"]
+
+
+def figure_tables(wildcards):
+    return [
+        file
+        for table in figure_card(wildcards.figure).tables
+        for file in table_files(table)
+    ]
+
+
+def figure_settings(wildcards):
+    labels = {"history": EXPERTS, "cosine": RUNS}
+    tables = [
+        {"table": table, "labels": labels.get(table, [{}])}
+        for table in figure_card(wildcards.figure).tables
+    ]
+    return canonical_json({"figure": wildcards.figure, "tables": tables})

@@ -1,0 +1,82 @@
+"""Plans of made-up digests and a bench that follows a law: evaluation without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, TaskRef
+from taskgrid.provenance import derive_seed, digest
+from taskgrid.store.outcomes import Outcome
+
+
+def setting(names: Sequence[str] = ("a", "b", "c"), val: int = 40, test: int = 60) -> Setting:
+    """Return a setting of made-up digests; a task's depend on its name alone."""
+    return Setting(
+        model="tiny",
+        mode="standard",
+        seed=0,
+        base=digest("base"),
+        tower=digest("tower"),
+        kernel=digest("kernel"),
+        precision="fp32",
+        tasks={
+            name: TaskRef(
+                head=digest(["head", name]),
+                parts={
+                    "val": Part(digest(["val", name]), val),
+                    "test": Part(digest(["test", name]), test),
+                },
+                expert=digest(["expert", name]),
+                vector=digest(["vector", name]),
+            )
+            for name in names
+        },
+    )
+
+
+def method(name: str = "task_arithmetic", **options: object) -> MethodRef:
+    """Return a method of made-up code."""
+    return MethodRef(name, dict(options), digest(["code", name]))
+
+
+@dataclass
+class FakeBench:
+    """Answers by a law, and counts: an accuracy curve that peaks where the number of tasks says.
+
+    The law looks at what a request means, never at its key, as an encoder would.
+    """
+
+    asked: list[Request] = field(default_factory=list)
+    opened: int = 0
+
+    def open(self) -> FakeBench:
+        self.opened += 1
+        return self
+
+    def evaluate(
+        self, requests: Sequence[Request], advance: Callable[[int], None]
+    ) -> Iterator[Outcome]:
+        for request in requests:
+            self.asked.append(request)
+            yield fake_outcome(request)
+            advance(request.n)
+
+
+def fake_outcome(request: Request) -> Outcome:
+    weights = request.weights
+    scale = float(weights.scale) if weights.kind != "base" else 0.0
+    if weights.kind == "expert":
+        gain = 0.6 if request.task in weights.subset else 0.1
+    else:
+        peak = 1.0 / max(len(weights.subset), 1)
+        own = 0.5 if request.task in weights.subset else 0.05
+        gain = own * (1 - (scale / peak - 1) ** 2) if scale else 0.0
+    accuracy = min(max(0.3 + gain, 0.0), 1.0)
+    random = np.random.default_rng(
+        derive_seed(weights.kind, *weights.subset, weights.scale, request.task, request.split)
+    )
+    hits = random.permutation(request.n) < round(accuracy * request.n)
+    return Outcome.of(request.key, hits, 1 - accuracy, 0.1)
