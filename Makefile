@@ -20,7 +20,7 @@ help:
 	@echo 'make clean   remove the virtual environment (results stay)'
 
 run: $(READY)
-	snakemake --cores $(CORES) --resources gpu=$(GPUS)
+	snakemake --cores $(CORES) --resources gpu=$(GPUS) --quiet host reason
 	@$(MAKE) --no-print-directory results/report.html
 	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  registry: make ui'
 

@@ -14,7 +14,7 @@ from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
-from taskgrid.store.atomic import check_writable
+from taskgrid.store.atomic import check_writable, read_json
 
 SCRIPTS = ROOT / "scripts"
 

@@ -13,8 +13,8 @@ rule figure:
         png=report(
             "results/figures/{figure}.png",
             caption="../resources/report/figure.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
+            category=lambda wildcards: figure_card(wildcards.figure).category,
+            labels=lambda wildcards: {"figure": figure_card(wildcards.figure).title},
         ),
     log:
         "results/logs/figure/{figure}.log",

@@ -55,9 +55,9 @@ rule record_block:
         " --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
 
 
-REGISTRY_SETTINGS = canonical_json(
-    {**E.config.tracking.model_dump(), "config": E.config.model_dump(mode="json")}
-)
+# A registry that could not be reached is tried again by the next call.
+onsuccess:
+    forget_delayed_sync("results/registry/sync.json")
 
 
 # What the registry is written from; figures and tables are attached to the grid's run.
@@ -83,7 +83,7 @@ rule sync:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=REGISTRY_SETTINGS,
+        settings=registry_settings(),
         code=code("registry.py"),
     message:
         "write the experiment registry"
@@ -107,7 +107,7 @@ rule registry:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=REGISTRY_SETTINGS,
+        settings=registry_settings(),
     message:
         "bring the experiment registry level with the run records"
     shell:

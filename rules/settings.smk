@@ -149,3 +149,14 @@ def figure_settings(wildcards):
         for table in figure_card(wildcards.figure).tables
     ]
     return canonical_json({"figure": wildcards.figure, "tables": tables})
+
+
+def registry_settings():
+    return canonical_json(
+        {**E.config.tracking.model_dump(), "config": E.config.model_dump(mode="json")}
+    )
+
+
+def forget_delayed_sync(report):
+    if Path(report).exists() and read_json(report)["status"] != "level":
+        Path(report).unlink()

@@ -191,6 +191,9 @@ def test_calibration_error_at_the_edges() -> None:
     assert expected_calibration_error(np.array([False] * 4), sure) == 1
     assert expected_calibration_error(np.array([True, False, True, False]), sure) == 0.5
     assert math.isnan(expected_calibration_error(np.array([True]), np.array([math.nan])))
+    # A bin holds its upper edge: 0.2 and 0.3 are in different ones of five.
+    gap = expected_calibration_error(np.array([True, False]), np.array([0.2, 0.3]), bins=5)
+    assert gap == pytest.approx((0.8 + 0.3) / 2)
 
 
 def _scores(small: World, state: State, task: str = "a") -> Any:

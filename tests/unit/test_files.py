@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from taskgrid.data.dataset import DatasetManifest
-from taskgrid.data.splits import make_split
+from taskgrid.data.splits import SplitRule, make_split
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.bench import engine_on_demand
@@ -206,18 +206,27 @@ def test_files_that_changed_after_the_plan_are_refused(what: str, flow: Flow) ->
     state, lineage = load_state(path)
     lineage.pop("digest")
     save_state(path, {name: tensor + 1 for name, tensor in state.items()}, lineage)
-    with pytest.raises(LineageError, match=r"\(digest \w{32}, planned \w{32}\) changed after"):
+    with pytest.raises(
+        LineageError, match=r"changed after the plan was made \(digest \w{32}, planned"
+    ):
         flow.run(plan)
     assert flow.setting() == setting
 
 
 def test_images_that_changed_after_the_plan_are_refused(flow: Flow) -> None:
     plan = flow.plan()
-    flow.files["a"], flow.files["b"] = (
-        replace(flow.files["a"], images=flow.files["b"].images),
-        flow.files["b"],
-    )
-    with pytest.raises(LineageError, match="the images of task 'a'"):
+    flow.files["a"] = replace(flow.files["a"], images=flow.files["b"].images)
+    with pytest.raises(LineageError, match="the images of task 'a' changed"):
+        flow.run(plan)
+
+
+def test_a_split_that_changed_after_the_plan_is_refused(flow: Flow) -> None:
+    plan = flow.plan()
+    index = ImageStore.open(flow.files["a"].images).index
+    other = make_split("a", index, tuple("wxyz"), SplitRule(seed=1))
+    assert len(other.val) == plan.setting.tasks["a"].parts["val"].n
+    other.write(flow.files["a"].split)
+    with pytest.raises(LineageError, match="the val split of task 'a' changed"):
         flow.run(plan)
 
 

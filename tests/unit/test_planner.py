@@ -94,7 +94,7 @@ def test_a_key_depends_on_the_merged_tasks_and_on_the_one_measured_and_on_no_oth
     assert changed("a", head="renamed classes") == [True] * 4
     assert changed("b", head="renamed classes") == [False] * 4
     parts = {**setting("a").tasks["a"].parts}
-    parts["val"] = replace(parts["val"], images="other")
+    parts["val"] = replace(parts["val"], ids="other")
     assert changed("a", parts=parts) == [True, False, True, True]
     assert changed("c", vector="retrained", head="other") == [False] * 4
 

@@ -142,9 +142,21 @@ def test_unwritable_results_folder(fresh: Checkout, obstacle: str) -> None:
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
-        ("labels out of range", lambda data: data.update(test_labels=data["test_labels"] + 9), ["label"]),
-        ("float pixels", lambda data: data.update(train_images=data["train_images"] / 2), ["uint8"]),
-        ("no train split", lambda data: [data.pop(f"train_{k}") for k in ("images", "labels")], ["train"]),
+        (
+            "labels out of range",
+            lambda data: data.update(test_labels=data["test_labels"] + 9),
+            ["label"],
+        ),
+        (
+            "float pixels",
+            lambda data: data.update(train_images=data["train_images"] / 2),
+            ["uint8"],
+        ),
+        (
+            "no train split",
+            lambda data: [data.pop(f"train_{k}") for k in ("images", "labels")],
+            ["train"],
+        ),
     ],
 )
 def test_bad_arrays(
@@ -168,8 +180,8 @@ def test_a_dead_tracking_server_delays_the_registry_and_fails_nothing(checkout: 
     checkout.config["tracking"] = {"uri": "http://127.0.0.1:9"}
     outcome = checkout.run()
     assert "nothing is lost" in outcome.text
-    assert checkout.json("results/registry/sync.json")["status"] == "delayed"
+    assert checkout.plan() == {"sync": 1}
     assert (checkout / "results/tables/summary.csv").exists()
     del checkout.config["tracking"]
-    outcome = checkout.run("registry")
+    checkout.run("registry")
     assert json.loads((checkout / "results/registry/sync.json").read_text())["status"] == "level"

@@ -50,7 +50,12 @@ def test_a_fresh_clone_with_old_results_runs_nothing(checkout: Checkout) -> None
 
 
 def test_a_docstring_or_a_comment_runs_nothing(checkout: Checkout) -> None:
-    for name in ("merging/task_arithmetic.py", "finetuning/loop.py", "data/dataset.py", "lattice.py"):
+    for name in (
+        "merging/task_arithmetic.py",
+        "finetuning/loop.py",
+        "data/dataset.py",
+        "lattice.py",
+    ):
         path = checkout / "src/taskgrid" / name
         head, body = path.read_text().split('"""\n', 1)
         path.write_text(f'{head} More words."""\n# A remark.\n{body}')
@@ -107,7 +112,9 @@ def test_threads_resources_and_device_run_nothing(checkout: Checkout) -> None:
     checkout.config["device"] = "auto"
     for name in ("finetune", "evaluate"):
         path = checkout / f"rules/{name}.smk"
-        path.write_text(path.read_text().replace("threads: 1", "threads: 2").replace("6000", "7000"))
+        path.write_text(
+            path.read_text().replace("threads: 1", "threads: 2").replace("6000", "7000")
+        )
     assert checkout.plan() == NOTHING
 
 

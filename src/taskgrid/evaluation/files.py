@@ -15,6 +15,7 @@ from taskgrid.errors import LineageError
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import Setting, Split
 from taskgrid.models.card import ModelCard
+from taskgrid.provenance.digests import digest
 from taskgrid.store.atomic import read_json
 from taskgrid.store.images import ImageStore
 
@@ -101,8 +102,11 @@ class GridFiles:
         """Return the images of a split."""
         store, manifest = self._opened(task)
         ids = manifest.ids(split)
-        if len(ids) != self.setting.task(task).parts[split].n:
-            raise _changed(f"the {split} split of task {task!r}")
+        _check(
+            digest(list(ids)),
+            self.setting.task(task).parts[split].ids,
+            f"the {split} split of task {task!r}",
+        )
         rows = store.rows(ids)
         return LabelledImages(store.pixels, rows, store.labels[rows])
 
@@ -131,10 +135,7 @@ def _state(path: Path, digest: str | None, what: str) -> State:
 
 def _check(found: str, wanted: str | None, what: str) -> None:
     if found != wanted:
-        raise _changed(f"{what} (digest {found}, planned {wanted})")
-
-
-def _changed(what: str) -> LineageError:
-    return LineageError(
-        f"{what} changed after the plan was made; run the workflow again, it plans anew"
-    )
+        raise LineageError(
+            f"{what} changed after the plan was made (digest {found}, planned {wanted}); "
+            "run the workflow again, it plans anew"
+        )

@@ -31,7 +31,7 @@ from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
 from taskgrid.options import parse_options
-from taskgrid.provenance.digests import digest_bytes
+from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector, subtract
@@ -233,7 +233,7 @@ def _part(task: str, split: Split, examples: Examples) -> Part:
     content = digest_bytes(
         np.ascontiguousarray(pixels).tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
     )
-    return Part(keys.images_key(content, []), len(labels))
+    return Part(content, digest(list(range(len(labels)))), len(labels))
 
 
 def _vectors(

@@ -76,14 +76,14 @@ def tower_key(
     )
 
 
-def images_key(images: str, ids: Sequence[str]) -> str:
+def images_key(file: str, ids: str) -> str:
     """Return the key of some images in order.
 
     Args:
-        images: digest of the file of decoded, resized images and their labels.
-        ids: names of those that are meant, in the order of the split's manifest.
+        file: digest of the file of decoded, resized images and their labels.
+        ids: digest of the names of those that are meant, in the order of the split's manifest.
     """
-    return digest({"images": images, "ids": list(ids)})
+    return digest({"file": file, "ids": ids})
 
 
 def context_key(*, images: str, head: str, tower: str, precision: str, kernel: str) -> str:

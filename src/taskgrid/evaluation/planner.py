@@ -31,12 +31,19 @@ class Part:
     """The images of one split of one task.
 
     Attributes:
-        images: ``keys.images_key`` of the images in split order.
+        file: digest of the file of decoded images and their labels that they stand in.
+        ids: digest of their names in split order.
         n: how many there are.
     """
 
-    images: str
+    file: str
+    ids: str
     n: int
+
+    @property
+    def images(self) -> str:
+        """The key of these images."""
+        return keys.images_key(self.file, self.ids)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.options import parse_options
-from taskgrid.provenance.digests import derive_seed
+from taskgrid.provenance.digests import derive_seed, digest
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _parts(
             f"model takes {card.image_size} px, {card.interpolation}; run the dataset rule again"
         )
     return {
-        name: Part(keys.images_key(dataset.images, split.ids(name)), len(split.ids(name)))
+        name: Part(dataset.images, digest(list(split.ids(name))), len(split.ids(name)))
         for name in SPLITS
     }
 

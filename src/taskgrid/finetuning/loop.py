@@ -45,7 +45,6 @@ from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
 from taskgrid.store.weights import Lineage, State, digest_state
 
 _WATCH_STEPS = 20
-_EVAL_BATCH = 512
 _RESIDENT_SHARE = 0.25
 
 
@@ -112,6 +111,7 @@ def finetune(
     mode_options: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    eval_batch_size: int = 512,
     scratch: Scratch | None = None,
     lineage: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -130,6 +130,8 @@ def finetune(
         mode_options: options of the mode.
         seed: the experiment's seed; batches, crops and the mode's own draws follow from it.
         device: where to compute.
+        eval_batch_size: images per forward pass of a validation; with the evaluation's own batch
+            size, the last validation is the expert's row of the grid, bit for bit.
         scratch: where to save progress. A checkpoint of the same training is resumed, one of other
             settings is ignored; on SIGTERM the training saves, then ends with exit status 143.
         lineage: entries of the expert's lineage to add (``model``, ``split``, ...); a checkpoint of
@@ -162,8 +164,10 @@ def finetune(
     trainee = chosen.prepare(
         ImageEncoder.from_card(card, base), options, derive_seed("mode", root)
     ).to(device)
-    run = _Run(trainee, head.to(device), train, val, recipe, total, task, root, device)
-    with _forked_rng(device):
+    run = _Run(
+        trainee, head.to(device), train, val, recipe, total, task, root, device, eval_batch_size
+    )
+    with _own_settings(device):
         if scratch is None:
             run.advance_to(total, progress=progress)
         else:
@@ -191,6 +195,7 @@ class _Run:
         task: str,
         root: int,
         device: torch.device,
+        eval_batch_size: int,
     ) -> None:
         self.trainee = trainee
         self.recorder = Recorder(task, recipe, total, device)
@@ -203,6 +208,7 @@ class _Run:
         self._recipe = recipe
         self._root = root
         self._device = device
+        self._eval_batch_size = eval_batch_size
         self._per_epoch = recipe.steps_per_epoch(len(train))
         self._order = _Order(root, len(train))
         parameters = trainee.trained()
@@ -306,7 +312,7 @@ class _Run:
         for features in iter_features(
             self.trainee,
             self._val.pixels,
-            batch_size=_EVAL_BATCH,
+            batch_size=self._eval_batch_size,
             device=self._device,
             precision=self._recipe.precision,
         ):
@@ -410,10 +416,16 @@ def _terminated() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _forked_rng(device: torch.device) -> Iterator[None]:
+def _own_settings(device: torch.device) -> Iterator[None]:
+    # torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
+    before = torch.backends.cudnn.allow_tf32
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        yield
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def _let_train(parameters: Iterable[torch.nn.Parameter], train: bool) -> None:

@@ -18,7 +18,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
+from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models.card import Activation, ModelCard
 from taskgrid.models.tower import load_strictly
 from taskgrid.resources import resource_path
@@ -113,13 +113,17 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
     config, preprocess = _config_of(architecture, folder)
     _check_kind(architecture, config)
     file = _file_of(architecture, pretrained, folder)
-    model = _build(config)
     if file is not None:
+        model = _build(config)
         _load_file(model, file, architecture, config)
     else:
+        # All that can be refused is refused before a large model is built.
         tag = _tag_of(architecture, pretrained, config, folder)
-        _load_tag(model, architecture, pretrained, tag)
         preprocess = merge_preprocess_dict(preprocess, tag)
+        name = f"weights {pretrained!r} of {architecture!r}"
+        path = _download(tag, name)
+        model = _build(config)
+        _load_download(model, path, name)
     # Checkpoints store half precision to save space; every computation here starts from float32.
     model.float().eval().requires_grad_(False)
     return _describe(model, architecture, pretrained, config, PreprocessCfg(**preprocess))
@@ -250,20 +254,20 @@ def _load_file(model: nn.Module, path: Path, architecture: str, config: Mapping[
     load_strictly(model, state, f"weights {path}", f"architecture {architecture!r}")
 
 
-def _load_tag(model: nn.Module, architecture: str, pretrained: str, tag: Mapping[str, Any]) -> None:
-    name = f"weights {pretrained!r} of {architecture!r}"
+def _download(tag: Mapping[str, Any], name: str) -> str:
     try:
-        path = download_pretrained(dict(tag))
+        return cast(str, download_pretrained(dict(tag)))
     except Exception as error:
         # Whatever fails below (DNS, proxy, HTTP, hub cache, disk), the person can do one of two things.
         raise ArtifactError(
             f"{name} cannot be downloaded ({_first_line(error)}); connect to the network once, or "
             "give the path of a safetensors file as `pretrained`"
         ) from error
+
+
+def _load_download(model: nn.Module, path: str, name: str) -> None:
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
-    except TaskgridError:
-        raise
     except Exception as error:
         raise ArtifactError(
             f"{name} cannot be loaded from {path} ({_first_line(error)}); delete the file to fetch "

@@ -6,9 +6,9 @@ Names that a person meets in the registry:
   ``val/accuracy/<task>``, at step ``lambda_step(lambda)``; the same under ``test/`` where the
   configuration asks for test curves;
 - the chosen point (a subset): ``chosen/lambda``, ``chosen/val_normalized``,
-  ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., with confidence limits under
-  ``chosen_interval/`` and single tasks under ``chosen_tasks/``; for a study other than ``addition``
-  the study's name stands in place of ``chosen``;
+  ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., single tasks under
+  ``chosen_tasks/test_accuracy/``; for a study other than ``addition`` the study's name stands in
+  place of ``chosen``;
 - training (an expert): ``train/loss``, ``train/lr``, ``val/accuracy`` over steps, and
   ``start/val_accuracy``, ``final/val_accuracy``.
 """
@@ -33,12 +33,6 @@ STEPS_PER_UNIT = 1000
 _REFERENCES = ("zeroshot", "expert")
 _MERGE = ["model", "mode", "seed", "method", "options", "subset"]
 _CHOSEN = ("test_normalized", "test_accuracy", "val_normalized", "val_accuracy")
-_INTERVALS = (
-    "test_normalized_low",
-    "test_normalized_high",
-    "test_accuracy_low",
-    "test_accuracy_high",
-)
 _LINEAGE = ("base", "text", "split", "head", "digest", "layout", "activation")
 
 
@@ -312,7 +306,6 @@ def _choice(choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     head = "chosen" if choice["study"] == "addition" else choice["study"]
     metrics = [Metric(f"{head}/{key}", _number(choice.get(key))) for key in _CHOSEN]
     metrics.append(Metric(f"{head}/lambda", lambda_value(choice["lambda"])))
-    metrics += [Metric(f"{head}_interval/{key}", _number(choice.get(key))) for key in _INTERVALS]
     metrics += [
         Metric(f"{head}_tasks/test_accuracy/{row['task']}", row["accuracy"])
         for row in rows

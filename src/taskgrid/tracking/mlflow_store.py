@@ -42,6 +42,8 @@ _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 900, 100, 100
 """Entities per request; MLflow takes 1000 together."""
 _LONGEST_KEY, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 5000
 _PAGE = 5000
+_ANSWER_WITHIN = 5.0
+"""Seconds that a server has to show that it is there."""
 _PATIENCE = 600.0
 """Seconds to wait for another process that writes the same registry."""
 
@@ -351,7 +353,7 @@ def _check_reachable(target: Target) -> None:
     if not target.is_remote:
         return
     try:
-        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=5):
+        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
             pass
     except urllib.error.HTTPError:
         return  # it answered; whether it likes the question is for the client to find out

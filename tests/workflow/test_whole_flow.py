@@ -1,0 +1,161 @@
+"""The whole flow for real: tables, registry, report, user data, and a killed training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import ROOT, Checkout
+
+pytestmark = pytest.mark.workflow
+
+SHARED = Path(os.environ.get("TASKGRID_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+GRID_COLUMNS = {
+    *("model", "mode", "seed", "method", "options", "subset", "size", "lambda", "task"),
+    *("in_subset", "split", "n", "correct", "accuracy", "normalized_accuracy", "nll", "ece", "key"),
+}
+
+
+def test_the_grid_has_every_point_once(finished: Checkout) -> None:
+    grid = finished.table("grid.parquet")
+    assert set(grid.columns) >= GRID_COLUMNS
+    point = ["model", "mode", "seed", "method", "options", "subset", "lambda", "task", "split"]
+    assert not grid.duplicated(point).any()
+    val = grid[(grid["split"] == "val") & ~grid["method"].isin(["zeroshot", "expert"])]
+    # 7 subsets of 3 tasks hold 12 (subset, task) pairs; 3 lambdas; 2 methods.
+    assert len(val) == 12 * 3 * 2
+    test = grid[(grid["split"] == "test") & ~grid["method"].isin(["zeroshot", "expert"])]
+    assert len(test) == 12 * 2
+    assert len(grid[grid["method"] == "expert"]) == 3 * 3 * 2
+    assert len(grid[grid["method"] == "zeroshot"]) == 3 * 2
+    assert (grid["accuracy"] == grid["correct"] / grid["n"]).all()
+
+
+def test_lambda_zero_is_the_base_and_one_task_at_lambda_one_the_expert(finished: Checkout) -> None:
+    grid = finished.table("grid.parquet")
+    val = grid[grid["split"] == "val"].set_index(["method", "subset", "lambda", "task"])["nll"]
+    for task in "abc":
+        zeroshot = val["zeroshot", "", "0.00", task]
+        expert = val["expert", task, "1.00", task]
+        for method in ("task_arithmetic", "average"):
+            assert val[method, task, "0.00", task] == zeroshot
+            assert val[method, "a+b+c", "0.00", task] == zeroshot
+            assert val[method, task, "1.00", task] == pytest.approx(expert, rel=1e-6)
+
+
+def test_the_chosen_lambda_is_the_first_maximum_on_validation(finished: Checkout) -> None:
+    grid, selected = finished.table("grid.parquet"), finished.table("selected.parquet")
+    val = grid[grid["split"] == "val"]
+    own = val[val["method"] == "expert"]
+    own = own[own["subset"] == own["task"]].set_index("task")["accuracy"]
+    assert len(selected) == 14
+    for row in selected.itertuples():
+        rows = val[(val["method"] == row.method) & (val["subset"] == row.subset)]
+        scores = {
+            scale: (part.set_index("task")["accuracy"] / own).dropna().mean()
+            for scale, part in rows.groupby("lambda")
+        }
+        best = max(sorted(scores, key=float), key=lambda scale: round(scores[scale], 12))
+        assert row._asdict().get("lambda", row[selected.columns.get_loc("lambda") + 1]) == best
+
+
+def test_the_registry_holds_a_run_per_expert_and_merge(finished: Checkout) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{finished / 'results/mlflow.db'}")
+    experiments = client.search_experiments()
+    runs = client.search_runs([experiment.experiment_id for experiment in experiments])
+    kinds = [run.data.tags["kind"] for run in runs]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "expert": 3,
+        "subset": 14,
+        "grid": 1,
+    }
+    assert all(run.info.status == "FINISHED" for run in runs)
+    before = len(runs)
+    finished.run("registry")
+    after = client.search_runs([experiment.experiment_id for experiment in experiments])
+    assert len(after) == before
+
+
+def test_figures_and_report_are_made(finished: Checkout) -> None:
+    figures = {path.name for path in (finished / "results/figures").iterdir()}
+    for name in (
+        "lambda_curve",
+        "subset_size",
+        "cosine",
+        "heatmap",
+        "cross_evaluation",
+        "training",
+    ):
+        assert {f"{name}.pdf", f"{name}.png"} <= figures
+    finished.run("--report", "results/report.html")
+    report = (finished / "results/report.html").read_text()
+    for word in ("lambda_curve", "summary", "validation"):
+        assert word in report
+
+
+def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> None:
+    checkout.config["finetune"]["recipe"]["steps"] = 300
+    checkout.config["finetune"]["checkpoint_seconds"] = 0.2
+    expert = "results/experts/taskgrid-vit-4-s0/standard/0/a/expert.safetensors"
+    scratch = checkout / "results/scratch/finetune/taskgrid-vit-4-s0/standard/0/a"
+    checkout.run(expert)
+    whole = (checkout / expert).read_bytes()
+    (checkout / expert).unlink()
+    (checkout / "tiny.yaml").write_text(yaml.safe_dump(checkout.config))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        expert,
+        "--configfile",
+        "tiny.yaml",
+        "--cores",
+        "1",
+    ]
+    job = subprocess.Popen(command, cwd=checkout.folder, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(scratch.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    assert list(scratch.glob("*.json")), "no checkpoint was written before the kill"
+    assert not (checkout / expert).exists()
+    checkout.snakemake("--unlock")
+    checkout.run(expert)
+    assert (checkout / expert).read_bytes() == whole
+    assert not scratch.exists()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real image sets are not at {SHARED}")
+def test_real_sets_run_as_user_tasks_by_config_alone(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    names = ("mnist", "fashion_mnist", "eurosat", "cifar10")
+    checkout.config["tasks"] = [
+        {"name": name, "source": "npz", "path": str(SHARED / name / f"{name}.npz")}
+        for name in names
+    ]
+    checkout.config["finetune"]["recipe"] = {
+        **{"steps": 60, "batch_size": 64, "warmup_steps": 10, "lr": 1.0e-3}
+    }
+    checkout.config["grid"] = {"lambdas": [0, 0.3, 0.6, 1], "methods": ["task_arithmetic"]}
+    checkout.run()
+    selected, summary = checkout.table("selected.parquet"), checkout.table("summary.csv")
+    assert len(selected) == 15
+    rows = summary.set_index("row")
+    assert rows.loc["expert", "accuracy"] > rows.loc["zeroshot", "accuracy"] + 0.2
+    sizes = {
+        task: json.loads((checkout / f"results/splits/24px/{task}.json").read_text())
+        for task in names
+    }
+    assert sizes["mnist"]["counts"] == {"train": 2700, "val": 300, "test": 1000, "dropped": 0}
