@@ -54,14 +54,21 @@ def main() -> None:
             progress=bar,
         )
     digest = save_state(args.expert, done.state, done.lineage)
-    columns = dict(zip(("step", "metric", "value"), zip(*done.history.rows, strict=True), strict=True))
+    columns = dict(
+        zip(("step", "metric", "value"), zip(*done.history.rows, strict=True), strict=True)
+    )
     write_table(args.history, pa.table({name: list(column) for name, column in columns.items()}))
     manifest = {**done.lineage, "digest": digest, "counts": split.counts, "steps": done.steps}
     write_json(args.manifest, manifest)
     # Beside the manifest, because times differ from run to run and manifests must not.
-    images = done.steps * recipe.batch_size
-    timing = {"seconds": done.seconds, "images_per_second": images / done.seconds, "device": str(device)}
-    write_json(args.timing, {**timing, "torch": torch.__version__, "host": platform.node()})
+    timing = {
+        "seconds": done.seconds,
+        "images_per_second": done.steps * recipe.batch_size / done.seconds,
+        "device": str(device),
+        "torch": torch.__version__,
+        "host": platform.node(),
+    }
+    write_json(args.timing, timing)
     discard_checkpoint(scratch)
     accuracy = dict(done.history.curve("val/accuracy"))
     print(f"{task}: val accuracy {accuracy[0]:.3f} -> {accuracy[done.steps]:.3f}, digest {digest}")

@@ -13,11 +13,11 @@ def main() -> None:
     """Read the manifests of everything a row depends on, write the plan."""
     args = parse(__doc__, paths=("card", "plan"), lists=("vectors", "heads", "splits", "datasets"))
     settings = args.settings
-    vectors = dict(zip(settings["merged"], args.vectors, strict=True))
+    vectors = dict(zip(settings["merged"], map(Path, args.vectors), strict=True))
     files = zip(settings["tasks"], args.datasets, args.splits, args.heads, strict=True)
     tasks = {
-        task: TaskManifests(*map(Path, found), vector=Path(vectors[task]) if task in vectors else None)
-        for task, *found in files
+        task: TaskManifests(Path(dataset), Path(split), Path(head), vectors.get(task))
+        for task, dataset, split, head in files
     }
     plan = make_plan(
         read_setting(

@@ -16,9 +16,7 @@ from taskgrid.tracking.records import write_records
 
 def main() -> None:
     """Read a block's rows and the reference rows, write the records."""
-    args = parse(
-        __doc__, paths=("store", "plan", "reference", "rows", "record"), lists=("splits",)
-    )
+    args = parse(__doc__, paths=("store", "plan", "reference", "rows", "record"), lists=("splits",))
     studies = [plugins.load("study", name).STUDY for name in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
     known = pa.concat_tables([read_rows(args.reference), rows])

@@ -24,7 +24,9 @@ def main() -> None:
         table.writeheader()
         table.writerows(asdict(row) for row in norms)
     write_json(args.manifest, {**vector.lineage, "digest": digest})
-    print(f"tau of {lineage['task']}: norm {norms[-1].norm:.4f}, {norms[-1].relative:.2%} of theta_0's")
+    print(
+        f"tau of {lineage['task']}: norm {norms[-1].norm:.4f}, {norms[-1].relative:.2%} of theta_0's"
+    )
 
 
 if __name__ == "__main__":

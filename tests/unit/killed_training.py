@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from taskgrid.finetuning import loop
 from taskgrid.finetuning.loop import Finetuned, Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.clip import load_clip
@@ -14,7 +17,9 @@ from taskgrid.models.heads import build_head
 from taskgrid.store.weights import digest_state
 from tests.unit.example_models import CLASSES, TEMPLATES, tiny_samples
 
-STEPS = 60
+STEPS = 120
+PAUSE = 0.03
+"""Seconds per step of the process to be killed: a slow machine must not let it finish first."""
 
 
 def train(model: Path, scratch: Path | None) -> Finetuned:
@@ -37,6 +42,15 @@ def outcome(expert: Finetuned) -> dict[str, object]:
     return {"digest": digest_state(expert.state), "history": expert.history}
 
 
+def _slowly(update: Callable[[object], None]) -> Callable[[object], None]:
+    def slow(run: object) -> None:
+        time.sleep(PAUSE)
+        update(run)
+
+    return slow
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    loop._Run._update = _slowly(loop._Run._update)
     train(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -23,6 +23,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 
+GROUND = '''"""Doc."""
+from taskgrid.errors import E
+
+def f(x):
+    """F."""
+    return x + 1
+'''
+
 
 @given(st.dictionaries(st.text(max_size=4), JSON, max_size=5))
 def test_a_digest_ignores_the_order_of_keys(value: dict[str, object]) -> None:
@@ -56,7 +64,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = {
         "__init__.py": "",
         "errors.py": "class E(Exception): ...\n",
-        "ground.py": "\"\"\"Doc.\"\"\"\nfrom taskgrid.errors import E\n\ndef f(x):\n    \"F.\"\n    return x + 1\n",
+        "ground.py": GROUND,
         "floor/__init__.py": "",
         "floor/a.py": "from taskgrid.ground import f\nfrom . import b\n",
         "floor/b.py": "from ..ground import f\n",

@@ -251,10 +251,10 @@ def test_dying_at_any_write_leaves_at_most_one_current_run(
         version, count = version + 1, count + 1
         given = [record("g", version, "grid"), record("a", version, parent="grid/g", **more)]
         died = True
-        with killed_at(count, after=after, monkeypatch=monkeypatch) as calls:
-            with contextlib.suppress(Killed):
-                sync_records(given, target)
-                died = False
+        dying = killed_at(count, after=after, monkeypatch=monkeypatch)
+        with dying as calls, contextlib.suppress(Killed):
+            sync_records(given, target)
+            died = False
         experiments = {e.name for e in MlflowClient(target.uri).search_experiments()}
         for name in experiments & {"taskgrid", "taskgrid-grids"}:
             assert all(len(found) == 1 for found in current(target, name).values()), calls
@@ -273,7 +273,9 @@ def test_dying_at_any_write_leaves_at_most_one_current_run(
 def test_killed_process_is_made_good(target: Target, tmp_path: Path) -> None:
     given = [record(f"s{i}") for i in range(40)]
     write_records(tmp_path / "records.json", given)
-    process = subprocess.Popen(sync_command(tmp_path), env=environment())
+    process = subprocess.Popen(
+        [sys.executable, "-c", SYNC + "sync()", str(tmp_path)], env=environment()
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not 3 < len(finished(target)) < 40:
         time.sleep(0.05)
@@ -296,15 +298,22 @@ def finished(target: Target) -> list[Run]:
 def test_eight_processes_on_a_fresh_store(tmp_path: Path) -> None:
     given = [record(f"s{i}") for i in range(3)]
     write_records(tmp_path / "records.json", given)
-    processes = [
-        subprocess.Popen(
-            sync_command(tmp_path), env=environment(), stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(8)
-    ]
-    told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8
-    assert Counter(line.split(":")[-1].strip() for line in told) == {"3 new": 1, "3 unchanged": 7}
+    # One import, eight processes: no store is opened before they part.
+    code = SYNC + (
+        "import os, taskgrid.tracking.mlflow_store\n"
+        "children = []\n"
+        "for _ in range(8):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        print(sync().sentence(), flush=True)\n"
+        "        os._exit(0)\n"
+        "    children.append(child)\n"
+        "assert not any([os.waitpid(child, 0)[1] for child in children])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
+    told = Counter(line.split(":")[-1].strip() for line in done.stdout.splitlines())
+    assert told == {"3 new": 1, "3 unchanged": 7}
     target = resolve_target(None, results=tmp_path, environ={})
     assert Counter(len(found) for found in current(target).values()) == {1: 3}
 
@@ -433,16 +442,18 @@ def test_the_report_speaks(target: Target) -> None:
     assert ticks == [1, 1]
 
 
-def sync_command(results: Path) -> list[str]:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from taskgrid.tracking.records import read_records\n"
-        "from taskgrid.tracking.registry import resolve_target, sync_records\n"
-        "results = Path(sys.argv[1])\n"
-        "target = resolve_target(None, results=results, environ={})\n"
-        "print(sync_records(read_records(results / 'records.json'), target).sentence())"
-    )
-    return [sys.executable, "-c", code, str(results)]
+SYNC = """
+import sys
+from pathlib import Path
+from taskgrid.tracking.records import read_records
+from taskgrid.tracking.registry import resolve_target, sync_records
+
+def sync():
+    results = Path(sys.argv[1])
+    target = resolve_target(None, results=results, environ={})
+    return sync_records(read_records(results / "records.json"), target)
+
+"""
 
 
 def environment() -> dict[str, str]:

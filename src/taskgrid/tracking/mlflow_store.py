@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -155,6 +155,8 @@ class _Work:
         self._client = MlflowClient(self._target.uri, self._target.uri)
         templates = dict.fromkeys(_EXPERIMENTS[record.kind] for record in self._records)
         experiments = {template: self._experiment(template) for template in templates}
+        if whole_grid:
+            experiments |= self._existing(set(_NOTES) - set(templates))
         known: dict[str, list[_Known]] = defaultdict(list)
         for experiment in experiments.values():
             for run in self._runs(experiment):
@@ -189,6 +191,16 @@ class _Work:
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+    def _existing(self, templates: Iterable[str]) -> dict[str, str]:
+        """Return the experiments that are there, of kinds that no record has (any more)."""
+        names = {template: template.format(self._target.experiment) for template in templates}
+        found = {key: self._client.get_experiment_by_name(name) for key, name in names.items()}
+        return {
+            key: str(experiment.experiment_id)
+            for key, experiment in found.items()
+            if experiment is not None and experiment.lifecycle_stage == "active"
+        }
 
     def _runs(self, experiment: str) -> Iterator[_Known]:
         token: str | None = None

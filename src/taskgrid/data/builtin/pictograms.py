@@ -22,7 +22,9 @@ def render(rng: np.random.Generator, label: int) -> Pixels:
     view = place(drawing, rng, scale=(0.85, 1.2), rotate=14, shear=0.2, shift=0.08)
     bent = styles.warp(view, rng, 1.0)
     tube = styles.outline(bent, 1.2) * rng.uniform(0.3, 0.9)
-    lit = styles.crumble(np.maximum(tube, bent * rng.uniform(0.5, 0.9)), rng, rng.uniform(0.0, 0.25))
+    lit = styles.crumble(
+        np.maximum(tube, bent * rng.uniform(0.3, 0.75)), rng, rng.uniform(0.0, 0.25)
+    )
     glow = np.clip(ndimage.gaussian_filter(lit, 2.5) * 1.5, 0, 1)
     name = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "cyan")[rng.integers(8)]
     light = styles.named_colour(name, rng)

@@ -27,7 +27,9 @@ def render(rng: np.random.Generator, label: int) -> Pixels:
     paint = (mask - 0.5) * rng.uniform(-0.2, 0.2)
     stain = 0.7 + 0.5 * smooth_noise(rng, 4)
     picture = (stone + (relief + paint)[..., None]) * stain[..., None]
-    return styles.finish(styles.grain(np.asarray(picture, np.float32), rng, rng.uniform(0.03, 0.10)))
+    return styles.finish(
+        styles.grain(np.asarray(picture, np.float32), rng, rng.uniform(0.03, 0.10))
+    )
 
 
 TASKS: tuple[BuiltinTask, ...] = (

@@ -28,7 +28,7 @@ def _street(words: tuple[str, ...]) -> Render:
             glyph(words[label], font), rng, scale=(0.7, 1.0), rotate=14, shear=0.25, shift=0.06
         )
         for side in (-1, 1):
-            if rng.random() < 0.75:
+            if rng.random() < 0.85:
                 other = place(
                     glyph(words[rng.integers(len(words))], font),
                     rng,
@@ -36,7 +36,7 @@ def _street(words: tuple[str, ...]) -> Render:
                     rotate=6,
                     shift=0.04,
                 )
-                away = int(rng.integers(15, 21))
+                away = int(rng.integers(14, 19))
                 moved = np.zeros_like(other)
                 if side < 0:
                     moved[:, :-away] = other[:, away:]
@@ -46,7 +46,7 @@ def _street(words: tuple[str, ...]) -> Render:
         picture = styles.ink_on(view, ink, picture)
         picture = styles.lighting(picture, rng, rng.uniform(0, 0.5))
         picture = styles.blur(picture, rng, rng.uniform(0.1, 0.35))
-        picture = styles.fade(picture, rng, rng.uniform(0.0, 0.35))
+        picture = styles.fade(picture, rng, rng.uniform(0.1, 0.5))
         return styles.finish(styles.grain(picture, rng, rng.uniform(0.03, 0.10)))
 
     return render
