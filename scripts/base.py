@@ -1,7 +1,7 @@
 """Take the image tower theta_0 out of a pre-trained CLIP."""
 
 from taskgrid.command import parse, run
-from taskgrid.models import load_clip
+from taskgrid.models.clip import load_clip
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import save_state
 

@@ -2,9 +2,9 @@
 
 from taskgrid.command import parse, run, use_threads
 from taskgrid.data.dataset import DatasetManifest
-from taskgrid.models import build_head, load_clip
 from taskgrid.models.card import ModelCard
-from taskgrid.models.heads import check_head
+from taskgrid.models.clip import load_clip
+from taskgrid.models.heads import build_head, check_head
 from taskgrid.store.atomic import read_json, write_json
 
 

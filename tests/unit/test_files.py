@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitRule, make_split
@@ -141,7 +140,6 @@ class Flow:
 
 @pytest.fixture
 def flow(tmp_path: Path) -> Flow:
-    torch.set_num_threads(1)
     return Flow(tmp_path, world("ab"))
 
 

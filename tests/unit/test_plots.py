@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plots import TABLES, figure_card, figure_names, style
+from taskgrid.plots.pages import write_page
 from taskgrid.plots.render import draw_figure, read_tables, write_figure
 from tests.unit.example_tables import Example, all_subsets, example, task_names
 
@@ -381,7 +382,8 @@ def test_options_tell_one_method_apart() -> None:
 def test_bytes_do_not_depend_on_process_hash_seed_or_row_order(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.unit.example_tables import example\n"
-        "from taskgrid.plots import figure_names; from taskgrid.plots.render import write_figure\n"
+        "from taskgrid.plots import figure_names; from taskgrid.plots.pages import write_page
+from taskgrid.plots.render import write_figure\n"
         "out = Path(sys.argv[1]); tables = example(tasks=3, lambdas=('0.00', '1.00'), steps=9).tables()\n"
         "[write_figure(n, tables, out / f'{n}.pdf', out / f'{n}.png') for n in figure_names()]"
     )
@@ -426,6 +428,29 @@ def test_damaged_table_is_named(tmp_path: Path) -> None:
         read_tables(wanted, [tmp_path / "grid.parquet"])
     with pytest.raises(ArtifactError, match=r"missing\.csv is missing"):
         read_tables(wanted, [tmp_path / "missing.csv"])
+
+
+def test_page_shows_a_table_in_percent(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["m<1>", "m<1>"],
+            "row": ["zeroshot", "all"],
+            "subsets": [None, 5],
+            "lambda": [None, "0.30"],
+            "accuracy": [0.28749, 0.5],
+            "empty": [None, None],
+        }
+    )
+    table.to_csv(tmp_path / "summary.csv", index=False)
+    write_page(tmp_path / "summary.csv", tmp_path / "summary.html", "summary")
+    page = (tmp_path / "summary.html").read_text(encoding="utf-8")
+    assert "<p>model: m&lt;1&gt;</p>" in page and "m<1>" not in page
+    assert '<th class="number">accuracy [%]</th>' in page and "empty" not in page
+    assert '<td class="number" data-key="0.287490">28.7</td>' in page
+    assert '<td class="number" data-key=""></td>' in page  # no "nan", and counts stay whole
+    assert '<td class="number">5</td>' in page and "<td>0.30</td>" in page
+    write_page(tmp_path / "summary.csv", tmp_path / "again.html", "summary")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
 def environment() -> dict[str, str]:

@@ -75,7 +75,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         if Path(path).suffix == ".parquet":
             # A path inside "seed=0" is no partition of a data set: this file and nothing else.
             return cast(pd.DataFrame, pq.ParquetFile(path).read().to_pandas())
-        return pd.read_csv(path)
+        # lambda is text everywhere: "0.30" is a name as much as a number.
+        return pd.read_csv(path, dtype={"lambda": "string"}).convert_dtypes()
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except (OSError, ValueError) as error:

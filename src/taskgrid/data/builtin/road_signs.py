@@ -18,9 +18,9 @@ def render(rng: np.random.Generator, label: int) -> Pixels:
     picture = styles.over(view, styles.mottled(sky, trees, rng, 7))
     leaves = np.clip((smooth_noise(rng, 8) - rng.uniform(0.7, 0.95)) * 8, 0, 1)
     picture = styles.ink_on(leaves, trees, picture)
-    picture = styles.fog(picture, rng, rng.uniform(0.2, 0.6))
+    picture = styles.fog(picture, rng, rng.uniform(0.1, 0.5))
     if rng.random() < 0.5:
-        picture = styles.night(picture, rng, rng.uniform(0.4, 0.75))
+        picture = styles.night(picture, rng, rng.uniform(0.35, 0.7))
     picture = styles.scratch(picture, rng, rng.uniform(0.0, 0.3))
     picture = styles.blur(picture, rng, rng.uniform(0.1, 0.3))
     return styles.finish(styles.grain(picture, rng, rng.uniform(0.02, 0.12)))

@@ -20,11 +20,11 @@ def render(rng: np.random.Generator, label: int) -> Pixels:
         shear=0.12,
         shift=0.02,
     )
-    mask = styles.crumble(styles.warp(view, rng, 1.0), rng, rng.uniform(0.0, 0.25))
+    mask = styles.crumble(styles.warp(view, rng, 1.0), rng, rng.uniform(0.0, 0.15))
     stone = styles.rgb(0.5, 0.47, 0.42) + rng.uniform(-0.15, 0.15, 3).astype(np.float32)
     # Light from the upper left: edges that face it are bright, the others dark.
-    relief = (mask - np.roll(mask, (1, 1), (0, 1))) * rng.uniform(0.2, 0.4)
-    paint = (mask - 0.5) * rng.uniform(-0.2, 0.2)
+    relief = (mask - np.roll(mask, (1, 1), (0, 1))) * rng.uniform(0.2, 0.45)
+    paint = (mask - 0.5) * rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.3)
     stain = 0.7 + 0.5 * smooth_noise(rng, 4)
     picture = (stone + (relief + paint)[..., None]) * stain[..., None]
     return styles.finish(

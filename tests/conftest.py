@@ -1,0 +1,13 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Test processes run side by side; threads of one would wait for those of another."""
+    import torch
+
+    torch.set_num_threads(1)
