@@ -81,10 +81,6 @@ def pixels(wildcards):
     return E.pixels(wildcards.model)
 
 
-def block_tasks(wildcards):
-    return E.tasks_of(E.block(wildcards.block))
-
-
 def dataset_files(name, tasks=None):
     """Input function: a file of every task's decoded dataset, at the size of the model."""
 

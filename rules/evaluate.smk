@@ -43,12 +43,19 @@ rule reference:
 rule eval:
     input:
         plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
-        reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
+        # Rows are found by their keys; a reference row that matters to the plan has changed the plan.
+        reference=ancient("results/eval/{model}/{mode}/{seed}/reference/rows.parquet"),
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
         vectors=ancient(
             task_files(
-                "results/vectors/{model}/{mode}/{seed}/{task}.safetensors", block_tasks
+                "results/vectors/{model}/{mode}/{seed}/{task}.safetensors", plan_tasks
+            )
+        ),
+        experts=ancient(
+            task_files(
+                "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
+                plan_tasks,
             )
         ),
         heads=ancient(
@@ -78,6 +85,6 @@ rule eval:
         "$PYTHON $SCRIPTS/eval.py --settings {params.settings:q}"
         " --device $DEVICE --threads {threads} --store results/store"
         " --plan {input.plan} --card {input.card} --base {input.base}"
-        " --vectors {input.vectors} --heads {input.heads}"
+        " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
         " --splits {input.splits} --images {input.images}"
         " --rows {output.rows} 2>&1 | tee {log}"

@@ -61,7 +61,9 @@ def finetune_code(wildcards):
 
 def plan_tasks(wildcards):
     """Tasks that a block is evaluated on: those of its subsets, or all by config."""
-    return E.tasks if E.config.evaluation.outside else block_tasks(wildcards)
+    return (
+        E.tasks if E.config.evaluation.outside else E.tasks_of(E.block(wildcards.block))
+    )
 
 
 def merge_settings(wildcards):
@@ -79,7 +81,6 @@ def merge_settings(wildcards):
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
             "tasks": plan_tasks(wildcards),
-            "merged": block_tasks(wildcards),
             "studies": E.config.studies,
             "precision": evaluation.precision,
         }
@@ -97,7 +98,6 @@ def evaluation_settings(wildcards):
     return canonical_json(
         {
             "tasks": plan_tasks(wildcards),
-            "merged": block_tasks(wildcards),
             "batch_size": evaluation.batch_size,
         }
     )

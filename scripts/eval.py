@@ -17,16 +17,13 @@ PATHS = ("store", "plan", "card", "base", "rows")
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
-    args = parse(__doc__, paths=PATHS, lists=("vectors", "heads", "splits", "images"))
+    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
     settings, plan = args.settings, Plan.read(args.plan)
-    vectors = dict(zip(settings["merged"], map(Path, args.vectors), strict=True))
-    files = {
-        task: TaskFiles(Path(images), Path(split), Path(head), vector=vectors.get(task))
-        for task, images, split, head in zip(
-            settings["tasks"], args.images, args.splits, args.heads, strict=True
-        )
-    }
-    material = GridFiles(plan.setting, Path(args.card), Path(args.base), files)
+    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
+    tasks = dict(
+        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
+    )
+    material = GridFiles(plan.setting, Path(args.card), Path(args.base), tasks)
     studies = [plugins.load("study", name).STUDY for name in plan.studies]
     with engine_on_demand(
         material,

@@ -13,12 +13,9 @@ def main() -> None:
     """Read the manifests of everything a row depends on, write the plan."""
     args = parse(__doc__, paths=("card", "plan"), lists=("vectors", "heads", "splits", "datasets"))
     settings = args.settings
-    vectors = dict(zip(settings["merged"], map(Path, args.vectors), strict=True))
-    files = zip(settings["tasks"], args.datasets, args.splits, args.heads, strict=True)
-    tasks = {
-        task: TaskManifests(Path(dataset), Path(split), Path(head), vectors.get(task))
-        for task, dataset, split, head in files
-    }
+    files = zip(args.datasets, args.splits, args.heads, args.vectors, strict=True)
+    manifests = [TaskManifests(*map(Path, found)) for found in files]
+    tasks = dict(zip(settings["tasks"], manifests, strict=True))
     plan = make_plan(
         read_setting(
             model=settings["model"],

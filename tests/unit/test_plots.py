@@ -370,7 +370,7 @@ def test_options_tell_one_method_apart() -> None:
     tables = example(
         tasks=2,
         methods=("ties",),
-        options=('{"density": 0.1}', '{"density": 0.2}'),
+        options=('{"density": 0.1, "sign": "mass"}', '{"density": 0.2, "sign": "mass"}'),
         lambdas=("0.00", "1.00"),
         steps=5,
     ).tables()
@@ -382,8 +382,7 @@ def test_options_tell_one_method_apart() -> None:
 def test_bytes_do_not_depend_on_process_hash_seed_or_row_order(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.unit.example_tables import example\n"
-        "from taskgrid.plots import figure_names; from taskgrid.plots.pages import write_page
-from taskgrid.plots.render import write_figure\n"
+        "from taskgrid.plots import figure_names; from taskgrid.plots.render import write_figure\n"
         "out = Path(sys.argv[1]); tables = example(tasks=3, lambdas=('0.00', '1.00'), steps=9).tables()\n"
         "[write_figure(n, tables, out / f'{n}.pdf', out / f'{n}.png') for n in figure_names()]"
     )

@@ -53,22 +53,26 @@ def panels(rows: pd.DataFrame, by: Sequence[str] = ("model", "mode")) -> list[Pa
 
 def method_titles(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Return words for each (method, options), in their order; options only where they tell apart."""
-    pairs = sorted({(str(a), str(b)) for a, b in zip(rows["method"], rows["options"], strict=True)})
-    methods = [method for method, _ in pairs]
-    return {
-        (method, options): label(method)
-        + (f", {option_words(options)}" if methods.count(method) > 1 else "")
-        for method, options in pairs
-    }
+    pairs = (
+        rows[["method", "options"]].drop_duplicates().astype(str).sort_values(["method", "options"])
+    )
+    titles = {}
+    for method, part in pairs.groupby("method", sort=True):
+        for options, words in zip(
+            part["options"], option_words(list(part["options"])), strict=True
+        ):
+            titles[str(method), options] = ", ".join([label(str(method)), *words])
+    return titles
 
 
-def option_words(options: str) -> str:
-    """Print a method's options, a JSON object, as ``density=0.2``; none as ``defaults``."""
-    try:
-        named = json.loads(options) if options else {}
-    except ValueError:
-        return options
-    return ", ".join(f"{label(key)}={value}" for key, value in sorted(named.items())) or "defaults"
+def option_words(versions: Sequence[str]) -> list[list[str]]:
+    """Print the options (JSON objects) in which versions of a method differ: ``density=0.2``."""
+    named = [json.loads(options or "{}") for options in versions]
+    keys = sorted({key for options in named for key in options})
+    telling = [key for key in keys if len({str(options.get(key)) for options in named}) > 1]
+    return [
+        [f"{label(key)}={options[key]}" for key in telling if key in options] for options in named
+    ]
 
 
 def merged_rows(grid: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -17,9 +17,10 @@ _STYLE = """
 body { font: 14px/1.4 "DejaVu Sans", Verdana, sans-serif; margin: 1rem; color: #222; }
 input { font: inherit; padding: .3rem .5rem; margin-bottom: .8rem; width: 22rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; white-space: nowrap; }
+th, td { padding: .25rem .6rem; }
+td { white-space: nowrap; }
 th { position: sticky; top: 0; background: #fff; border-bottom: 2px solid #222; cursor: pointer;
-  text-align: left; }
+  text-align: left; vertical-align: bottom; }
 td { border-bottom: 1px solid #e4e4e4; }
 th.number, td.number { text-align: right; }
 tr:hover td { background: #f2f6fa; }
@@ -62,7 +63,8 @@ def table_page(table: pd.DataFrame, title: str) -> str:
     filled = table.dropna(axis="columns", how="all")
     constant = [name for name in map(str, filled) if _is_constant(filled[name])]
     columns = [_Column(name, filled[name]) for name in map(str, filled) if name not in constant]
-    said = "; ".join(f"{_words(name)}: {filled[name].iloc[0]}" for name in constant)
+    shared = {name: str(filled[name].iloc[0]) for name in constant}
+    said = "; ".join(f"{_words(name)}: {text}" for name, text in shared.items() if text != "{}")
     heads = "".join(column.head() for column in columns)
     rows = "\n".join(
         f"<tr>{''.join(column.cell(at) for column in columns)}</tr>" for at in range(len(filled))
@@ -90,6 +92,8 @@ class _Column:
     """One column as HTML."""
 
     def __init__(self, name: str, values: pd.Series[Any]) -> None:
+        if pd.api.types.is_bool_dtype(values):
+            values = values.map({True: "yes", False: "no"})
         self._name = name
         self._values = values.tolist()
         self._fraction = pd.api.types.is_float_dtype(values) and name not in _NOT_FRACTIONS

@@ -17,6 +17,11 @@ from taskgrid.plots import figure_card, style
 Labels = Mapping[str, Any]
 """Columns to add to a table (model, mode, seed, task) and their values."""
 
+# In CSV: lambda is text ("0.30" is a name), counts are whole where some are missing.
+_TEXT_AND_COUNTS = {
+    "lambda": "string",
+    **dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"),
+}
 _COLUMNS = {
     "history": ["model", "mode", "seed", "task", "step", "metric", "value"],
     "cosine": ["model", "mode", "seed", "task_a", "task_b", "cosine"],
@@ -75,8 +80,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         if Path(path).suffix == ".parquet":
             # A path inside "seed=0" is no partition of a data set: this file and nothing else.
             return cast(pd.DataFrame, pq.ParquetFile(path).read().to_pandas())
-        # lambda is text everywhere: "0.30" is a name as much as a number.
-        return pd.read_csv(path, dtype={"lambda": "string"}).convert_dtypes()
+        return pd.read_csv(path, dtype=_TEXT_AND_COUNTS)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
