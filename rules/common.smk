@@ -81,31 +81,12 @@ def pixels(wildcards):
     return E.pixels(wildcards.model)
 
 
-def dataset_files(name, tasks=None):
-    """Input function: a file of every task's decoded dataset, at the size of the model."""
-
-    def files(wildcards):
-        chosen = E.tasks if tasks is None else tasks(wildcards)
-        return [f"results/data/{pixels(wildcards)}/{task}/{name}" for task in chosen]
-
-    return files
-
-
-def split_files(tasks=None):
-    def files(wildcards):
-        chosen = E.tasks if tasks is None else tasks(wildcards)
-        return [f"results/splits/{pixels(wildcards)}/{task}.json" for task in chosen]
-
-    return files
-
-
-def task_files(pattern, tasks=None):
+def task_files(pattern, tasks=lambda wildcards: E.tasks):
     """Input function: one file per task; the other wildcards are the rule's own."""
 
     def files(wildcards):
-        chosen = E.tasks if tasks is None else tasks(wildcards)
-        known = {**dict(wildcards.items())}
-        return [pattern.format(**{**known, "task": task}) for task in chosen]
+        known = {**dict(wildcards.items()), "pixels": pixels(wildcards)}
+        return [pattern.format(**{**known, "task": task}) for task in tasks(wildcards)]
 
     return files
 

@@ -10,9 +10,9 @@ rule reference:
         ),
         heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
         head_manifests=task_files("results/heads/{model}/{task}.json"),
-        splits=split_files(),
-        images=ancient(dataset_files("images.arrow")),
-        datasets=dataset_files("dataset.json"),
+        splits=task_files("results/splits/{pixels}/{task}.json"),
+        images=ancient(task_files("results/data/{pixels}/{task}/images.arrow")),
+        datasets=task_files("results/data/{pixels}/{task}/dataset.json"),
     output:
         rows="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
     log:
@@ -61,8 +61,10 @@ rule eval:
         heads=ancient(
             task_files("results/heads/{model}/{task}.safetensors", plan_tasks)
         ),
-        splits=split_files(plan_tasks),
-        images=ancient(dataset_files("images.arrow", plan_tasks)),
+        splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
+        images=ancient(
+            task_files("results/data/{pixels}/{task}/images.arrow", plan_tasks)
+        ),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
     log:

@@ -5,8 +5,8 @@ rule merge:
             "results/vectors/{model}/{mode}/{seed}/{task}.json", plan_tasks
         ),
         heads=task_files("results/heads/{model}/{task}.json", plan_tasks),
-        splits=split_files(plan_tasks),
-        datasets=dataset_files("dataset.json", plan_tasks),
+        splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
+        datasets=task_files("results/data/{pixels}/{task}/dataset.json", plan_tasks),
     output:
         plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
     log:

@@ -31,7 +31,7 @@ rule record_block:
         plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
         reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
-        splits=split_files(plan_tasks),
+        splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
     output:
         record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
     log:
