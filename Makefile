@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: help run test check ui report lock clean
 

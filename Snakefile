@@ -38,6 +38,7 @@ rule all:
     input:
         rules.tables.input,
         rules.figures.input,
+        rules.pages.output,
         "results/registry/sync.json",
 
 

@@ -56,7 +56,6 @@ ENVIRONMENT = {
         "python" if workflow.deployment_settings.deployment_method else sys.executable
     ),
     "PYTHONPATH": ROOT / "src",
-    "PYTHONDONTWRITEBYTECODE": 1,
     "SCRIPTS": SCRIPTS,
     "DEVICE": E.config.device,
     "CHECKPOINT_SECONDS": E.config.finetune.checkpoint_seconds,

@@ -152,9 +152,9 @@ def figure_settings(wildcards):
 
 
 def registry_settings():
-    return canonical_json(
-        {**E.config.tracking.model_dump(), "config": E.config.model_dump(mode="json")}
-    )
+    # A tracking URI may hold a password, and where a grid was computed is no part of what it is.
+    shown = E.config.model_dump(mode="json", exclude={"tracking", "device"})
+    return canonical_json({**E.config.tracking.model_dump(), "config": shown})
 
 
 def forget_delayed_sync(report):

@@ -12,12 +12,7 @@ rule grid:
     output:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
-        summary=report(
-            "results/tables/summary.csv",
-            caption="../resources/report/summary.rst",
-            category="Tables",
-            labels={"table": "summary"},
-        ),
+        summary="results/tables/summary.csv",
     log:
         "results/logs/grid.log",
     benchmark:
@@ -37,3 +32,39 @@ rule grid:
         "$PYTHON $SCRIPTS/grid.py --settings {params.settings:q} --store results/store"
         " --reference {input.reference} --rows {input.rows}"
         " --grid {output.grid} --selected {output.selected} --summary {output.summary} 2>&1 | tee {log}"
+
+
+rule pages:
+    input:
+        summary="results/tables/summary.csv",
+        selected="results/tables/selected.parquet",
+    output:
+        summary=report(
+            "results/tables/summary.html",
+            caption="../resources/report/summary.rst",
+            category="Tables",
+            labels={"table": "summary"},
+        ),
+        selected=report(
+            "results/tables/selected.html",
+            caption="../resources/report/selected.rst",
+            category="Tables",
+            labels={"table": "chosen points"},
+        ),
+    log:
+        "results/logs/pages.log",
+    benchmark:
+        "results/benchmarks/pages.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("pages.py"),
+    message:
+        "tables as pages for the report"
+    shell:
+        "$PYTHON $SCRIPTS/pages.py --tables {input.summary} {input.selected}"
+        " --pages {output.summary} {output.selected} 2>&1 | tee {log}"

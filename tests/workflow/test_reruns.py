@@ -20,7 +20,7 @@ pytestmark = pytest.mark.workflow
 NOTHING: Counter[str] = Counter()
 
 # Every figure but the training curves and the cosines is drawn from the tables.
-AFTER_TABLES = Counter({"figure": 4, "sync": 1})
+AFTER_TABLES = Counter({"figure": 4, "pages": 1, "sync": 1})
 
 
 def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def test_a_docstring_or_a_comment_runs_nothing(checkout: Checkout) -> None:
 def test_an_edit_of_a_merger_runs_its_blocks_again_and_no_others(checkout: Checkout) -> None:
     path = checkout / "src/taskgrid/merging/average.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
-    assert checkout.plan() == Counter({"merge": 2, "eval": 2, "grid": 1}) + AFTER_TABLES
+    assert checkout.plan() == Counter({"merge": 2, "eval": 2, "record_block": 2, "grid": 1}) + AFTER_TABLES
     outcome = checkout.run()
     # 7 subsets at 2 lambdas (0.00 is the base, whatever the method), sizes 1, 1, 1, 2, 2, 2, 3 on
     # val, and at most one chosen lambda each on test; rows of task arithmetic stay.

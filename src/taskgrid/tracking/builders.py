@@ -239,12 +239,12 @@ def grid_record(
         kind="grid",
         name=name,
         params={
+            **_flat(settings or {}),
             **spans,
             "tasks": _joined(merges["task"]),
             "lambdas": _span(points["lambda"]),
             "subsets": str(points["subset"].nunique()),
             "points": str(len(points)),
-            **_flat(settings or {}),
         },
         metrics=_finite(metrics),
         tags={

@@ -1,4 +1,4 @@
-"""Textures as stone reliefs: shading in place of colour, stained and weathered."""
+"""Textures as sandstone reliefs: shading in place of colour, stained and weathered."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def render(rng: np.random.Generator, label: int) -> Pixels:
         shift=0.02,
     )
     mask = styles.crumble(styles.warp(view, rng, 1.0), rng, rng.uniform(0.0, 0.15))
-    stone = styles.rgb(0.5, 0.47, 0.42) + rng.uniform(-0.15, 0.15, 3).astype(np.float32)
+    stone = styles.rgb(0.64, 0.48, 0.3) + rng.uniform(-0.06, 0.06, 3).astype(np.float32)
     # Light from the upper left: edges that face it are bright, the others dark.
     relief = (mask - np.roll(mask, (1, 1), (0, 1))) * rng.uniform(0.2, 0.45)
-    paint = (mask - 0.5) * rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.3)
+    paint = (mask - 0.5) * rng.choice([-1.0, 1.0]) * rng.uniform(0.08, 0.32)
     stain = 0.7 + 0.5 * smooth_noise(rng, 4)
     picture = (stone + (relief + paint)[..., None]) * stain[..., None]
     return styles.finish(
