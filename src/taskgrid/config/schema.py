@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -163,26 +163,34 @@ class SplitSpec(Section):
     seed: Natural = Field(0, description="Seed of the permutation.")
 
 
-class ModeSpec(Section):
-    """A fine-tuning mode with its options."""
+class PluginSpec(Section):
+    """A plug-in with its options."""
 
-    name: StrictStr = Field(description="A fine-tuning mode: `standard`, ...")
+    kind: ClassVar[plugins.Kind]
+
+    name: StrictStr = Field(description="The registered name.")
     label: Name | None = Field(
-        None, description="Name in paths and tables; needed when a mode stands twice."
+        None, description="Name in paths; needed when the same one stands twice with other options."
     )
-    options: dict[StrictStr, Any] = Field({}, description="Options of the mode.")
+    options: dict[StrictStr, Any] = Field({}, description="Its options.")
 
     @field_validator("name")
     @classmethod
     def _known_name(cls, value: str) -> str:
-        if value not in plugins.names("mode"):
-            raise ValueError(f"allowed: {', '.join(plugins.names('mode'))}")
+        if value not in plugins.names(cls.kind):
+            raise ValueError(f"allowed: {', '.join(plugins.names(cls.kind))}")
         return value
 
     @property
     def path_name(self) -> str:
-        """The label, or the mode's name where there is none."""
+        """The label, or the name where there is none."""
         return self.label or self.name
+
+
+class ModeSpec(PluginSpec):
+    """A fine-tuning mode (`standard`, ...) with its options."""
+
+    kind = "mode"
 
 
 class FinetuneSpec(Section):
@@ -289,27 +297,12 @@ Subsets = Annotated[
 ]
 
 
-class MethodSpec(Section):
-    """A merge method with its options."""
+class MethodSpec(PluginSpec):
+    """A merge method (`task_arithmetic`, `average`, ...) with its options."""
 
-    name: StrictStr = Field(description="A merge method: `task_arithmetic`, `average`, ...")
-    label: Name | None = Field(
-        None, description="Name in paths; needed when a method stands twice with other options."
-    )
-    options: dict[StrictStr, Any] = Field({}, description="Options of the method.")
+    kind = "merger"
+
     lambdas: Lambdas | None = Field(None, description="Scaling coefficients, if not the grid's.")
-
-    @field_validator("name")
-    @classmethod
-    def _known_name(cls, value: str) -> str:
-        if value not in plugins.names("merger"):
-            raise ValueError(f"allowed: {', '.join(plugins.names('merger'))}")
-        return value
-
-    @property
-    def path_name(self) -> str:
-        """The label, or the method's name where there is none."""
-        return self.label or self.name
 
 
 class GridSpec(Section):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from taskgrid.merging.base import Prepared
+from taskgrid.merging.base import Algebra, Prepared
+from taskgrid.options import Options as PluginOptions
 from taskgrid.store.weights import State
 from taskgrid.vectors import add_scaled
 
@@ -47,3 +48,22 @@ def add_direction(
                 tensor, direction.get(key), scale, out[key] if out is not None else None
             )
     return target
+
+
+class Additive:
+    """A method whose prepared tensors are a direction; no options, no statistics."""
+
+    Options: type[PluginOptions] = PluginOptions
+    algebra: Algebra = "additive"
+    needs: frozenset[str] = frozenset()
+
+    def apply(
+        self,
+        base: Mapping[str, torch.Tensor],
+        prepared: Prepared,
+        scale: float,
+        options: PluginOptions,
+        out: State | None = None,
+    ) -> State:
+        """Return theta_0 + lambda * direction."""
+        return add_direction(base, prepared, scale, out)

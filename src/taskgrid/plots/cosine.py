@@ -35,7 +35,7 @@ def draw(tables: style.Tables) -> Figure:
     columns = min(len(cut), 2)
     rows = -(-len(cut) // columns)
     side = max(cell * tasks, 1.8)
-    figure = style.new_figure(columns * (side + 0.9) + 0.8, rows * (side + 0.9))
+    figure = style.new_figure(columns * (side + 1.1) + 1.0, rows * (side + 0.9))
     axes = figure.subplots(rows, columns, squeeze=False)
     limit = max(0.1, np.ceil(others["cosine"].abs().max() * 20) / 20)
     for panel, each in zip(cut, axes.ravel(), strict=False):
