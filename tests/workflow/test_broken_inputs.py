@@ -107,10 +107,10 @@ def test_corrupt_safetensors(checkout: Checkout, damage: str) -> None:
     raw = bytearray((folder / "expert.safetensors").read_bytes())
     raw = raw[:-100] if damage == "truncated" else raw[:-1] + bytes([raw[-1] ^ 1])
     (folder / "expert.safetensors").write_bytes(raw)
-    vector = checkout / "results/vectors/taskgrid-vit-4-s0/standard/0/a.safetensors"
-    vector.unlink()
-    refused(checkout.snakemake(), "error:", "a/expert.safetensors", "damaged", "delete it")
-    assert not vector.exists()
+    vector = "results/vectors/taskgrid-vit-4-s0/standard/0/a.safetensors"
+    (checkout / vector).unlink()
+    refused(checkout.snakemake(vector), "error:", "a/expert.safetensors", "damaged", "delete it")
+    assert not (checkout / vector).exists()
 
 
 def test_head_of_another_text_tower(checkout: Checkout) -> None:

@@ -84,7 +84,7 @@ def test_an_edit_of_the_training_loop_trains_again_and_decodes_nothing(checkout:
 def test_an_edit_of_a_figure_draws_that_figure(checkout: Checkout) -> None:
     path = checkout / "src/taskgrid/plots/cosine.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
-    assert checkout.plan() == Counter({"figure": 1})
+    assert checkout.plan() == Counter({"figure": 1, "sync": 1})
 
 
 def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:
