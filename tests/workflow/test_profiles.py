@@ -1,32 +1,31 @@
-"""The profiles parse and plan; what a GPU job asks of SLURM is in its resources."""
+"""The profiles parse and plan; what GPU rules ask for, they ask for on SLURM too."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import ROOT, Checkout
 
 pytestmark = pytest.mark.workflow
 
 
-def test_on_slurm_every_heavy_job_asks_for_one_gpu(tmp_path_factory: pytest.TempPathFactory) -> None:
-    checkout = Checkout(tmp_path_factory.mktemp("slurm") / "checkout")
-    outcome = checkout.run("--profile", "profiles/slurm", "-n", "--verbose")
-    jobs = re.split(r"\n(?=rule |Job )", outcome.text)
+def test_on_slurm_every_gpu_rule_asks_for_one_gpu() -> None:
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)
     asking = {
-        match[1]
-        for job in jobs
-        if re.search(r"resources:.*\bgpu=1\b", job)
-        for match in [re.search(r"rule (\w+):", job)]
-        if match
+        name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=GPU" in body
     }
-    assert {"finetune", "eval", "reference"} <= asking, outcome.text[-3000:]
-    assert not {"dataset", "split", "taskvector", "grid", "figure"} & asking
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    assert asking == {"finetune", "reference", "eval"}
+    assert profile["set-resources"] == {name: {"gpu": 1} for name in asking}
+    # The local profile is read as well, and its limit is one GPU.
+    assert profile["resources"]["gpu"] > 1
 
 
-def test_without_a_gpu_no_job_waits_for_one(finished: Checkout) -> None:
-    outcome = finished.run("--forceall", "-n", "--resources", "gpu=0")
-    assert outcome.rules["eval"] == 4
-    assert not re.search(r"gpu=[1-9]", outcome.text)
+def test_the_slurm_profile_plans(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    assert checkout.run("--profile", "profiles/slurm", "-n").rules["finetune"] == 3
