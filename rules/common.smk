@@ -85,7 +85,7 @@ def task_files(pattern, tasks=lambda wildcards: E.tasks):
 
     def files(wildcards):
         known = {**dict(wildcards.items()), "pixels": pixels(wildcards)}
-        return [pattern.format(**{**known, "task": task}) for task in tasks(wildcards)]
+        return [pattern.format(**known | {"task": task}) for task in tasks(wildcards)]
 
     return files
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from taskgrid import plugins
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
 from taskgrid.evaluation.files import GridFiles, TaskFiles
@@ -11,6 +10,7 @@ from taskgrid.evaluation.runner import run_plan
 from taskgrid.progress import Progress
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
+from taskgrid.studies import get_study
 
 PATHS = ("store", "plan", "card", "base", "rows")
 
@@ -24,7 +24,7 @@ def main() -> None:
         zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
     )
     material = GridFiles(plan.setting, Path(args.card), Path(args.base), tasks)
-    studies = [plugins.load("study", name).STUDY for name in plan.studies]
+    studies = [get_study(name) for name in plan.studies]
     with engine_on_demand(
         material,
         plan.method,

@@ -1,6 +1,5 @@
 """Collect the grid, choose lambda on validation, summarise."""
 
-from taskgrid import plugins
 from taskgrid.analysis.selection import select
 from taskgrid.analysis.summary import summarise, write_summary
 from taskgrid.command import parse, run
@@ -8,6 +7,7 @@ from taskgrid.evaluation.rows import collect_rows
 from taskgrid.results import frame_of
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
+from taskgrid.studies import get_study
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     args = parse(
         __doc__, paths=("store", "grid", "selected", "summary"), lists=("reference", "rows")
     )
-    studies = [plugins.load("study", name).STUDY for name in args.settings["studies"]]
+    studies = [get_study(name) for name in args.settings["studies"]]
     grid = collect_rows([*args.reference, *args.rows])
     selected = select(grid, studies, OutcomeStore(args.store).find)
     summary = summarise(frame_of(grid), frame_of(selected), args.settings["tasks"])

@@ -21,6 +21,7 @@ import open_clip
 import torch
 
 from taskgrid.pretraining import contrastive, corpus, model, probe
+from taskgrid.store.atomic import write_json
 
 
 def settings_argument(text: str) -> contrastive.Settings:
@@ -28,13 +29,6 @@ def settings_argument(text: str) -> contrastive.Settings:
     return contrastive.settings_from(
         json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
     )
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write a JSON file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def main() -> None:

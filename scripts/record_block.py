@@ -2,7 +2,6 @@
 
 import pyarrow as pa
 
-from taskgrid import plugins
 from taskgrid.analysis.selection import select
 from taskgrid.command import parse, run
 from taskgrid.data.splits import SplitManifest
@@ -10,6 +9,7 @@ from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.rows import read_rows
 from taskgrid.results import frame_of
 from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.studies import get_study
 from taskgrid.tracking.builders import point_records, subset_records
 from taskgrid.tracking.records import write_records
 
@@ -17,7 +17,7 @@ from taskgrid.tracking.records import write_records
 def main() -> None:
     """Read a block's rows and the reference rows, write the records."""
     args = parse(__doc__, paths=("store", "plan", "reference", "rows", "record"), lists=("splits",))
-    studies = [plugins.load("study", name).STUDY for name in Plan.read(args.plan).studies]
+    studies = [get_study(name) for name in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
     known = pa.concat_tables([read_rows(args.reference), rows])
     selected = select(known, studies, OutcomeStore(args.store).find)

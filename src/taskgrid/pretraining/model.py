@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from open_clip.model import CLIP
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from taskgrid.store.atomic import atomic_path
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,8 @@ def save_weights(model: CLIP, path: Path, metadata: Mapping[str, str]) -> None:
     state = {
         k: v.detach().to(torch.float16).clone().contiguous() for k, v in model.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(state, str(partial), metadata=dict(metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(state, str(temporary), metadata=dict(metadata))
 
 
 def load_weights(architecture: Architecture, path: Path) -> CLIP:
