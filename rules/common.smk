@@ -1,6 +1,7 @@
 import re
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,7 +10,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, f"{ROOT}/src")
 
 from taskgrid import plugins
-from taskgrid.config import Experiment, parse_config
+from taskgrid.config import Experiment, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.provenance import canonical_json, code_closure
@@ -18,8 +19,20 @@ from taskgrid.store.atomic import check_writable, read_json
 
 SCRIPTS = ROOT / "scripts"
 
+# Read again from the files, because Snakemake knows nothing of `extends`.
+CONFIG_FILES = [
+    *(
+        file
+        for file in workflow.configfiles
+        if file not in workflow.overwrite_configfiles
+    ),
+    *workflow.overwrite_configfiles,
+]
+if workflow.config_settings.replace_workflow_config:
+    CONFIG_FILES = workflow.overwrite_configfiles
+
 try:
-    E = Experiment(parse_config(config))
+    E = Experiment(read_config(*CONFIG_FILES, values=workflow.config_settings.config))
     E.check()
     check_writable("results")
 except TaskgridError as error:
@@ -27,14 +40,15 @@ except TaskgridError as error:
 
 
 def one_of(names):
-    return "|".join(re.escape(str(name)) for name in names)
+    """Pattern of a wildcard that is one of some names; of none, it never matches."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
 wildcard_constraints:
     model=one_of(E.models),
     task=one_of(E.tasks),
-    mode=one_of(E.modes),
-    seed=one_of(E.seeds),
+    mode=one_of([*E.modes, *E.imports]),
+    seed=one_of({run.seed for run in E.runs}),
     method=one_of(E.methods),
     block=r"\d{5}",
     pixels=r"\d+px",
@@ -73,6 +87,7 @@ def code(script, *modules):
     return code_closure(SCRIPTS / script, *modules)
 
 
+RUNS = [asdict(run) for run in E.runs]
 STUDY_MODULES = [plugins.module_of("study", name) for name in E.config.studies]
 
 
@@ -90,20 +105,15 @@ def task_files(pattern, tasks=lambda wildcards: E.tasks):
     return files
 
 
-def expert_files(name):
-    return expand(
-        "results/experts/{model}/{mode}/{seed}/{task}/{name}",
-        name=name,
-        model=E.models,
-        mode=E.modes,
-        seed=E.seeds,
-        task=E.tasks,
-    )
-
-
 def run_files(pattern, **more):
-    """Files of every (model, mode, seed), and of every value of the wildcards given beside them."""
-    return expand(pattern, model=E.models, mode=E.modes, seed=E.seeds, **more)
+    """Files of every run, and of every value of the wildcards given beside them."""
+    return [file for run in RUNS for file in expand(pattern, **run, **more)]
+
+
+def expert_files(name):
+    return run_files(
+        "results/experts/{model}/{mode}/{seed}/{task}/{name}", name=name, task=E.tasks
+    )
 
 
 def block_files(name):

@@ -2,12 +2,6 @@
 from taskgrid.plots import figure_card, figure_names
 
 FIGURES = figure_names() if E.config.figures == "all" else tuple(E.config.figures)
-RUNS = [
-    {"model": model, "mode": mode, "seed": seed}
-    for model in E.models
-    for mode in E.modes
-    for seed in E.seeds
-]
 EXPERTS = [{**run, "task": task} for run in RUNS for task in E.tasks]
 
 

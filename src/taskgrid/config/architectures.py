@@ -46,6 +46,25 @@ def image_size(architecture: str) -> int:
     return int(size)
 
 
+def parameters(architecture: str) -> int:
+    """Return about how many parameters an architecture's image tower has.
+
+    Counted for a vision transformer: 12 width^2 per layer, patches and projection. For what asks
+    for memory before anything is loaded; towers of other kinds count as ViT-L/14.
+
+    Raises:
+        ConfigError: if the architecture is unknown.
+    """
+    config = architecture_config(architecture)
+    vision = config.get("vision_cfg", {})
+    width, layers, patch = (vision.get(key) for key in ("width", "layers", "patch_size"))
+    if not all(isinstance(value, int) for value in (width, layers, patch)):
+        return 304_000_000
+    tokens = (image_size(architecture) // patch) ** 2 + 1
+    embedding = width * (3 * patch**2 + tokens)
+    return int(layers * 12 * width**2 + embedding + width * config.get("embed_dim", width))
+
+
 def local_weights(architecture: str, pretrained: str) -> Path | None:
     """Return the file of a model's weights, or None when open_clip fetches them by a tag.
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from taskgrid.config.architectures import image_size, local_weights
-from taskgrid.config.schema import Config, MethodSpec, ModelSpec, ModeSpec, SubsetSpec, TaskSpec
+from taskgrid.config.architectures import image_size, local_weights, parameters
+from taskgrid.config.schema import (
+    Config,
+    ExpertSpec,
+    MethodSpec,
+    ModelSpec,
+    ModeSpec,
+    SubsetSpec,
+    TaskSpec,
+)
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import (
     Block,
@@ -25,13 +34,23 @@ from taskgrid.provenance.listing import fingerprint
 _MOST_SUBSETS = 1 << 16
 
 
+@dataclass(frozen=True)
+class Run:
+    """A set of experts, one per task: of one base, one mode (or ready-made) and one seed."""
+
+    model: str
+    mode: str
+    seed: int
+
+
 class Experiment:
     """A validated configuration with the questions that rules ask of it."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._models = {model.name: model for model in config.models}
-        self._tasks = {task.name: task for task in config.tasks}
+        self._tasks = {task.name: _resolved(task, config) for task in config.tasks}
+        self._imports = {expert.name: expert for expert in config.experts}
         self._modes = {mode.path_name: mode for mode in config.finetune.modes}
         self._methods = {method.path_name: method for method in config.grid.methods}
 
@@ -49,6 +68,24 @@ class Experiment:
     def modes(self) -> tuple[str, ...]:
         """Labels of the fine-tuning modes."""
         return tuple(self._modes)
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Names of the ready-made experts; they stand where labels of modes stand."""
+        return tuple(self._imports)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every set of experts: each mode with each seed, and the ready-made ones as seed 0."""
+        runs = []
+        for model in self.models:
+            runs += [Run(model, mode, seed) for mode in self.modes for seed in self.seeds]
+            runs += [
+                Run(model, name, 0)
+                for name, spec in self._imports.items()
+                if spec.model in (None, model)
+            ]
+        return tuple(runs)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -86,6 +123,18 @@ class Experiment:
         """Return a task's specification."""
         return self._tasks[name]
 
+    def imported(self, name: str) -> ExpertSpec:
+        """Return the specification of ready-made experts."""
+        return self._imports[name]
+
+    def published(self) -> tuple[str, ...]:
+        """Return the names of the tasks whose data are published sets."""
+        return tuple(name for name, task in self._tasks.items() if task.source == "published")
+
+    def parameters(self, model: str) -> int:
+        """Return the number of parameters of a model's image tower."""
+        return parameters(self._models[model].architecture)
+
     def mode(self, label: str) -> ModeSpec:
         """Return a fine-tuning mode's specification."""
         return self._modes[label]
@@ -113,11 +162,14 @@ class Experiment:
         return self.config.grid.lambdas_of(self._methods[method])
 
     def files_of(self, task: str) -> tuple[str, ...]:
-        """Return the files and folders that a task's images, class names and prompts come from."""
+        """Return the files and folders that a task's images, class names and prompts come from.
+
+        Published images are not among them: the download rule looks after those.
+        """
         spec = self._tasks[task]
-        files = [spec.path] if spec.path is not None else []
+        files = [spec.path] if spec.path is not None and spec.source != "published" else []
         files += [value for value in (spec.classes, spec.templates) if isinstance(value, str)]
-        if spec.path is not None and Path(spec.path).is_file():
+        if files and spec.path is not None and Path(spec.path).is_file():
             # Class names that lie beside an archive are read with it.
             beside = Path(spec.path).with_name("classes.json")
             files += [str(beside)] if beside.is_file() else []
@@ -173,3 +225,16 @@ class Experiment:
             if block.start <= number < block.stop:
                 union |= number
         return subset_of_number(union, self.tasks)
+
+
+def _resolved(task: TaskSpec, config: Config) -> TaskSpec:
+    """Fill in what the configuration says for all tasks at once."""
+    changes: dict[str, Any] = {"limit": task.limit or config.data.limit}
+    if task.source == "published":
+        layout = task.options.get("layout", config.data.layout)
+        folder = config.data.folder
+        if layout == "original":
+            folder = str(Path(folder or "data") / task.dataset)
+        changes["options"] = {"dataset": task.dataset, "layout": layout, **task.options}
+        changes["path"] = task.path or folder
+    return task.model_copy(update=changes)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from taskgrid import plugins
+from taskgrid.config.published import published_names
 from taskgrid.lattice import TASK_NAME, format_lambda
 
 Item = TypeVar("Item")
@@ -97,6 +98,9 @@ class RecipeSpec(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="`bf16` uses autocast on CUDA; the weights stay fp32."
     )
+    eval_every: Positive | None = Field(
+        None, description="Steps between validations; null validates after each epoch."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -115,10 +119,19 @@ class TaskSpec(Section):
     name: Name = Field(description="Name in paths, subsets and tables.")
     source: StrictStr = Field(
         "builtin",
-        description="Where the images come from: `builtin`, `folder`, `npz` or `parquet`.",
+        description="Where the images come from: `builtin`, `published` (a data set of the "
+        "literature, see `docs/datasets.md`), `folder`, `npz` or `parquet`. May be left out of the "
+        "first two: the task's name says it.",
     )
     path: StrictStr | None = Field(
-        None, description="Folder or file of the source; `builtin` has none."
+        None,
+        description="Folder or file of the source. `builtin` has none; of a `published` task it is "
+        "the folder of its original files, or the Hugging Face cache (null: the usual one).",
+    )
+    limit: Positive | None = Field(
+        None,
+        description="At most so many images of each of the source's own splits, drawn with seed 0; "
+        "null takes all.",
     )
     classes: list[StrictStr] | StrictStr | None = Field(
         None, description="Class names in label order, or the path of a .json or .txt file of them."
@@ -136,6 +149,14 @@ class TaskSpec(Section):
         {}, description="Keys of `finetune.recipe` that differ for this task."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _source_by_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "source" not in value:
+            published = value.get("name") in published_names()
+            return {**value, "source": "published" if published else "builtin"}
+        return value
+
     @field_validator("source")
     @classmethod
     def _known_source(cls, value: str) -> str:
@@ -147,12 +168,39 @@ class TaskSpec(Section):
     def _complete(self) -> Self:
         if self.source == "builtin" and self.name not in plugins.names("builtin"):
             raise ValueError(
-                f"there is no built-in task {self.name!r}; allowed: "
-                f"{', '.join(plugins.names('builtin'))} (a task of your own needs `source` and `path`)"
+                f"there is no built-in task {self.name!r} and no published one; built in: "
+                f"{', '.join(plugins.names('builtin'))}; published: {', '.join(published_names())} "
+                "(a task of your own needs `source` and `path`)"
             )
-        if self.source != "builtin" and self.path is None:
+        if self.source == "published" and self.dataset not in published_names():
+            raise ValueError(
+                f"task {self.name!r}: there is no published data set {self.dataset!r}; "
+                f"`options.dataset` is one of {', '.join(published_names())}"
+            )
+        if self.source not in ("builtin", "published") and self.path is None:
             raise ValueError(f"task {self.name!r} has source {self.source!r} and needs `path`")
         return self
+
+    @property
+    def dataset(self) -> str:
+        """The data set behind a published task."""
+        return str(self.options.get("dataset", self.name))
+
+
+class DataSpec(Section):
+    """Where the images of published tasks come from, for all of them at once."""
+
+    layout: Literal["hub", "original"] = Field(
+        "hub", description="Parquet files of the Hugging Face hub, or the owners' own files."
+    )
+    folder: StrictStr | None = Field(
+        None,
+        description="`original`: the folder in which each data set's folder lies or is downloaded "
+        "to (null: `data`). `hub`: the Hugging Face cache (null: the usual one).",
+    )
+    limit: Positive | None = Field(
+        None, description="`limit` of every task that has none of its own, e.g. to try things out."
+    )
 
 
 class SplitSpec(Section):
@@ -193,14 +241,63 @@ class ModeSpec(PluginSpec):
     kind = "mode"
 
 
+class CheckSpec(Section):
+    """When a ready-made expert is believed: it must reproduce its own task."""
+
+    tolerance: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.02,
+        description="How far the accuracy on the task's test images, with its 95 % interval, may "
+        "lie below the expected one.",
+    )
+    expected: dict[Name, Annotated[Number, Field(gt=0, le=1)]] = Field(
+        {},
+        description="Accuracy per task as published, from 0 to 1; a task without one must at least "
+        "match the base's zero-shot accuracy.",
+    )
+
+
+class ExpertSpec(Section):
+    """Ready-made experts, fine-tuned elsewhere: one for each task, checked before they are merged."""
+
+    name: Name = Field(description="Stands where a mode stands in paths and tables.")
+    format: StrictStr = Field(
+        description="How the checkpoints are laid out: `transformers`, `open_clip` or "
+        "`task_vectors` (pickles, read as tensors only)."
+    )
+    source: StrictStr = Field(
+        description="A repository of the Hugging Face hub, or a path; `{task}` stands for the "
+        "task's name, e.g. `tanganke/clip-vit-base-patch32_{task}`."
+    )
+    revision: StrictStr | None = Field(
+        None,
+        description="Commit of the repository. Null resolves `main` at the first download and keeps "
+        "to the commit found.",
+    )
+    file: StrictStr | None = Field(
+        None, description="File in the repository, with `{task}`; null finds it by the format."
+    )
+    names: dict[Name, StrictStr] = Field(
+        {}, description="What `{task}` is replaced by, where it is not the task's own name."
+    )
+    model: Name | None = Field(None, description="The base model, where there are several.")
+    check: CheckSpec = Field(default_factory=CheckSpec, description="When they are believed.")
+
+    def place(self, task: str) -> str:
+        """Return the repository or path of a task's expert."""
+        return self.source.replace("{task}", self.names.get(task, task))
+
+    def file_of(self, task: str) -> str | None:
+        """Return the file of a task's expert in its repository, where the configuration says it."""
+        return self.file and self.file.replace("{task}", self.names.get(task, task))
+
+
 class FinetuneSpec(Section):
     """Which experts are trained."""
 
     modes: list[ModeSpec] = Field(
         ["standard"],
-        min_length=1,
         validate_default=True,
-        description="Fine-tuning modes; a bare name will do.",
+        description="Fine-tuning modes; a bare name will do. May be empty beside `experts`.",
     )
     seeds: list[Natural] = Field([0], min_length=1, description="Seeds.")
     recipe: RecipeSpec = Field(default_factory=RecipeSpec, description="The training recipe.")
@@ -394,14 +491,20 @@ class Config(Section):
         min_length=1,
         description="Tasks; a bare name is a built-in one. Append, to keep what is computed.",
     )
+    data: DataSpec = Field(default_factory=DataSpec, description="Images of published tasks.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="The validation split.")
-    finetune: FinetuneSpec = Field(default_factory=FinetuneSpec, description="Experts.")
+    finetune: FinetuneSpec = Field(default_factory=FinetuneSpec, description="Experts to train.")
+    experts: list[ExpertSpec] = Field([], description="Ready-made experts.")
     grid: GridSpec = Field(description="The grid.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
     studies: list[StrictStr] = Field(
         ["addition"], min_length=1, description="Questions asked of the grid."
     )
     figures: Literal["all"] | list[StrictStr] = Field("all", description="Figures to draw.")
+    published: list[StrictStr] = Field(
+        [],
+        description="Lineages of published numbers to set beside the run: see `docs/reproduce.md`.",
+    )
     tracking: TrackingSpec = Field(default_factory=TrackingSpec, description="MLflow.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
@@ -425,8 +528,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _unique([model.name for model in self.models])
+        models = _unique([model.name for model in self.models])
         names = [task.name for task in self.tasks]
+        _unique([mode.path_name for mode in self.finetune.modes] + [e.name for e in self.experts])
+        if not self.finetune.modes and not self.experts:
+            raise ValueError("there are no experts: give `finetune.modes` or `experts`")
+        for expert in self.experts:
+            if expert.model is not None and expert.model not in models:
+                raise ValueError(
+                    f"experts {expert.name!r} belong to model {expert.model!r}, which is not in "
+                    f"models: {', '.join(models)}"
+                )
         _unique(names)
         for task in self.tasks:
             self.recipe_of(task)
