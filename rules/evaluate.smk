@@ -24,8 +24,8 @@ rule reference:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=memory(5000, 5),
+        runtime=minutes(120),
     params:
         settings=reference_settings,
         code=code("reference.py"),
@@ -76,8 +76,8 @@ rule eval:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory(5000, 8, vectors=True),
+        runtime=minutes(240),
     params:
         settings=evaluation_settings,
         code=eval_code,

@@ -20,8 +20,8 @@ rule finetune:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=memory(6000, 10),
+        runtime=minutes(240),
     params:
         settings=finetune_settings,
         code=finetune_code,

@@ -10,7 +10,7 @@ rule base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(3000, 6),
         runtime=60,
     params:
         settings=model_settings,
@@ -38,7 +38,7 @@ rule head:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(3000, 4),
         runtime=30,
     params:
         settings=model_settings,

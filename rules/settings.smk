@@ -5,6 +5,21 @@ FIGURES = figure_names() if E.config.figures == "all" else tuple(E.config.figure
 EXPERTS = [{**run, "task": task} for run in RUNS for task in E.tasks]
 
 
+def memory(fixed, towers, vectors=False):
+    """mem_mb of a rule: what Python and its batches take, and so many copies of the image tower."""
+
+    def mem_mb(wildcards):
+        tower = 4 * E.parameters(wildcards.model) / 1e6
+        return round(fixed + tower * (towers + (len(E.tasks) if vectors else 0)))
+
+    return mem_mb
+
+
+def minutes(small):
+    """runtime of a rule: what a model up to the size of ViT-B/32 may take, more for larger ones."""
+    return lambda wildcards: round(small * max(1, E.parameters(wildcards.model) / 9e7))
+
+
 def dataset_settings(wildcards):
     task = E.task(wildcards.task)
     return canonical_json(

@@ -18,7 +18,7 @@ rule taskvector:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(2000, 5),
         runtime=10,
     params:
         code=code("taskvector.py"),
@@ -45,7 +45,7 @@ rule cosine:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(2000, 2, vectors=True),
         runtime=10,
     params:
         code=code("cosine.py"),

@@ -301,6 +301,9 @@ class FinetuneSpec(Section):
     )
     seeds: list[Natural] = Field([0], min_length=1, description="Seeds.")
     recipe: RecipeSpec = Field(default_factory=RecipeSpec, description="The training recipe.")
+    recipes: dict[Name, dict[StrictStr, Any]] | None = Field(
+        None, description="Keys of the recipe that differ for a task, by the task's name."
+    )
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = Field(
         60, description="Time between the checkpoints from which a killed training resumes."
     )
@@ -533,6 +536,11 @@ class Config(Section):
         _unique([mode.path_name for mode in self.finetune.modes] + [e.name for e in self.experts])
         if not self.finetune.modes and not self.experts:
             raise ValueError("there are no experts: give `finetune.modes` or `experts`")
+        for name in self.finetune.recipes or {}:
+            if name not in names:
+                raise ValueError(
+                    f"finetune.recipes names task {name!r}, which is not in tasks: {', '.join(names)}"
+                )
         for expert in self.experts:
             if expert.model is not None and expert.model not in models:
                 raise ValueError(
@@ -554,7 +562,7 @@ class Config(Section):
 
     def recipe_of(self, task: TaskSpec) -> RecipeSpec:
         """Return a task's recipe: the common one with the task's own keys on top."""
-        own = dict(task.finetune)
+        own = {**(self.finetune.recipes or {}).get(task.name, {}), **task.finetune}
         if own.get("epochs") is not None:
             own.setdefault("steps", None)
         if own.get("steps") is not None:
