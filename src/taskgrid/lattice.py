@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -99,21 +99,36 @@ def subset_of_number(number: int, order: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Block:
-    """The subset numbers ``start <= n < stop``; a unit of work."""
+    """The subset numbers ``start <= n < stop``; a unit of work.
+
+    Attributes:
+        index: the first of the grid's fixed ranges of numbers that it covers.
+        start: its first number.
+        stop: one more than its last number.
+        span: how many of these ranges it covers.
+    """
 
     index: int
     start: int
     stop: int
+    span: int = 1
 
     @property
     def label(self) -> str:
-        """The block's index as fixed-width text, for paths."""
-        return f"{self.index:05d}"
+        """The block's place as fixed-width text, for paths: ``00003``, or ``00004-00007``."""
+        first = f"{self.index:05d}"
+        return first if self.span == 1 else f"{first}-{self.index + self.span - 1:05d}"
 
     @classmethod
-    def at(cls, index: int, size: int) -> Block:
-        """Return block ``index`` of blocks of ``size`` numbers."""
-        return cls(index, index * size, (index + 1) * size)
+    def at(cls, index: int, size: int, span: int = 1) -> Block:
+        """Return the block that covers ``span`` ranges of ``size`` numbers from range ``index``."""
+        return cls(index, index * size, (index + span) * size, span)
+
+    @classmethod
+    def parse(cls, label: str, size: int) -> Block:
+        """Return the block of a label."""
+        first, _, last = label.partition("-")
+        return cls.at(int(first), size, int(last or first) - int(first) + 1)
 
 
 def blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
@@ -123,9 +138,44 @@ def blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
         ConfigError: if ``size`` is not a power of two (a block could then straddle the numbers of
             an appended task).
     """
+    _check_block_size(size)
+    return tuple(Block.at(index, size) for index in sorted({n // size for n in numbers}))
+
+
+def wide_blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
+    """Return blocks that hold up to ``size`` of ``numbers`` each, wide where these lie far apart.
+
+    A sample of a big lattice would put one subset into each block of fixed width. Here neighbouring
+    halves are joined as long as both together hold no more than ``size`` subsets, but never the
+    numbers of an appended task with those before it. So appending a task changes no block whose
+    numbers it leaves alone, and the whole lattice is cut as by ``blocks_of``.
+
+    Raises:
+        ConfigError: if ``size`` is not a power of two.
+    """
+    _check_block_size(size)
+    ordered = sorted(set(numbers))
+
+    def cut(start: int, stop: int) -> Iterator[Block]:
+        count = bisect_left(ordered, stop) - bisect_left(ordered, start)
+        if count > size and stop - start > size:
+            middle = (start + stop) // 2
+            yield from cut(start, middle)
+            yield from cut(middle, stop)
+        elif count:
+            yield Block(start // size, start, stop, (stop - start) // size)
+
+    found = list(cut(0, size))
+    start = size
+    while ordered and start <= ordered[-1]:
+        found += cut(start, 2 * start)
+        start *= 2
+    return tuple(found)
+
+
+def _check_block_size(size: int) -> None:
     if size < 1 or size & (size - 1):
         raise ConfigError(f"block_size {size} is not a power of two")
-    return tuple(Block.at(index, size) for index in sorted({n // size for n in numbers}))
 
 
 def all_numbers(tasks: int) -> range:
@@ -142,22 +192,3 @@ def numbers_of_sizes(tasks: int, sizes: Iterable[int]) -> Iterator[int]:
         for bits in itertools.combinations(range(tasks), size)
     ]
     yield from sorted(found)
-
-
-def sample_numbers(tasks: int, per_size: int, seed: int) -> tuple[int, ...]:
-    """Draw up to ``per_size`` subsets of each size, without replacement, reproducibly.
-
-    Each size has a generator of its own, so asking for more of a size keeps those drawn before.
-    """
-    drawn: set[int] = set()
-    for size in range(1, tasks + 1):
-        possible = math.comb(tasks, size)
-        if possible <= per_size:
-            drawn.update(numbers_of_sizes(tasks, [size]))
-            continue
-        generator = random.Random(f"taskgrid/{tasks}/{size}/{seed}")
-        chosen: set[int] = set()
-        while len(chosen) < per_size:
-            chosen.add(sum(1 << bit for bit in generator.sample(range(tasks), size)))
-        drawn |= chosen
-    return tuple(sorted(drawn))

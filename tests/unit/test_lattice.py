@@ -20,10 +20,10 @@ from taskgrid.lattice import (
     lambda_value,
     numbers_of_sizes,
     parse_subset,
-    sample_numbers,
     subset_name,
     subset_number,
     subset_of_number,
+    wide_blocks_of,
 )
 
 NAMES = st.lists(
@@ -95,17 +95,6 @@ def test_numbers_of_sizes_enumerate_the_combinations() -> None:
     assert sorted(numbers_of_sizes(5, range(1, 6))) == list(all_numbers(5))
 
 
-@given(st.integers(1, 10), st.integers(1, 20), st.integers(0, 5))
-def test_a_sample_has_the_asked_number_of_each_size(tasks: int, per_size: int, seed: int) -> None:
-    drawn = sample_numbers(tasks, per_size, seed)
-    assert drawn == sample_numbers(tasks, per_size, seed)
-    assert list(drawn) == sorted(set(drawn))
-    for size in range(1, tasks + 1):
-        count = sum(n.bit_count() == size for n in drawn)
-        assert count == min(per_size, math.comb(tasks, size))
-    assert set(drawn) <= set(sample_numbers(tasks, per_size + 3, seed))
-
-
 @given(st.integers(1, 9), st.sampled_from([1, 2, 4, 64]))
 def test_blocks_cover_each_number_once_and_survive_an_appended_task(tasks: int, size: int) -> None:
     blocks = blocks_of(all_numbers(tasks), size)
@@ -115,10 +104,42 @@ def test_blocks_cover_each_number_once_and_survive_an_appended_task(tasks: int, 
 
 
 def test_blocks_need_a_power_of_two() -> None:
-    with pytest.raises(ConfigError, match="power of two"):
-        blocks_of([1], 3)
+    for cut in (blocks_of, wide_blocks_of):
+        with pytest.raises(ConfigError, match="power of two"):
+            cut([1], 3)
     assert Block.at(3, 16) == Block(3, 48, 64)
     assert Block.at(3, 16).label == "00003"
+
+
+@given(st.integers(1, 9), st.sampled_from([1, 2, 4, 64]))
+def test_wide_blocks_cut_a_whole_lattice_like_fixed_ones(tasks: int, size: int) -> None:
+    assert wide_blocks_of(all_numbers(tasks), size) == blocks_of(all_numbers(tasks), size)
+
+
+@given(
+    st.lists(st.integers(1, 1023), unique=True),
+    st.lists(st.integers(1024, 2047), unique=True),
+    st.sampled_from([1, 2, 8, 64]),
+)
+def test_wide_blocks_hold_each_number_once_and_survive_an_appended_task(
+    numbers: list[int], new: list[int], size: int
+) -> None:
+    blocks = wide_blocks_of(numbers, size)
+    held = [[n for n in numbers if block.start <= n < block.stop] for block in blocks]
+    assert sorted(itertools.chain(*held)) == sorted(numbers)
+    for block, inside in zip(blocks, held, strict=True):
+        assert 1 <= len(inside) <= size
+        assert block == Block.parse(block.label, size)
+        assert (block.start, block.stop) == (block.index * size, (block.index + block.span) * size)
+    assert wide_blocks_of([*numbers, *new], size)[: len(blocks)] == blocks
+
+
+def test_a_sample_of_a_big_lattice_needs_few_wide_blocks() -> None:
+    numbers = range(1, 1 << 20, 521)
+    assert len(blocks_of(numbers, 64)) > 2000
+    blocks = wide_blocks_of(numbers, 64)
+    assert len(blocks) < 2.5 * len(numbers) / 64
+    assert blocks[-1].label == "15872-16383"
 
 
 def test_unknown_and_repeated_tasks_are_named() -> None:

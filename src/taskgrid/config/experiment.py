@@ -18,13 +18,13 @@ from taskgrid.config.schema import (
     SubsetSpec,
     TaskSpec,
 )
+from taskgrid.designs import sample_numbers
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import (
     Block,
     all_numbers,
     blocks_of,
     numbers_of_sizes,
-    sample_numbers,
     subset_name,
     subset_number,
     subset_of_number,
