@@ -1,0 +1,327 @@
+"""The engine against its limit, and against the usual way of doing it.
+
+    python benchmarks/engine.py limit [--architecture ViT-B-32-quickgelu] [--device cuda]
+    python benchmarks/engine.py naive
+
+``limit``: images per second of the engine over many grid points, as a share of a bare forward loop
+of the same model over images that are resident, already normalised float tensors.
+
+``naive``: the same points of the built-in 8-task grid, done as the papers' scripts do them: for each
+point load the checkpoints, open the images and decode them, build the heads, run the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from pairing import machine, paired, seconds
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from taskgrid.data.builtin import builtin_task, samples
+from taskgrid.data.preprocess import prepare
+from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.material import LabelledImages
+from taskgrid.evaluation.planner import Request, Split, Weights
+from taskgrid.lattice import subset_of_number
+from taskgrid.merging.base import get_merger
+from taskgrid.models.card import ModelCard
+from taskgrid.models.clip import Clip, load_clip
+from taskgrid.models.encoder import ImageEncoder
+from taskgrid.models.heads import Head, build_head
+from taskgrid.models.inference import to_input
+from taskgrid.models.tower import build_tower
+from taskgrid.store.weights import State
+
+TASKS = (
+    "handwritten",
+    "street_digits",
+    "road_signs",
+    "textures",
+    "pictograms",
+    "counting",
+    "flags",
+    "shapes",
+)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Weights, heads and images in memory; an ``engine.Material``."""
+
+    card: ModelCard
+    state: State
+    vectors: dict[str, State]
+    heads: dict[str, Head]
+    examples: dict[str, LabelledImages]
+
+    def base(self) -> State:
+        return self.state
+
+    def expert(self, task: str) -> State:
+        return {key: tensor + self.vectors[task].get(key, 0) for key, tensor in self.state.items()}
+
+    def vector(self, task: str) -> State:
+        return self.vectors[task]
+
+    def head(self, task: str) -> Head:
+        return self.heads[task]
+
+    def images(self, task: str, split: Split) -> LabelledImages:
+        return self.examples[task]
+
+
+def random_vectors(state: State) -> dict[str, State]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        task: {
+            key: 1e-3 * torch.randn(tensor.shape, generator=generator)
+            for key, tensor in state.items()
+            if tensor.is_floating_point()
+        }
+        for task in TASKS
+    }
+
+
+def random_tower(architecture: str, count: int) -> InMemory:
+    """Return a tower with random weights, and random images: speed does not depend on either."""
+    config = open_clip.get_model_config(architecture)
+    vision = config["vision_cfg"]
+    card = ModelCard(
+        architecture=architecture,
+        pretrained="random",
+        activation="quick_gelu" if config.get("quick_gelu") else "gelu",
+        tower={
+            key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config
+        },
+        image_size=vision["image_size"],
+        mean=open_clip.OPENAI_DATASET_MEAN,
+        std=open_clip.OPENAI_DATASET_STD,
+        interpolation="bicubic",
+        logit_scale=100.0,
+        base="",
+        text="",
+    )
+    torch.manual_seed(0)
+    state = {key: tensor.clone() for key, tensor in build_tower(card).state_dict().items()}
+    return material_of(card, state, count, classes=100)
+
+
+def material_of(card: ModelCard, state: State, count: int, classes: int) -> InMemory:
+    random = np.random.default_rng(0)
+    size = card.image_size
+    pixels = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    images = LabelledImages(pixels, np.arange(count), random.integers(0, classes, count))
+    rows = torch.nn.functional.normalize(torch.randn(classes, card.tower["embed_dim"]), dim=1)
+    head = Head(100 * rows, tuple(f"class {i}" for i in range(classes)), {})
+    return InMemory(
+        card, state, random_vectors(state), dict.fromkeys(TASKS, head), dict.fromkeys(TASKS, images)
+    )
+
+
+def requests(points: int, images: int) -> list[Request]:
+    """Return points over the lattice's first subsets, three coefficients each, one task each."""
+    weights = [
+        Weights("merge", subset_of_number(1 + i // 3, TASKS), ("0.20", "0.50", "0.90")[i % 3])
+        for i in range(points)
+    ]
+    return [
+        Request(f"{i:032x}", one, one.subset[0], "val", images) for i, one in enumerate(weights)
+    ]
+
+
+def limit(args: argparse.Namespace) -> None:
+    """Compare the engine with a bare forward loop."""
+    device = torch.device(args.device)
+    if args.architecture == "taskgrid-vit-4":
+        clip = load_clip("taskgrid-vit-4", "s0")
+        material = material_of(clip.card(), clip.visual_state(), args.images, classes=10)
+    else:
+        material = random_tower(args.architecture, args.images)
+    method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
+    engine = Engine(
+        material, method, device=device, batch_size=args.batch_size, precision=args.precision
+    )
+    asked = requests(args.points, args.images)
+    card = material.card
+    encoder = ImageEncoder.from_card(card, material.state).to(device).eval().requires_grad_(False)
+    resident = [
+        to_input(batch.to(device), card.mean, card.std)
+        for batch in torch.from_numpy(material.examples[TASKS[0]][:]).split(args.batch_size)
+    ]
+
+    def measured() -> None:
+        for _ in engine.evaluate(asked, lambda count: None):
+            pass
+
+    def bare() -> None:
+        half = args.precision == "bf16" and device.type == "cuda"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            for _ in range(args.points):
+                for batch in resident:
+                    encoder(batch)
+
+    found = paired(measured, bare, args.turns)
+    rate = args.points * args.images / (sum(found.first) / len(found.first))
+    print(f"limit, {args.architecture}, batch {args.batch_size}, {args.precision}, {device}")
+    print(f"{args.points} points x {args.images} images: {found}; engine {rate:.1f} images/s")
+    print(f"engine / bare rate: {found.ratio:.3f}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the papers' scripts read: checkpoints and images, as files."""
+
+    folder: Path
+    clip: Clip
+
+    def write(self, per_task: int) -> None:
+        base = self.clip.visual_state()
+        save_file(base, self.folder / "base.safetensors")
+        for task, vector in random_vectors(base).items():
+            expert = {key: tensor + vector.get(key, 0) for key, tensor in base.items()}
+            save_file(expert, self.folder / f"{task}.safetensors")
+            for index, sample in zip(
+                range(per_task), samples(builtin_task(task), "test"), strict=False
+            ):
+                path = self.folder / task / f"{sample.label:03d}" / f"{index:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(sample.pixels).save(path)
+
+    def paths(self, task: str) -> list[Path]:
+        return sorted((self.folder / task).glob("*/*.png"))
+
+    @cached_property
+    def material(self) -> InMemory:
+        """What the engine starts from: images decoded once, heads built once."""
+        base = load_file(self.folder / "base.safetensors")
+        heads, images, vectors = {}, {}, {}
+        for task in TASKS:
+            expert = load_file(self.folder / f"{task}.safetensors")
+            vectors[task] = {key: expert[key] - base[key] for key in base}
+            heads[task] = head_of(self.clip, task)
+            paths = self.paths(task)
+            pixels = np.stack(
+                [
+                    prepare(np.asarray(Image.open(path).convert("RGB")), self.clip.image_size)
+                    for path in paths
+                ]
+            )
+            labels = np.array([int(path.parent.name) for path in paths])
+            images[task] = LabelledImages(pixels, np.arange(len(paths)), labels)
+        return InMemory(self.clip.card(), base, vectors, heads, images)
+
+
+def head_of(clip: Clip, task: str) -> Head:
+    described = builtin_task(task)
+    return build_head(clip, described.classes, described.templates)
+
+
+class Folder(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Image files of one task, decoded when asked for."""
+
+    def __init__(self, paths: list[Path], transform: object) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        path = self.paths[index]
+        return self.transform(Image.open(path)), int(path.parent.name)  # type: ignore[operator]
+
+
+def naive_point(files: Files, request: Request) -> Iterator[int]:
+    """Evaluate a point on its tasks as the papers' scripts do."""
+    clip = load_clip("taskgrid-vit-4", "s0")
+    base = load_file(files.folder / "base.safetensors")
+    merged = {key: tensor.clone() for key, tensor in base.items()}
+    for task in request.weights.subset:
+        expert = load_file(files.folder / f"{task}.safetensors")
+        for key, tensor in merged.items():
+            tensor += float(request.weights.scale) * (expert[key] - base[key])
+    clip.model.visual.load_state_dict(merged)
+    transform = open_clip.image_transform(
+        clip.image_size, is_train=False, mean=clip.mean, std=clip.std
+    )
+    for task in request.weights.subset:
+        head = head_of(clip, task)
+        loader = torch.utils.data.DataLoader(Folder(files.paths(task), transform), batch_size=128)
+        correct = 0
+        with torch.inference_mode():
+            for images, labels in loader:
+                logits = head.logits(clip.model.encode_image(images))
+                correct += int((logits.argmax(1) == labels).sum())
+        yield correct
+
+
+def naive(args: argparse.Namespace) -> None:
+    """Compare the engine with one process step per point that does everything again."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Files(Path(folder), load_clip("taskgrid-vit-4", "s0"))
+        files.write(args.images)
+        picked = np.random.default_rng(0).choice(np.arange(1, 256), args.points, replace=False)
+        weights = [
+            Weights("merge", subset_of_number(int(number), TASKS), scale)
+            for number in picked
+            for scale in ("0.10", "0.30", "0.70")
+        ]
+        asked = [
+            Request(f"{i:016x}{j:016x}", one, task, "val", len(files.paths(task)))
+            for i, one in enumerate(weights)
+            for j, task in enumerate(one.subset)
+        ]
+        correct: dict[str, list[int]] = {"engine": [], "naive": []}
+
+        def ours() -> None:
+            vars(files).pop("material", None)
+            method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
+            engine = Engine(files.material, method, batch_size=128)
+            outcomes = {o.key: o.correct for o in engine.evaluate(asked, lambda count: None)}
+            correct["engine"] = [outcomes[request.key] for request in asked]
+
+        def theirs() -> None:
+            correct["naive"] = [
+                count
+                for one in weights
+                for count in naive_point(files, replace(asked[0], weights=one))
+            ]
+
+        ours()
+        quick, slow = seconds(ours), seconds(theirs)
+        images = sum(request.n for request in asked)
+        print(f"naive, built-in model, {len(TASKS)} tasks, {len(weights)} points, {images} images")
+        print(
+            f"engine {quick:.2f} s (its start included), naive {slow:.2f} s: {slow / quick:.1f} x"
+        )
+        print(f"equal counts of right answers: {correct['engine'] == correct['naive']}")
+
+
+def main() -> None:
+    """Run one comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["limit", "naive"])
+    parser.add_argument("--architecture", default="taskgrid-vit-4")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--points", type=int, default=12)
+    parser.add_argument("--turns", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(machine())
+    {"limit": limit, "naive": naive}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
