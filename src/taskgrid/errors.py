@@ -25,6 +25,10 @@ class ArtifactError(TaskgridError):
     """A file that taskgrid wrote, or should write, is damaged, truncated or cannot be written."""
 
 
+class RemoteError(TaskgridError):
+    """A hub or a server cannot be reached, or does not have or give what is asked for."""
+
+
 class TrackingError(TaskgridError):
     """The experiment registry cannot be reached or refuses a record."""
 

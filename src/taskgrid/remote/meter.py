@@ -1,0 +1,36 @@
+"""How downloads say how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias
+
+
+class Counter(Protocol):
+    """Whoever wants to know how far a download is (`taskgrid.progress.Progress` fits)."""
+
+    def advance(self, count: int = 1) -> None:
+        """Take note of ``count`` more bytes; less than none where a download starts again."""
+
+
+Meter: TypeAlias = Callable[[int], AbstractContextManager[Counter]]
+"""Called once with the number of bytes (0: not known); what it returns is entered and told of them."""
+
+
+class Silent:
+    """A counter that nobody looks at, and its own context."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def advance(self, count: int = 1) -> None:
+        """Say nothing."""
+
+
+def silent(_total: int) -> AbstractContextManager[Counter]:
+    """Return a counter that says nothing."""
+    return Silent()
