@@ -50,7 +50,7 @@ wildcard_constraints:
     mode=one_of([*E.modes, *E.imports]),
     seed=one_of({run.seed for run in E.runs}),
     method=one_of(E.methods),
-    block=r"\d{5}",
+    block=r"\d{5}(-\d{5})?",
     pixels=r"\d+px",
 
 

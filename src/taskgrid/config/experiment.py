@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +14,11 @@ from taskgrid.config.schema import (
     MethodSpec,
     ModelSpec,
     ModeSpec,
-    SubsetSpec,
     TaskSpec,
 )
-from taskgrid.designs import sample_numbers
 from taskgrid.errors import ConfigError
-from taskgrid.lattice import (
-    Block,
-    all_numbers,
-    blocks_of,
-    numbers_of_sizes,
-    subset_name,
-    subset_number,
-    subset_of_number,
-)
+from taskgrid.lattice import Block, subset_name, subset_of_number, wide_blocks_of
 from taskgrid.provenance.listing import fingerprint
-
-_MOST_SUBSETS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -184,31 +171,18 @@ class Experiment:
         """Numbers of the subsets on the grid, increasing.
 
         Raises:
-            ConfigError: if `subsets: all` would mean more than 65,536 subsets.
+            ConfigError: if there would be more than 65,536.
         """
-        subsets, count = self.config.grid.subsets, len(self.tasks)
-        if not isinstance(subsets, SubsetSpec):
-            if 1 << count > _MOST_SUBSETS:
-                raise ConfigError(
-                    f"grid.subsets: all means {(1 << count) - 1} subsets of {count} tasks; "
-                    "choose sizes, include or sample"
-                )
-            return tuple(all_numbers(count))
-        if subsets.sizes is not None:
-            return tuple(numbers_of_sizes(count, subsets.sizes))
-        if subsets.sample is not None:
-            return sample_numbers(count, subsets.sample.per_size, subsets.sample.seed)
-        include: Sequence[Sequence[str]] = subsets.include or []
-        return tuple(sorted({subset_number(names, self.tasks) for names in include}))
+        return self.config.grid.design().numbers(self.tasks)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """Blocks of the grid that hold at least one subset."""
-        return blocks_of(self.numbers, self.config.grid.block_size)
+        """Blocks of the grid; each holds at least one subset."""
+        return wide_blocks_of(self.numbers, self.config.grid.block_size)
 
     def block(self, label: str) -> Block:
         """Return a block by its label."""
-        return Block.at(int(label), self.config.grid.block_size)
+        return Block.parse(label, self.config.grid.block_size)
 
     def subsets(self, block: Block) -> tuple[str, ...]:
         """Return the names of a block's subsets, by increasing number."""

@@ -22,6 +22,7 @@ from pydantic import (
 
 from taskgrid import plugins
 from taskgrid.config.published import published_names
+from taskgrid.designs import Design, Sample
 from taskgrid.lattice import TASK_NAME, format_lambda
 
 Item = TypeVar("Item")
@@ -364,27 +365,56 @@ Lambdas = Annotated[
 
 
 class SampleSpec(Section):
-    """A seeded sample of subsets, stratified by size."""
+    """A seeded sample of subsets, stratified by size: give `per_size` or `total`."""
 
-    per_size: Positive = Field(description="Subsets of each size (all, when there are fewer).")
+    per_size: Positive | None = Field(
+        None, description="Subsets of each size (all, when there are fewer)."
+    )
+    total: Positive | None = Field(
+        None, description="Subsets in all, spread evenly over the sizes."
+    )
     seed: Natural = Field(0, description="Seed of the sample.")
+    keep: list[Positive] = Field(
+        [],
+        description="Numbers of tasks: what the sample was when there were so many stays on the grid.",
+    )
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        if (self.per_size is None) == (self.total is None):
+            raise ValueError("give `per_size` or `total`, and not both")
+        return self
 
 
 class SubsetSpec(Section):
-    """A choice of subsets: give exactly one key."""
+    """A choice of subsets: the union of what the keys name, at least one of them."""
 
     sizes: list[Positive] | None = Field(None, description="All subsets of these sizes.")
+    up_to: Positive | None = Field(None, description="All subsets of at most so many tasks.")
+    leave_out: Natural | None = Field(
+        None, description="All subsets that leave out at most so many tasks, and the full set."
+    )
     include: list[list[Name]] | None = Field(None, description="These subsets, as lists of tasks.")
     sample: SampleSpec | None = Field(None, description="A seeded sample.")
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of sizes, include, sample (given: {', '.join(given) or 'none'})"
-            )
+    def _something(self) -> Self:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
         return self
+
+    def design(self) -> Design:
+        """Return the design that these keys describe."""
+        sample = self.sample and Sample(
+            self.sample.per_size, self.sample.total, self.sample.seed, tuple(self.sample.keep)
+        )
+        return Design(
+            sizes=tuple(self.sizes or ()),
+            up_to=self.up_to,
+            leave_out=self.leave_out,
+            include=tuple(map(tuple, self.include or ())),
+            sample=sample,
+        )
 
 
 Subsets = Annotated[
@@ -392,7 +422,7 @@ Subsets = Annotated[
     Discriminator(
         _shape,
         custom_error_type="shape",
-        custom_error_message="write all, or a mapping with one of sizes, include, sample",
+        custom_error_message="write all, or a mapping with sizes, up_to, leave_out, include or sample",
     ),
 ]
 
@@ -411,10 +441,13 @@ class GridSpec(Section):
     methods: list[MethodSpec] = Field(
         min_length=1, description="Merge methods; a bare name will do."
     )
-    subsets: Subsets = Field("all", description="`all`, or one of `sizes`, `include`, `sample`.")
+    subsets: Subsets = Field(
+        "all",
+        description="`all`, or a union of `sizes`, `up_to`, `leave_out`, `include`, `sample`.",
+    )
     lambdas: Lambdas = Field(description="Scaling coefficients: a list, or start/stop/step.")
     block_size: Positive = Field(
-        64, description="Subset numbers per block, a power of two; a block is one job."
+        64, description="Subsets per block at most, a power of two; a block is one job."
     )
 
     @field_validator("methods", mode="before")
@@ -440,6 +473,11 @@ class GridSpec(Section):
         for method in self.methods:
             self.lambdas_of(method)
         return self
+
+    def design(self) -> Design:
+        """Return which subsets are on the grid."""
+        chosen = self.subsets
+        return chosen.design() if isinstance(chosen, SubsetSpec) else Design(everything=True)
 
     def lambdas_of(self, method: MethodSpec) -> tuple[str, ...]:
         """Return a method's scaling coefficients as text, in increasing order."""
