@@ -42,6 +42,7 @@ _PLUGINS = MappingProxyType(
         },
         "mode": {
             "standard": "taskgrid.finetuning.modes.standard",
+            "linear": "taskgrid.finetuning.modes.linear",
         },
         "merger": {
             "average": "taskgrid.merging.average",
