@@ -66,18 +66,23 @@ def parameters(architecture: str) -> int:
 
 
 def local_weights(architecture: str, pretrained: str) -> Path | None:
-    """Return the file of a model's weights, or None when open_clip fetches them by a tag.
+    """Return the file of a model's weights, or None when they come from a hub or by a tag.
 
     Raises:
         ConfigError: if ``pretrained`` looks like a path and there is no such file.
     """
     with contextlib.suppress(ArtifactError):
         return resource_path(f"models/{architecture}-{pretrained}.safetensors")
+    if pretrained.startswith("hf-hub:"):
+        return None
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise ConfigError(f"pretrained: {pretrained} is no file; give a file or an open_clip tag")
+        raise ConfigError(
+            f"pretrained: {pretrained} is no file; give a file, an open_clip tag, or "
+            "hf-hub:owner/name@revision"
+        )
     return None
 
 

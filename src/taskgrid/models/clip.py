@@ -1,4 +1,4 @@
-"""Loading whole CLIP models: shipped ones, open_clip's, and local files, always strictly."""
+"""Loading whole CLIP models: shipped, open_clip's, of the hub, local files; always strictly."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from torch import nn
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models.card import Activation, ModelCard
+from taskgrid.models.conversion import clip_to_open_clip, is_transformers
+from taskgrid.models.declared import activation_of, check_declared, sibling
+from taskgrid.models.repository import HUB, Reference, Surroundings, fetch_weights, surroundings
 from taskgrid.models.tower import load_strictly
 from taskgrid.resources import resource_path
 from taskgrid.store.atomic import read_json
@@ -100,22 +103,37 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
         architecture: name of a model config ``<architecture>.json`` in ``resources``, or of an
             open_clip architecture.
         pretrained: tag of a shipped file ``<architecture>-<pretrained>.safetensors`` in
-            ``resources``; an open_clip tag; or the path of a safetensors file.
+            ``resources``; an open_clip tag; ``hf-hub:owner/name@revision``; or the path of a
+            safetensors file. Weights in transformers' layout are converted.
         resources: folder of model configs and weights; default: the one shipped with taskgrid.
 
     Raises:
         ConfigError: if the architecture or the tag does not exist, or the model is of a kind that
             has no plain image tower.
-        LineageError: if the weights do not fit the architecture: keys, shapes or QuickGELU.
+        LineageError: if the weights do not fit the architecture: keys, shapes, QuickGELU, or what
+            the configuration beside them says.
         ArtifactError: if the weights cannot be downloaded or read.
+        RemoteError: if a repository of the hub cannot be had.
     """
     folder = resources if resources is not None else _shipped()
     config, preprocess = _config_of(architecture, folder)
     _check_kind(architecture, config)
-    file = _file_of(architecture, pretrained, folder)
-    if file is not None:
+    if pretrained.startswith(HUB):
+        fetched = fetch_weights(Reference.parse(pretrained))
+        name = f"weights {fetched.pretrained!r}"
+        preprocess = _check_surroundings(
+            fetched.surroundings, preprocess, config, architecture, name
+        )
         model = _build(config)
-        _load_file(model, file, architecture, config)
+        _load_file(model, fetched.path, architecture, config, name)
+        pretrained = fetched.pretrained
+    elif (file := _file_of(architecture, pretrained, folder)) is not None:
+        name = f"weights {file}"
+        preprocess = _check_surroundings(
+            surroundings(file.parent), preprocess, config, architecture, name
+        )
+        model = _build(config)
+        _load_file(model, file, architecture, config, name)
     else:
         # All that can be refused is refused before a large model is built.
         tag = _tag_of(architecture, pretrained, config, folder)
@@ -169,6 +187,21 @@ def _check_kind(architecture: str, config: Mapping[str, Any]) -> None:
         )
 
 
+def _check_surroundings(
+    found: Surroundings,
+    preprocess: dict[str, Any],
+    config: Mapping[str, Any],
+    architecture: str,
+    what: str,
+) -> dict[str, Any]:
+    """Check what lies beside some weights; return how it says that images are prepared."""
+    if found.declared is not None:
+        check_declared(
+            found.declared, config, architecture=architecture, what=what, source=found.source
+        )
+    return cast(dict[str, Any], merge_preprocess_dict(preprocess, dict(found.preprocess)))
+
+
 def _file_of(architecture: str, pretrained: str, folder: Path | None) -> Path | None:
     if folder is not None:
         shipped = folder / f"{architecture}-{pretrained}.safetensors"
@@ -196,21 +229,17 @@ def _tag_of(
     architecture: str, pretrained: str, config: Mapping[str, Any], folder: Path | None
 ) -> dict[str, Any]:
     tag = cast(dict[str, Any], open_clip.get_pretrained_cfg(architecture, pretrained))
-    sibling = (
-        architecture.removesuffix("-quickgelu")
-        if architecture.endswith("-quickgelu")
-        else f"{architecture}-quickgelu"
-    )
-    known = tag or open_clip.get_pretrained_cfg(sibling, pretrained)
+    other = sibling(architecture)
+    known = tag or open_clip.get_pretrained_cfg(other, pretrained)
     # Where open_clip has one architecture only, its config is right and the tag's flag says nothing.
-    paired = open_clip.get_model_config(sibling) is not None
+    paired = open_clip.get_model_config(other) is not None
     if known and paired and bool(known.get("quick_gelu")) != bool(config.get("quick_gelu")):
         trained, built = (
             ("GELU", "QuickGELU") if config.get("quick_gelu") else ("QuickGELU", "GELU")
         )
         raise LineageError(
             f"the weights {pretrained!r} were trained with {trained}, but architecture "
-            f"{architecture!r} computes {built}; use architecture {sibling!r}"
+            f"{architecture!r} computes {built}; use architecture {other!r}"
         )
     if not tag:
         shipped = [] if folder is None else sorted(folder.glob(f"{architecture}-*.safetensors"))
@@ -236,22 +265,49 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
         return cast(nn.Module, CustomTextCLIP(**values) if custom else CLIP(**values))
 
 
-def _load_file(model: nn.Module, path: Path, architecture: str, config: Mapping[str, Any]) -> None:
+def _load_file(
+    model: nn.Module, path: Path, architecture: str, config: Mapping[str, Any], what: str
+) -> None:
+    header, state = (
+        _read_safetensors(path) if path.suffix == ".safetensors" else ({}, _read_bin(path))
+    )
+    activation = activation_of(config)
+    if header.get("activation", activation) != activation:
+        raise LineageError(
+            f"{what} were trained with {header['activation']}, but architecture "
+            f"{architecture!r} computes {activation}; use the architecture they were made for"
+        )
+    if is_transformers(state):
+        state = clip_to_open_clip(state, what)
+    load_strictly(model, state, what, f"architecture {architecture!r}")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], State]:
     try:
         with safe_open(str(path), framework="pt") as stream:
             header = stream.metadata() or {}
-            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+            return header, {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"weights {path} are damaged ({error}); fetch or build the file again"
         ) from error
-    activation = _activation_of(config)
-    if header.get("activation", activation) != activation:
-        raise LineageError(
-            f"weights {path} were trained with {header['activation']}, but architecture "
-            f"{architecture!r} computes {activation}; use the architecture they were made for"
-        )
-    load_strictly(model, state, f"weights {path}", f"architecture {architecture!r}")
+
+
+def _read_bin(path: Path) -> State:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Checkpoints of a training hold the weights beside other things.
+        found = found.get("state_dict", found)
+        state = {key: tensor for key, tensor in found.items() if torch.is_tensor(tensor)}
+    except Exception as error:
+        # What is no file of tensors fails in as many ways as there are files.
+        raise ArtifactError(
+            f"weights {path} cannot be read as tensors alone ({_first_line(error)}); fetch the file "
+            "again, or use a repository that has safetensors"
+        ) from error
+    if state and all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
 
 
 def _download(tag: Mapping[str, Any], name: str) -> str:
@@ -303,7 +359,7 @@ def _describe(
         mean=(red, green, blue),
         std=(red_std, green_std, blue_std),
         interpolation=preprocess.interpolation,
-        activation=_activation_of(config),
+        activation=activation_of(config),
         visual_digest=digest_state(visual),
         text_digest=digest_state(rest),
     )
@@ -323,12 +379,6 @@ def _tokenizer_of(architecture: str, config: Mapping[str, Any]) -> Any:
             f"the tokenizer of {architecture!r} cannot be loaded ({_first_line(error)}); connect to "
             "the network once"
         ) from error
-
-
-def _activation_of(config: Mapping[str, Any]) -> Activation:
-    # timm towers bring their own activation and ignore open_clip's switch.
-    quick = config.get("quick_gelu") and "timm_model_name" not in config["vision_cfg"]
-    return "quick_gelu" if quick else "gelu"
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
