@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.lattice import format_lambda, lambda_value
 from taskgrid.merging import MergeContext, get_merger, merge, methods
+from taskgrid.merging.additive import Additive, weighted_sum
 from taskgrid.models import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.weights import State, digest_state
@@ -220,6 +221,52 @@ def test_task_arithmetic_is_the_sum_of_task_vectors(base: State, experts: dict[s
     by_hand = TaskVector.sum(vectors).apply_to(weights, 0.3)
     merged = merge("task_arithmetic", base, experts, 0.3)
     assert close(merged, by_hand, rounding(weights, experts, 3 * 0.3))
+
+
+@pytest.mark.parametrize("method", ADDITIVE)
+def test_an_additive_method_is_the_sum_its_weights_say(
+    method: str, base: State, experts: dict[str, State]
+) -> None:
+    merger = get_merger(method)
+    assert isinstance(merger, Additive)
+    vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
+    prepared = merger.prepare(MergeContext(base, vectors))
+    weights = merger.weights(sorted(experts))
+    assert list(weights) == sorted(experts)
+    for name, tensor in prepared.items():
+        exact = sum(weights[t] * vectors[t][name].numpy().astype(np.float64) for t in weights)
+        np.testing.assert_allclose(tensor.numpy(), exact, rtol=1e-13, atol=1e-18)
+
+
+def test_weights_act_in_float64() -> None:
+    vectors = [{"w": torch.tensor([x])} for x in (1.0, 3.0, 7.0)]
+    total = weighted_sum(list(zip((0.1, 1 / 3, 2.5), vectors, strict=True)))
+    assert total["w"].item() == (0.1 * 1.0 + (1 / 3) * 3.0) + 2.5 * 7.0
+
+
+def test_todays_bits_of_the_additive_methods() -> None:
+    # Rows in people's stores were measured on merges with these bits.
+    random = np.random.default_rng(11)
+
+    def state() -> State:
+        return {
+            name: torch.from_numpy(random.standard_normal(shape).astype(np.float32))
+            for name, shape in (("a", (5, 7)), ("b", (11,)))
+        }
+
+    base = state()
+    experts = {task: state() for task in ("x", "y", "z")}
+    found = {
+        method: [digest_state(merge(method, base, experts, scale)) for scale in (0.3, 1.0)]
+        for method in ADDITIVE
+    }
+    assert found == {
+        "task_arithmetic": [
+            "8c11af3f1ee6ab904e25e0b91b8e805e",
+            "1edbf37d9e525b274f6dc4ed75e18ba5",
+        ],
+        "average": ["58a78f9f0dda2ce90f5e222309f011ac", "5eaff0f1818268c9a4cd3229e742b70e"],
+    }
 
 
 def test_the_sum_is_not_rounded_in_between() -> None:

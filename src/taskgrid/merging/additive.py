@@ -6,24 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from taskgrid.merging.base import Algebra, Prepared
+from taskgrid.merging.base import Algebra, MergeContext, Prepared
 from taskgrid.options import Options as PluginOptions
 from taskgrid.store.weights import State
 from taskgrid.vectors import add_scaled
 
 
-def sum_in_float64(vectors: Sequence[Mapping[str, torch.Tensor]]) -> Prepared:
-    """Return the sum of task vectors in float64.
+def weighted_sum(terms: Sequence[tuple[float, Mapping[str, torch.Tensor]]]) -> Prepared:
+    """Return the sum of weighted task vectors in float64.
 
     A float64 sum of float32 numbers is exact as long as their exponents lie within 29 bits, so one
     task at lambda 1 gives its expert back and the merge does not depend on rounding in between. It
     costs twice the memory of one vector, once per subset; compensated float32 would need the same
     two words per weight and more arithmetic.
+
+    Args:
+        terms: weights with their task vectors, at least one, in the order in which they are added.
     """
-    total = {key: delta.to(torch.float64, copy=True) for key, delta in vectors[0].items()}
-    for vector in vectors[1:]:
+    first, start = terms[0]
+    total = {key: delta.to(torch.float64, copy=True) for key, delta in start.items()}
+    if first != 1:
+        for tensor in total.values():
+            tensor.mul_(first)
+    for weight, vector in terms[1:]:
         for key, delta in vector.items():
-            total[key].add_(delta)
+            total[key].add_(delta, alpha=weight)
     return total
 
 
@@ -50,11 +57,11 @@ def add_direction(
     return target
 
 
-class Additive:
-    """A method whose prepared tensors are a direction; no options, no statistics."""
+class Line:
+    """A method whose prepared tensors are a direction; theta moves along it as lambda grows."""
 
     Options: type[PluginOptions] = PluginOptions
-    algebra: Algebra = "additive"
+    algebra: Algebra = "rerun"
     needs: frozenset[str] = frozenset()
 
     def apply(
@@ -67,3 +74,22 @@ class Additive:
     ) -> State:
         """Return theta_0 + lambda * direction."""
         return add_direction(base, prepared, scale, out)
+
+
+class Additive(Line):
+    """A method whose direction is sum_t w_t tau_t; no options, no statistics.
+
+    A method says its weights and nothing else. What is linear in theta can then be had from one
+    number per task: sums over many subsets, streams of tensors, tangent models.
+    """
+
+    algebra: Algebra = "additive"
+
+    def weights(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Return w_t for each task of a subset."""
+        raise NotImplementedError
+
+    def prepare(self, context: MergeContext) -> Prepared:
+        """Return sum_t w_t tau_t in float64, added in the canonical order of the tasks."""
+        weights = self.weights(tuple(context.vectors))
+        return weighted_sum([(weights[task], vector) for task, vector in context.vectors.items()])

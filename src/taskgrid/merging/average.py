@@ -5,7 +5,9 @@ Wortsman et al., "Model soups" (ICML 2022), section 2: the uniform soup.
 
 from __future__ import annotations
 
-from taskgrid.merging.additive import Additive, sum_in_float64
+from collections.abc import Sequence
+
+from taskgrid.merging.additive import Additive, weighted_sum
 from taskgrid.merging.base import MergeContext, Prepared
 
 
@@ -14,9 +16,13 @@ class Average(Additive):
 
     name = "average"
 
+    def weights(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Return 1/T for each of T tasks."""
+        return dict.fromkeys(tasks, 1 / len(tasks))
+
     def prepare(self, context: MergeContext) -> Prepared:
-        """Return (1/T) sum_t tau_t in float64."""
-        total = sum_in_float64(list(context.vectors.values()))
+        """Return (1/T) sum_t tau_t in float64; divided once, because 1/3 is no float."""
+        total = weighted_sum([(1.0, vector) for vector in context.vectors.values()])
         return {key: tensor.div_(len(context.vectors)) for key, tensor in total.items()}
 
 

@@ -5,8 +5,9 @@ Ilharco et al., "Editing Models with Task Arithmetic" (ICLR 2023), section 2.
 
 from __future__ import annotations
 
-from taskgrid.merging.additive import Additive, sum_in_float64
-from taskgrid.merging.base import MergeContext, Prepared
+from collections.abc import Sequence
+
+from taskgrid.merging.additive import Additive
 
 
 class TaskArithmetic(Additive):
@@ -14,9 +15,9 @@ class TaskArithmetic(Additive):
 
     name = "task_arithmetic"
 
-    def prepare(self, context: MergeContext) -> Prepared:
-        """Return sum_t tau_t in float64."""
-        return sum_in_float64(list(context.vectors.values()))
+    def weights(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Return one for each task."""
+        return dict.fromkeys(tasks, 1.0)
 
 
 MERGER = TaskArithmetic()
