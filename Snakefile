@@ -20,6 +20,7 @@ include: "rules/evaluate.smk"
 include: "rules/studies.smk"
 include: "rules/figures.smk"
 include: "rules/registry.smk"
+include: "rules/doctor.smk"
 
 
 localrules:
@@ -31,6 +32,7 @@ localrules:
     record_block,
     registry,
     sync,
+    doctor,
 
 
 rule all:

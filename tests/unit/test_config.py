@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
 from taskgrid.errors import ConfigError
@@ -147,3 +149,57 @@ def test_an_unknown_architecture_gets_close_names() -> None:
         experiment.pixels("tiny")
     experiment = Experiment(parse_config(changed("models/0/architecture", "ViT-B-32-quickgelu")))
     assert experiment.pixels("tiny") == "224px"
+
+
+def test_a_file_lies_over_those_it_extends(tmp_path: Path) -> None:
+    files = {
+        "config.yaml": changed("split", {"seed": 1}),
+        "low.yaml": {"split": {"seed": 2, "limit": 7}, "device": "cpu"},
+        "middle.yaml": {"extends": ["low.yaml"], "split": {"seed": 3}},
+        "sub/top.yaml": {"extends": ["../middle.yaml"], "device": "cuda"},
+    }
+    for name, value in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(yaml.safe_dump(value))
+    config = read_config(
+        tmp_path / "config.yaml", tmp_path / "sub" / "top.yaml", values={"split": {"limit": 9}}
+    )
+    assert (config.split.seed, config.split.limit, config.device) == (3, 9, "cuda")
+
+
+def test_a_file_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: [b.yaml]")
+    (tmp_path / "b.yaml").write_text("extends: [a.yaml]")
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_config(tmp_path / "a.yaml")
+
+
+def test_runs_are_modes_with_seeds_and_ready_made_experts() -> None:
+    raw = changed("finetune/seeds", [0, 1])
+    raw["models"] = [*raw["models"], {**raw["models"][0], "name": "other"}]
+    raw["experts"] = [
+        {"name": "hub", "format": "open_clip", "source": "owner/{task}", "names": {"a": "A-1"}},
+        {"name": "mine", "format": "open_clip", "source": "x/{task}", "model": "other"},
+    ]
+    experiment = Experiment(parse_config(raw))
+    first, second = raw["models"][0]["name"], "other"
+    assert [(run.model, run.mode, run.seed) for run in experiment.runs] == [
+        (first, "standard", 0),
+        (first, "standard", 1),
+        (first, "hub", 0),
+        (second, "standard", 0),
+        (second, "standard", 1),
+        (second, "hub", 0),
+        (second, "mine", 0),
+    ]
+    assert experiment.imported("hub").place("a") == "owner/A-1"
+    assert experiment.imported("hub").place("b") == "owner/b"
+
+
+def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:
+    raw = changed("finetune/recipes", {"a": {"lr": 0.5}, "b": {"lr": 0.5, "epochs": 2}})
+    raw["tasks"][1]["finetune"] = {"lr": 0.25}
+    experiment = Experiment(parse_config(raw))
+    assert experiment.recipe("a")["lr"] == 0.5
+    assert (experiment.recipe("b")["lr"], experiment.recipe("b")["epochs"]) == (0.25, 2)
+    assert experiment.recipe("b")["steps"] is None

@@ -208,7 +208,7 @@ def _resolved(task: TaskSpec, config: Config) -> TaskSpec:
         layout = task.options.get("layout", config.data.layout)
         folder = config.data.folder
         if layout == "original":
-            folder = str(Path(folder or "data") / task.dataset)
+            folder = folder or "data"
         changes["options"] = {"dataset": task.dataset, "layout": layout, **task.options}
         changes["path"] = task.path or folder
     return task.model_copy(update=changes)

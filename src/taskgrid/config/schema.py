@@ -196,8 +196,8 @@ class DataSpec(Section):
     )
     folder: StrictStr | None = Field(
         None,
-        description="`original`: the folder in which each data set's folder lies or is downloaded "
-        "to (null: `data`). `hub`: the Hugging Face cache (null: the usual one).",
+        description="`original`: the folder of the data sets, as docs/datasets.md lays it out "
+        "(null: `data`). `hub`: the Hugging Face cache (null: the usual one).",
     )
     limit: Positive | None = Field(
         None, description="`limit` of every task that has none of its own, e.g. to try things out."

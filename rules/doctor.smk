@@ -1,0 +1,17 @@
+# What is missing, before the first GPU hour: snakemake doctor --configfile presets/NAME.yaml
+rule doctor:
+    log:
+        "results/logs/doctor.log",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=canonical_json(E.config.model_dump(mode="json")),
+    message:
+        "look for data, weights, experts, GPUs and disk"
+    shell:
+        "set -o pipefail; $PYTHON $SCRIPTS/doctor.py --settings {params.settings:q}"
+        " --results results 2>&1 | tee {log}"
