@@ -74,8 +74,9 @@ class Hub:
         files: pattern of the files of each split that is used.
         image: column of the images.
         label: column of the labels.
-        names: the repository's name of each class -> key in `classes`; a column of bare numbers
-            has the numbers for names. None: names match after normalisation (`label_map`).
+        names: the repository's name of each class -> key in `classes`. A column of bare numbers or
+            truth values has the numbers (`0`, `1`) for names. None: names match after normalisation
+            (`label_map`).
     """
 
     repository: Annotated[StrictStr, Field(pattern="^[^/ ]+/[^/ ]+$")]
@@ -246,19 +247,20 @@ class Description:
 
         Args:
             names: the source's names of its classes, in the source's label order.
-            table: source's name -> key in `classes`; `hub.names` for the hub's files.
+            table: source's name -> key in `classes`, for names that differ; `hub.names` for the
+                hub's files.
 
         Raises:
             DataError: if a name matches no class, or a class has none; says which.
         """
-        labels = {key: label for label, key in enumerate(self.classes)}
-        if table is not None:
-            found = [labels.get(table.get(name, "")) for name in names]
-            return self._complete(names, found)
         found = _match(names, self.keys)
         if None in found:
             by_prompt = _match(names, self.names)
             found = by_prompt if None not in by_prompt else found
+        labels = {key: label for label, key in enumerate(self.classes)}
+        for row, name in enumerate(names):
+            if table is not None and name in table:
+                found[row] = labels.get(table[name])
         return self._complete(names, found)
 
     def _complete(self, names: Sequence[str], found: Sequence[int | None]) -> tuple[int, ...]:
