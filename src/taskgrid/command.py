@@ -14,7 +14,10 @@ from taskgrid.store.atomic import explain_os_error
 
 
 def parse(
-    description: str | None, paths: Sequence[str], lists: Sequence[str] = ()
+    description: str | None,
+    paths: Sequence[str],
+    lists: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> argparse.Namespace:
     """Parse a script's command line: ``--name PATH`` for files, ``--settings JSON`` for the rest.
 
@@ -22,6 +25,7 @@ def parse(
         description: the script's docstring.
         paths: names of options that take one path.
         lists: names of options that take several paths.
+        optional: names of options that take one path and may be left out.
 
     Returns:
         The options; ``settings`` is the decoded JSON value.
@@ -33,6 +37,8 @@ def parse(
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     for name in paths:
         parser.add_argument(f"--{name}", required=True, metavar="PATH")
+    for name in optional:
+        parser.add_argument(f"--{name}", default=None, metavar="PATH")
     for name in lists:
         parser.add_argument(f"--{name}", required=True, nargs="*", metavar="PATH")
     return parser.parse_args()

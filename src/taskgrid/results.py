@@ -65,13 +65,19 @@ def read_summary(results: str | Path = "results") -> pd.DataFrame:
     Raises:
         ArtifactError: if the file is missing or damaged.
     """
-    path = Path(results) / "tables" / "summary.csv"
-    try:
-        return pd.read_csv(path, dtype={"lambda": "string", "seed": "Int64"})
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; run the workflow first") from error
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    return _csv(Path(results) / "tables" / "summary.csv")
+
+
+def read_published(results: str | Path = "results") -> pd.DataFrame:
+    """Read ``tables/published.csv``: the literature's numbers beside the run's.
+
+    Args:
+        results: the results folder.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    return _csv(Path(results) / "tables" / "published.csv")
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
@@ -83,3 +89,14 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 def _view(path: Path, format: Format) -> pd.DataFrame | pa.Table:
     table = read_table(path)
     return frame_of(table) if format == "pandas" else table
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    # Lambda is text: "0.30" is a name.
+    text = dict.fromkeys(("lambda", "lambda_rule"), "string")
+    try:
+        return pd.read_csv(path, dtype={**text, "seed": "Int64"})
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing; run the workflow first") from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error

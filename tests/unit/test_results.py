@@ -11,7 +11,7 @@ from taskgrid.errors import ArtifactError
 from taskgrid.evaluation.planner import make_plan
 from taskgrid.evaluation.rows import GRID, sort_rows
 from taskgrid.evaluation.runner import run_plan, run_reference
-from taskgrid.results import read_grid, read_selected, read_summary
+from taskgrid.results import read_grid, read_published, read_selected, read_summary
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
@@ -62,7 +62,7 @@ def test_chosen_points_join_with_the_grid(results: Path) -> None:
     assert read_selected(results, "arrow").num_rows == len(chosen) == 2
 
 
-@pytest.mark.parametrize("reader", [read_grid, read_selected, read_summary])
+@pytest.mark.parametrize("reader", [read_grid, read_published, read_selected, read_summary])
 def test_a_missing_table_is_named(reader: object, tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"tables/\w+\.(parquet|csv) is missing; run the workflow"
@@ -70,10 +70,10 @@ def test_a_missing_table_is_named(reader: object, tmp_path: Path) -> None:
         reader(tmp_path)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("reader", [read_grid, read_summary])
+@pytest.mark.parametrize("reader", [read_grid, read_published, read_summary])
 def test_a_damaged_table_is_named(reader: object, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
-    for name in ("grid.parquet", "summary.csv"):
+    for name in ("grid.parquet", "published.csv", "summary.csv"):
         (tmp_path / "tables" / name).write_bytes(b"\xff\x00not a table")
     with pytest.raises(ArtifactError, match="is damaged"):
         reader(tmp_path)  # type: ignore[operator]

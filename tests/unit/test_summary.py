@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from taskgrid.analysis.summary import LEADING, summarise, write_summary
+from taskgrid.analysis.comparison import COLUMNS
+from taskgrid.analysis.summary import LEADING, PUBLISHED, summarise, with_published, write_csv
 from taskgrid.errors import DataError
 from taskgrid.results import read_summary
 
@@ -168,12 +169,57 @@ def test_a_missing_reference_row_is_named() -> None:
 def test_the_file_holds_fractions_with_four_decimals(tmp_path: Path) -> None:
     table = summarise(grid(), selected(), TASKS)
     path = tmp_path / "tables" / "summary.csv"
-    write_summary(path, table)
+    write_csv(path, table)
     content = path.read_bytes()
     assert b"\r" not in content
     assert b",all,2,1,0.40,0.7000,0.6900,0.7100," in content
-    write_summary(path, table)
+    write_csv(path, table)
     assert path.read_bytes() == content
     back = read_summary(tmp_path)
     assert list(back["lambda"].dropna()) == ["0.40"]
     assert back["accuracy"].tolist() == pytest.approx(table["accuracy"].tolist(), abs=5e-5)
+
+
+def compared(**changes: Any) -> dict[str, Any]:
+    blank = dict.fromkeys(COLUMNS)
+    common = {"model": "m", "lineage": "paper", "source": "table 1", "options": "{}"}
+    common |= {"subset": "a+b", "task": "average", "split": "test", "metric": "accuracy"}
+    return {**blank, **common, **changes}
+
+
+def test_published_numbers_stand_in_the_line_they_answer() -> None:
+    summary = summarise(grid(), selected(), TASKS)
+    run = {"mode": "standard", "seed": 0}
+    numbers = [
+        # What is not the mean accuracy on test over these tasks has no line.
+        compared(method="zeroshot", task="a", published=0.9),
+        compared(method="zeroshot", subset="a+b+c", published=0.9),
+        compared(method="zeroshot", split="val", published=0.9),
+        compared(method="zeroshot", published=0.31, published_low=0.31, published_high=0.31),
+        compared(method="expert", published=0.88, published_low=0.87, published_high=0.88, **run),
+        compared(method="expert", published=0.87, published_low=0.87, published_high=0.88, **run),
+        compared(method="expert", mode="linear", seed=0, published=0.5),
+        compared(method="ties", **{"lambda": "0.30"}, published=0.1, **run),
+        compared(method="ties", metric="normalized", **{"lambda": "0.40"}, published=0.1, **run),
+        compared(method="ties", **{"lambda": "0.40"}, published=0.75, published_low=0.75, **run),
+    ]
+    table = with_published(summary, pd.DataFrame(numbers).astype({"seed": "Int64"}), TASKS)
+    assert list(table.columns) == [*LEADING, *PUBLISHED, "b", "a"]
+    pd.testing.assert_frame_equal(table.drop(columns=[*PUBLISHED]), summary)
+    assert line(table, "zeroshot", 0)["published"] == 0.31
+    assert line(table, "zeroshot", 0)["difference"] == pytest.approx(0.30 - 0.31)
+    assert line(table, "zeroshot", 0)["published_from"] == "paper: table 1"
+    expert = line(table, "expert", 1)
+    assert expert["published"] == 0.88  # the first one; the others are told as a range
+    assert expert["published_from"] == "paper: table 1 (this lineage: 87 to 88 %)"
+    assert line(table, "all", 2)["published"] == 0.75
+    assert line(table, "all", 2)["difference"] == pytest.approx(0.70 - 0.75)
+    for size in (1, 2):
+        assert pd.isna(line(table, "size", size)["published"])
+
+
+def test_without_a_counterpart_the_published_columns_are_empty() -> None:
+    summary = summarise(grid(), selected(), TASKS)
+    nothing = pd.DataFrame(columns=[*COLUMNS]).astype({"seed": "Int64"})
+    table = with_published(summary, nothing, TASKS)
+    assert table[[*PUBLISHED]].isna().all(axis=None)

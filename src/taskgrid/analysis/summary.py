@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from taskgrid.errors import DataError
+from taskgrid.lattice import subset_name
 from taskgrid.store.atomic import atomic_path
 
 LEADING = (
@@ -39,6 +40,14 @@ LEADING = (
 fractions of the test split: ``accuracy`` is a mean over tasks, ``normalized`` the mean of accuracy
 relative to the task's expert, ``*_min`` the worst subset's, ``at_edge`` how many of the subsets
 chose the first or last lambda.
+"""
+
+PUBLISHED = ("published", "difference", "published_from")
+"""The columns that ``with_published`` adds after ``LEADING``.
+
+``published`` is the first number found for the mean accuracy of a line, in the order of the
+configured lineages; ``published_from`` says whose it is, and what other sources of the lineage print;
+``difference`` is the line's accuracy minus it.
 """
 
 _RUN = ["model", "mode", "seed"]
@@ -81,14 +90,57 @@ def summarise(
     return frame.astype(dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"))
 
 
-def write_summary(path: str | Path, summary: pd.DataFrame) -> None:
-    """Write the summary as CSV, fractions with four decimals.
+def with_published(
+    summary: pd.DataFrame, compared: pd.DataFrame, tasks: Sequence[str]
+) -> pd.DataFrame:
+    """Return the summary with the columns ``PUBLISHED``: the literature's number of each line.
+
+    Args:
+        summary: what ``summarise`` returned.
+        compared: published numbers beside the run's, as ``comparison.compare`` returns them.
+        tasks: the tasks of the summary; numbers of other sets of tasks are left out.
+    """
+    means = compared[
+        (compared["task"] == "average")
+        & (compared["split"] == "test")
+        & (compared["metric"] == "accuracy")
+        & (compared["subset"] == subset_name(tasks))
+    ]
+    beside = [_published(line, means) for line in summary.to_dict("records")]
+    columns = pd.DataFrame(beside, columns=[*PUBLISHED], index=summary.index)
+    columns = columns.astype({"published": float, "difference": float})
+    place = len(LEADING)
+    return pd.concat([summary.iloc[:, :place], columns, summary.iloc[:, place:]], axis="columns")
+
+
+def _published(line: Mapping[Hashable, Any], means: pd.DataFrame) -> dict[str, Any]:
+    rows = means[(means["method"] == line["method"]) & (means["model"] == line["model"])]
+    if line["row"] != "zeroshot":
+        rows = _of(rows, (line["model"], line["mode"], line["seed"]))
+    if line["row"] == "all":
+        rows = rows[(rows["options"] == line["options"]) & (rows["lambda"] == line["lambda"])]
+    if rows.empty or line["row"] == "size":
+        return {}
+    first = rows.iloc[0]
+    words = f"{first['lineage']}: {first['source']}"
+    if first["published_low"] < first["published_high"]:
+        low, high = 100 * first["published_low"], 100 * first["published_high"]
+        words += f" (this lineage: {low:.4g} to {high:.4g} %)"
+    return {
+        "published": first["published"],
+        "difference": line["accuracy"] - first["published"],
+        "published_from": words,
+    }
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, fractions with four decimals.
 
     Raises:
         ArtifactError: if the file system refuses to write.
     """
     with atomic_path(path) as temporary:
-        summary.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
 
 
 def _methods(
