@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +22,8 @@ State: TypeAlias = dict[str, torch.Tensor]
 Lineage: TypeAlias = dict[str, str]
 """What an artefact was made from: digests and names, all text."""
 
-_HEADER = "taskgrid"
+HEADER = "taskgrid"
+"""Name of the entry in a file's header that holds the lineage, as JSON."""
 
 
 def digest_state(state: Mapping[str, torch.Tensor]) -> str:
@@ -30,9 +31,14 @@ def digest_state(state: Mapping[str, torch.Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        total.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(digest_prefix(name, tensor.dtype, tensor.shape))
         total.update(tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return total.hexdigest()[:32]
+
+
+def digest_prefix(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
+    """Return what enters a state's digest before the bytes of a tensor."""
+    return canonical_json([name, str(dtype), list(shape)]).encode()
 
 
 def save_state(
@@ -49,7 +55,7 @@ def save_state(
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     content = digest_state(tensors)
     # One entry: safetensors keeps several in an order of its own that differs from call to call.
-    header = {_HEADER: canonical_json({**lineage, "digest": content})}
+    header = {HEADER: canonical_json({**lineage, "digest": content})}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
@@ -71,11 +77,11 @@ def read_lineage(path: str | Path) -> Lineage:
         raise ArtifactError(f"{path} is missing") from error
     except (SafetensorError, OSError) as error:
         raise _damaged(path, str(error)) from error
-    if _HEADER not in header:
+    if HEADER not in header:
         raise ArtifactError(
             f"{path} carries no lineage in its header; it was not written by taskgrid"
         )
-    lineage: Lineage = json.loads(header[_HEADER])
+    lineage: Lineage = json.loads(header[HEADER])
     return lineage
 
 
