@@ -1,0 +1,256 @@
+"""Whole lambda curves of one merge on one set of images, most of their points interpolated.
+
+Exact evaluations at Chebyshev nodes give every other lambda, each with a bound on its accuracy. A
+lambda whose bound is looser than the tolerance is tried again with nested nodes, as long as the new
+ones are fewer than half of the lambdas that wait, and is evaluated exactly in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgrid.evaluation.interpolation import SAFETY, Interpolant, chunks, plan_nodes
+from taskgrid.evaluation.measure import expected_calibration_error
+from taskgrid.lattice import format_lambda, lambda_value
+
+Floats = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+Labels = NDArray[np.int64]
+LogitsAt = Callable[[str], NDArray[Any]]
+"""Evaluates a merge at a lambda, given as text: logits (n, C)."""
+
+_BINS = 15
+"""Bins of the calibration error, as in the exact rows."""
+
+
+@dataclass(frozen=True)
+class CurveSpec:
+    """How a curve is traced.
+
+    Attributes:
+        nodes: exact evaluations to start with.
+        tolerance: the loosest bound on accuracy that a row may have.
+        safety: factor on the estimated error of logits.
+    """
+
+    nodes: int = 7
+    tolerance: float = 0.005
+    safety: float = SAFETY
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One lambda.
+
+    Attributes:
+        scale: lambda as text.
+        hits: whether each image is classified correctly, shape (n,).
+        certain: whether that is certain; all are in an exact row.
+        nll: mean negative log-likelihood.
+        nll_bound: bound on its error.
+        ece: expected calibration error.
+        ece_bound: bound on its error.
+        nodes: lambdas that the row was interpolated from; none in an exact row.
+    """
+
+    scale: str
+    hits: Hits
+    certain: Hits
+    nll: float
+    nll_bound: float
+    ece: float
+    ece_bound: float
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the row was measured."""
+        return not self.nodes
+
+    @property
+    def correct(self) -> int:
+        """Images classified correctly."""
+        return int(np.count_nonzero(self.hits))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified correctly."""
+        return self.correct / len(self.hits)
+
+    @property
+    def bound(self) -> float:
+        """Bound on the error of accuracy, a multiple of 1/n.
+
+        Uncertain hits can only be lost and uncertain misses only be won, so they do not add up.
+        """
+        open_hits = int(np.count_nonzero(self.hits & ~self.certain))
+        open_misses = int(np.count_nonzero(~self.hits & ~self.certain))
+        return max(open_hits, open_misses) / len(self.hits)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A traced curve.
+
+    Attributes:
+        rows: one per lambda that was asked for, in increasing order.
+        evaluated: the lambdas that were evaluated exactly, nodes and others, in that order.
+    """
+
+    rows: tuple[CurveRow, ...]
+    evaluated: tuple[str, ...]
+
+    def row(self, scale: str) -> CurveRow:
+        """Return the row of a lambda."""
+        return next(row for row in self.rows if row.scale == scale)
+
+
+def trace_curve(
+    logits_at: LogitsAt, labels: Labels, lambdas: Sequence[str], spec: CurveSpec | None = None
+) -> Curve:
+    """Trace a curve, evaluating exactly as few lambdas as the tolerance allows.
+
+    Args:
+        logits_at: called once per lambda that is evaluated.
+        labels: true classes, shape (n,).
+        lambdas: what is asked for, as text, in any order.
+        spec: how.
+    """
+    spec = spec or CurveSpec()
+    asked = tuple(sorted(set(lambdas), key=lambda_value))
+    exact: dict[str, NDArray[Any]] = {}
+    rows: dict[str, CurveRow] = {}
+
+    def evaluate(scale: str) -> NDArray[Any]:
+        if scale not in exact:
+            exact[scale] = odds_against(logits_at(scale), labels)
+        return exact[scale]
+
+    waiting = list(asked)
+    for nodes in node_levels(asked, spec.nodes):
+        fresh = sum(node not in exact for node in nodes)
+        if fresh >= len(waiting) * (0.5 if exact else 1.0):
+            break
+        values = np.stack([evaluate(node) for node in nodes])
+        waiting = [scale for scale in waiting if scale not in exact]
+        found = interpolate(nodes, values, labels, waiting, safety=spec.safety)
+        rows |= {row.scale: row for row in found if row.bound <= spec.tolerance}
+        waiting = [scale for scale in waiting if scale not in rows]
+    for scale in asked:
+        if scale not in rows:
+            rows[scale] = exact_row(scale, evaluate(scale), labels)
+    return Curve(tuple(rows[scale] for scale in asked), tuple(exact))
+
+
+def node_levels(lambdas: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
+    """Return nested sets of nodes on the range of some lambdas, up to twice as many as lambdas.
+
+    Args:
+        lambdas: increasing, as text.
+        count: nodes of the first set; each set has one less than twice as many as the one before.
+    """
+    low, high = lambda_value(lambdas[0]), lambda_value(lambdas[-1])
+    levels = []
+    while low < high and count < 2 * len(lambdas):
+        levels.append(tuple(format_lambda(node) for node in plan_nodes(low, high, count)))
+        count = 2 * count - 1
+    return tuple(levels)
+
+
+def odds_against(logits: NDArray[Any], labels: Labels) -> NDArray[Any]:
+    """Return logits less that of the true class, (n, C): nothing depends on more than these."""
+    against: NDArray[Any] = logits - logits[np.arange(len(labels)), labels][:, None]
+    return against
+
+
+def interpolate(
+    nodes: Sequence[str],
+    values: NDArray[Any],
+    labels: Labels,
+    lambdas: Sequence[str],
+    *,
+    safety: float = SAFETY,
+) -> tuple[CurveRow, ...]:
+    """Return the rows of some lambdas.
+
+    Args:
+        nodes: lambdas as text, increasing.
+        values: ``odds_against`` at the nodes, (N, n, C).
+        labels: true classes, shape (n,).
+        lambdas: what is asked for, as text, inside the range of the nodes.
+        safety: factor on the estimated error.
+    """
+    if not lambdas:
+        return ()
+    points = [lambda_value(scale) for scale in lambdas]
+    fit = Interpolant.fit([lambda_value(node) for node in nodes], values, safety=safety)
+    images = values.shape[1]
+    hits, certain = np.zeros((2, len(points), images), dtype=np.bool_)
+    nll, bound, confidence = np.zeros((3, len(points), images))
+    for rows in chunks(values):
+        truth = labels[rows]
+        for index, point in enumerate(points):
+            odds, bound[index, rows] = fit.at([point], rows)[0], fit.bound([point], rows)[0]
+            hits[index, rows], margin, nll[index, rows], confidence[index, rows] = _scores(
+                odds, truth
+            )
+            # Both signs of a margin inside its bound are possible, and of one that is not a number.
+            certain[index, rows] = np.abs(margin) > bound[index, rows]
+    return tuple(
+        CurveRow(
+            scale=scale,
+            hits=hits[index],
+            certain=certain[index],
+            nll=float(nll[index].mean()),
+            nll_bound=float(bound[index].mean()),
+            ece=expected_calibration_error(hits[index], confidence[index], _BINS),
+            ece_bound=_calibration_bound(certain[index], confidence[index], bound[index]),
+            nodes=tuple(nodes),
+        )
+        for index, scale in enumerate(lambdas)
+    )
+
+
+def exact_row(scale: str, odds: NDArray[Any], labels: Labels) -> CurveRow:
+    """Return the row of a lambda that was evaluated."""
+    hits, _, nll, confidence = _scores(odds.astype(np.float64), labels)
+    return CurveRow(
+        scale=scale,
+        hits=hits,
+        certain=np.ones_like(hits),
+        nll=float(nll.mean()),
+        nll_bound=0.0,
+        ece=expected_calibration_error(hits, confidence, _BINS),
+        ece_bound=0.0,
+    )
+
+
+def _scores(odds: Floats, labels: Labels) -> tuple[Hits, Floats, Floats, Floats]:
+    """Return hits, margins, negative log-likelihoods and confidences."""
+    hits = (odds.argmax(axis=1) == labels) & ~np.isnan(odds).any(axis=1)
+    highest = odds.max(axis=1)
+    nll = highest + np.log(np.exp(odds - highest[:, None]).sum(axis=1))
+    others = odds.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    margin: Floats = -others.max(axis=1)
+    return hits, margin, nll, np.exp(highest - nll)
+
+
+def _calibration_bound(certain: Hits, confidence: Floats, bound: Floats) -> float:
+    """Bound the calibration error's own error.
+
+    An image contributes (hit - confidence)/n to its bin. Logits that are off by b move a
+    log-confidence by 2b at most. An image that may be in another bin can add what it has to one bin
+    and take it from another; so can one whose hit is open.
+    """
+    spread = np.exp(np.minimum(2 * bound, 700.0))
+    low, high = confidence / spread, np.minimum(confidence * spread, 1.0)
+    same = np.ceil(low * _BINS) == np.ceil(high * _BINS)
+    moved = np.maximum(high - confidence, confidence - low)
+    each = np.where(certain & same, moved, 2.0)
+    return float(min(1.0, np.nan_to_num(each, nan=2.0).mean()))
