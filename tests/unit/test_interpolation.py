@@ -102,11 +102,8 @@ def test_values_are_those_of_a_polynomial_per_image_and_class() -> None:
     points = random.uniform(0, 1, 20)
     np.testing.assert_allclose(fit.at(points), np.tensordot(np.vander(points, 6), weights, 1))
     assert fit.bound(points).max() < 2e-3
-    assert (
-        fit.at(points, slice(1, 3)).shape
-        == fit.bound(points, slice(1, 3)).shape + (3,)
-        == (20, 2, 3)
-    )
+    assert fit.at(points, slice(1, 3)).shape == (20, 2, 3)
+    assert fit.bound(points, slice(1, 3)).shape == (20, 2)
 
 
 @pytest.mark.parametrize("count", [5, 7, 9, 13])
