@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskgrid.command import use_threads
 from taskgrid.devices import lease_device
 from taskgrid.evaluation.planner import MethodRef
-from taskgrid.evaluation.runner import OpenBench
+from taskgrid.evaluation.runner import Bench, OpenBench
 
 if TYPE_CHECKING:
-    from taskgrid.evaluation.engine import Engine
     from taskgrid.evaluation.files import GridFiles
 
 
@@ -24,6 +24,7 @@ def engine_on_demand(
     device: str = "auto",
     threads: int | None = None,
     batch_size: int = 512,
+    features: Path | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
 
@@ -33,13 +34,16 @@ def engine_on_demand(
         device: ``auto``, ``cpu`` or ``cuda``; held until the block ends.
         threads: CPU threads.
         batch_size: images per forward pass.
+        features: folder in which the features of tangent models are kept; None keeps none.
     """
     with ExitStack() as held:
 
-        def open_bench() -> Engine:
-            from taskgrid.evaluation import engine
+        def open_bench() -> Bench:
+            from taskgrid.evaluation.engine import Engine, Method
+            from taskgrid.evaluation.tangent_engine import TangentEngine
             from taskgrid.merging.base import get_merger
             from taskgrid.options import parse_options
+            from taskgrid.store.features import FeatureStore
 
             use_threads(threads)
             ready = None
@@ -48,11 +52,21 @@ def engine_on_demand(
                 options = parse_options(
                     f"merge method {method.name!r}", merger.Options, method.options
                 )
-                ready = engine.Method(merger, options, method.seed or 0)
-            return engine.Engine(
+                ready = Method(merger, options, method.seed or 0)
+            leased = held.enter_context(lease_device(device))
+            if material.setting.evaluation == "tangent":
+                return TangentEngine(
+                    material,
+                    material.setting,
+                    ready,
+                    device=leased,
+                    batch_size=batch_size,
+                    store=FeatureStore(features) if features is not None else None,
+                )
+            return Engine(
                 material,
                 ready,
-                device=held.enter_context(lease_device(device)),
+                device=leased,
                 batch_size=batch_size,
                 precision=material.setting.precision,
             )

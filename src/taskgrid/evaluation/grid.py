@@ -21,17 +21,27 @@ from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import keys
 from taskgrid.evaluation.engine import Engine, Method
 from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import SPLITS, Part, Setting, Split, TaskRef, make_plan
+from taskgrid.evaluation.planner import (
+    SPLITS,
+    Evaluation,
+    Part,
+    Setting,
+    Split,
+    TaskRef,
+    make_plan,
+)
 from taskgrid.evaluation.references import read_method, tower_of
 from taskgrid.evaluation.rows import sort_rows, unique_rows
-from taskgrid.evaluation.runner import OpenCounter, Store, run_plan, run_reference
+from taskgrid.evaluation.runner import Bench, OpenCounter, Store, run_plan, run_reference
 from taskgrid.evaluation.study import Study
+from taskgrid.evaluation.tangent_engine import Features, TangentEngine
 from taskgrid.lattice import format_lambda, subset_name
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
 from taskgrid.options import parse_options
 from taskgrid.provenance.digests import digest, digest_bytes
+from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector, subtract
@@ -80,6 +90,7 @@ def evaluate_grid(
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     precision: str = "fp32",
+    evaluation: Evaluation = "plain",
     store: str | Path | None = None,
     progress: OpenCounter | None = None,
 ) -> pd.DataFrame:
@@ -106,6 +117,7 @@ def evaluate_grid(
         device: where to compute.
         batch_size: images per forward pass.
         precision: ``fp32``, or ``bf16`` for autocast on CUDA.
+        evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
         store: folder of an outcome store; what is found there is not measured again.
         progress: makes a counter of images from a label and a total, e.g. ``Progress``.
 
@@ -120,10 +132,20 @@ def evaluate_grid(
     material = _Memory(
         base, card, dict(tasks), _vectors(base, experts, vectors), dict(experts or {})
     )
-    setting = material.setting(model, mode, seed, precision)
+    setting = material.setting(model, mode, seed, precision, evaluation)
     outcomes: Store = OutcomeStore(store) if store is not None else _MemoryStore()
+    features: Features = (
+        FeatureStore(Path(store, "features")) if store is not None else _MemoryFeatures()
+    )
     named = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
-    engine = partial(Engine, material, device=device, batch_size=batch_size, precision=precision)
+
+    def engine(method: Method | None = None) -> Bench:
+        if evaluation == "tangent":
+            return TangentEngine(
+                material, setting, method, device=device, batch_size=batch_size, store=features
+            )
+        return Engine(material, method, device=device, batch_size=batch_size, precision=precision)
+
     tables = [run_reference(setting, outcomes, engine, progress).table]
     for name, options in named.items():
         method = read_method(name, options, seed)
@@ -176,7 +198,14 @@ class _Memory:
         pixels, labels = self.tasks[task].part(split)
         return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
 
-    def setting(self, model: str, mode: str, seed: int, precision: str) -> Setting:
+    def setting(
+        self,
+        model: str,
+        mode: str,
+        seed: int,
+        precision: str,
+        evaluation: Evaluation = "plain",
+    ) -> Setting:
         content = digest_state(self.theta)
         if content != self.card.base:
             raise LineageError(
@@ -195,6 +224,7 @@ class _Memory:
             kernel=keys.kernel_code(),
             precision=precision,
             tasks={task: self._ref(task) for task in sorted(self.tasks)},
+            tangent=keys.tangent_code() if evaluation == "tangent" else None,
         )
 
     def _ref(self, task: str) -> TaskRef:
@@ -224,6 +254,19 @@ class _MemoryStore:
 
     def add(self, outcome: Outcome) -> None:
         self._outcomes[outcome.key] = outcome
+
+
+class _MemoryFeatures:
+    """Features for as long as the call lasts."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, torch.Tensor] = {}
+
+    def find(self, key: str) -> torch.Tensor | None:
+        return self._features.get(key)
+
+    def add(self, key: str, features: torch.Tensor) -> None:
+        self._features[key] = features
 
 
 def _part(task: str, split: Split, examples: Examples) -> Part:

@@ -31,6 +31,7 @@ _PLUMBING = (
 """Modules that name, move and compare: what they deliver is itself in the keys, by digest or value."""
 
 _KERNEL = "taskgrid.evaluation.measure"
+_TANGENT_KERNEL = "taskgrid.evaluation.tangent"
 
 
 def computing_code(*modules: str) -> str:
@@ -52,6 +53,11 @@ def computing_code(*modules: str) -> str:
 def kernel_code() -> str:
     """Return the digest of the code that turns weights and images into outcomes."""
     return computing_code(_KERNEL)
+
+
+def tangent_code() -> str:
+    """Return the digest of the code that turns directions and images into outcomes."""
+    return computing_code(_TANGENT_KERNEL)
 
 
 def tower_key(
@@ -90,6 +96,43 @@ def context_key(*, images: str, head: str, tower: str, precision: str, kernel: s
     """Return the key of a task's part: what any weights are measured on, and how."""
     return digest(
         {"images": images, "head": head, "tower": tower, "precision": precision, "kernel": kernel}
+    )
+
+
+def features_key(
+    *,
+    images: str,
+    tower: str,
+    precision: str,
+    kernel: str,
+    base: str,
+    direction: str | None,
+    machine: Mapping[str, str | int],
+) -> str:
+    """Return the key of the features of some images: at theta_0, or moving along a direction.
+
+    These are not rows: they are kept so that no pass is made twice, and found by the same machine's
+    settings only, so that a row is the same bit for bit whether they were found or not.
+
+    Args:
+        images: ``images_key``.
+        tower: ``tower_key``.
+        precision: ``fp32`` or ``bf16``.
+        kernel: ``tangent_code``.
+        base: digest of the base's state.
+        direction: digest of the expert that the direction leads to; None for the features at theta_0.
+        machine: what moves last bits: batch size, kind of device, version of torch.
+    """
+    return digest(
+        {
+            "images": images,
+            "tower": tower,
+            "precision": precision,
+            "kernel": kernel,
+            "base": base,
+            "direction": direction,
+            "machine": dict(machine),
+        }
     )
 
 

@@ -25,6 +25,9 @@ Split = Literal["val", "test"]
 SPLITS: tuple[Split, ...] = ("val", "test")
 """The splits that are measured."""
 
+Evaluation = Literal["plain", "tangent"]
+"""How experts and merges are measured: as the networks they are, or as tangent models at theta_0."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -130,6 +133,9 @@ class Setting:
         kernel: ``keys.kernel_code``.
         precision: ``fp32`` or ``bf16``.
         tasks: the tasks by name.
+        tangent: ``keys.tangent_code`` where experts and merges are measured as tangent models; None
+            where they are measured as they are. The base is its own tangent model: its rows are the
+            same ones either way.
     """
 
     model: str
@@ -140,6 +146,12 @@ class Setting:
     kernel: str
     precision: str
     tasks: dict[str, TaskRef]
+    tangent: str | None = None
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How experts and merges are measured."""
+        return "plain" if self.tangent is None else "tangent"
 
     def restrict(self, tasks: Sequence[str]) -> Setting:
         """Return the setting with some of its tasks only.
@@ -188,22 +200,25 @@ class Setting:
 
     def request(self, weights: Weights, weights_key: str, task: str, split: Split) -> Request:
         """Return the request for any weights' row on a task."""
-        key = keys.row_key(weights_key, self._contexts[task, split])
+        kernel = self.kernel if weights.kind == "base" or self.tangent is None else self.tangent
+        key = keys.row_key(weights_key, self._context(kernel, task, split))
         return Request(key, weights, task, split, self.task(task).parts[split].n)
 
-    @cached_property
-    def _contexts(self) -> dict[tuple[str, Split], str]:
-        return {
-            (name, split): keys.context_key(
-                images=part.images,
+    def _context(self, kernel: str, name: str, split: Split) -> str:
+        if (kernel, name, split) not in self._contexts:
+            task = self.task(name)
+            self._contexts[kernel, name, split] = keys.context_key(
+                images=task.parts[split].images,
                 head=task.head,
                 tower=self.tower,
                 precision=self.precision,
-                kernel=self.kernel,
+                kernel=kernel,
             )
-            for name, task in self.tasks.items()
-            for split, part in task.parts.items()
-        }
+        return self._contexts[kernel, name, split]
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[str, str, Split], str]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.planner import SPLITS, MethodRef, Part, Setting, TaskRef
+from taskgrid.evaluation.planner import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
@@ -26,7 +26,8 @@ from taskgrid.store.atomic import read_json
 if TYPE_CHECKING:
     # A plan holds the kernel's digest, so whoever plans must run again when the kernel changes: the
     # code closure follows this import, the interpreter does not.
-    import taskgrid.evaluation.measure  # noqa: F401
+    import taskgrid.evaluation.measure
+    import taskgrid.evaluation.tangent  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def read_setting(
     precision: str,
     card: ModelCard,
     tasks: Mapping[str, TaskManifests],
+    evaluation: Evaluation = "plain",
 ) -> Setting:
     """Read what rows depend on, and check that it belongs together.
 
@@ -66,6 +68,7 @@ def read_setting(
         precision: ``fp32`` or ``bf16``.
         card: the base model's card.
         tasks: the manifests of each task.
+        evaluation: ``tangent`` measures experts and merges as tangent models.
 
     Raises:
         ArtifactError: if a manifest is missing or damaged.
@@ -81,6 +84,7 @@ def read_setting(
         kernel=keys.kernel_code(),
         precision=precision,
         tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
+        tangent=keys.tangent_code() if evaluation == "tangent" else None,
     )
 
 
