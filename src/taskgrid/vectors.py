@@ -300,7 +300,8 @@ def add_scaled(
     """
     if delta is None or scale == 0:
         return base.clone() if out is None else out.copy_(base)
-    result = base.double().add_(delta.double(), alpha=scale)
+    # A copy always: of a float64 base, double() would be the base itself.
+    result = base.to(torch.float64, copy=True).add_(delta.double(), alpha=scale)
     return result.to(base.dtype) if out is None else out.copy_(result)
 
 

@@ -32,6 +32,12 @@ from taskgrid.store.weights import State, digest_state, load_state, save_state
 LINEAGE = {"kind": "merged", "base": "ab" * 16}
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for disks."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def filled(dtype: torch.dtype, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """Any bytes at all, but zeros and ones where a dtype has no other."""
     generator = torch.Generator().manual_seed(seed)
