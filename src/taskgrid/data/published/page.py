@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from taskgrid.data.published.description import Description, Layout, OriginalFile, descriptions
-from taskgrid.data.published.split_list import read_split_list
+from taskgrid.resources import resource_path
+from taskgrid.store.atomic import read_json
 from taskgrid.store.images import SPLITS, Split
 
 _ORDER = (
@@ -99,10 +100,9 @@ def _section(item: Description) -> str:
     if item.original.manual:
         lines.append("\nThese files must be put there by hand.")
     if item.split is not None:
-        lines.append(
-            f"\nShipped split: `resources/splits/{item.split}.json` "
-            f"({read_split_list(item.split).rule})."
-        )
+        place = f"splits/{item.split}.json"
+        rule = read_json(resource_path(place))["rule"]
+        lines.append(f"\nShipped split: `resources/{place}` ({rule}).")
     lines.append("")
     lines += [f"- {note}" for note in item.notes]
     for name, variant in item.variants.items():
