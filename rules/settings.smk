@@ -1,7 +1,18 @@
 # What each rule's parameters and inputs are, as functions of its wildcards.
 from taskgrid.plots import figure_card, figure_names
+from taskgrid.provenance.digests import digest_file
+from taskgrid.resources import resource_path
 
-FIGURES = figure_names() if E.config.figures == "all" else tuple(E.config.figures)
+# Where no published numbers are asked for, "all" figures are those that need none.
+FIGURES = (
+    tuple(
+        name
+        for name in figure_names()
+        if E.config.published or "published" not in figure_card(name).tables
+    )
+    if E.config.figures == "all"
+    else tuple(E.config.figures)
+)
 EXPERTS = [{**run, "task": task} for run in RUNS for task in E.tasks]
 
 
@@ -130,6 +141,38 @@ def reference_settings(wildcards):
     )
 
 
+def grid_settings():
+    known = {"studies": E.config.studies, "tasks": E.tasks}
+    if not E.config.published:
+        return canonical_json(known)
+    numbers = ["index.json", *(f"{name}.csv" for name in E.config.published)]
+    return canonical_json(
+        {
+            **known,
+            "published": E.config.published,
+            "numbers": {
+                name: digest_file(resource_path(f"published/{name}"))
+                for name in numbers
+            },
+            "models": {
+                model.name: {
+                    "architecture": model.architecture,
+                    "pretrained": model.pretrained,
+                }
+                for model in E.config.models
+            },
+            # Ready-made experts are fine-tuned weights; those of our modes are called by the mode.
+            "modes": {
+                run["mode"]: (
+                    E.mode(run["mode"]).name if run["mode"] in E.modes else "standard"
+                )
+                for run in RUNS
+            },
+            "datasets": {task: E.task(task).dataset for task in E.tasks},
+        }
+    )
+
+
 def table_files(table):
     """Files of a table that figures read, in the order of its labels."""
     if table == "history":
@@ -140,7 +183,8 @@ def table_files(table):
             "results/vectors/{model}/{mode}/{seed}/cosine.csv".format(**run)
             for run in RUNS
         ]
-    return [f"results/tables/{table}.parquet"]
+    suffix = "csv" if table == "published" else "parquet"
+    return [f"results/tables/{table}.{suffix}"]
 
 
 def figure_tables(wildcards):

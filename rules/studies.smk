@@ -3,6 +3,7 @@ rule tables:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
+        published="results/tables/published.csv",
 
 
 rule grid:
@@ -13,6 +14,7 @@ rule grid:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
+        published="results/tables/published.csv",
     log:
         "results/logs/grid.log",
     benchmark:
@@ -24,14 +26,15 @@ rule grid:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=canonical_json({"studies": E.config.studies, "tasks": E.tasks}),
+        settings=grid_settings(),
         code=code("grid.py", *STUDY_MODULES),
     message:
         "collect the grid, choose lambda on validation, summarise"
     shell:
         "$PYTHON $SCRIPTS/grid.py --settings {params.settings:q} --store results/store"
         " --reference {input.reference} --rows {input.rows}"
-        " --grid {output.grid} --selected {output.selected} --summary {output.summary} 2>&1 | tee {log}"
+        " --grid {output.grid} --selected {output.selected} --summary {output.summary}"
+        " --published {output.published} 2>&1 | tee {log}"
 
 
 rule pages:

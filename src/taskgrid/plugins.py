@@ -14,7 +14,7 @@ from typing import Literal
 
 from taskgrid.errors import ConfigError
 
-Kind = Literal["source", "builtin", "mode", "merger", "study", "figure"]
+Kind = Literal["source", "layout", "builtin", "mode", "merger", "study", "figure"]
 
 _PLUGINS = MappingProxyType(
     {
@@ -23,6 +23,25 @@ _PLUGINS = MappingProxyType(
             "folder": "taskgrid.data.sources.folder",
             "npz": "taskgrid.data.sources.npz",
             "parquet": "taskgrid.data.sources.parquet",
+            "published": "taskgrid.data.sources.published",
+        },
+        # Readers of the original files of published data sets.
+        "layout": {
+            "cifar": "taskgrid.data.published.layouts.cifar",
+            "class_folders": "taskgrid.data.published.layouts.class_folders",
+            "dtd": "taskgrid.data.published.layouts.dtd",
+            "fer2013": "taskgrid.data.published.layouts.fer2013",
+            "flowers102": "taskgrid.data.published.layouts.flowers102",
+            "food101": "taskgrid.data.published.layouts.food101",
+            "gtsrb": "taskgrid.data.published.layouts.gtsrb",
+            "idx": "taskgrid.data.published.layouts.idx",
+            "oxford_iiit_pet": "taskgrid.data.published.layouts.oxford_iiit_pet",
+            "pcam": "taskgrid.data.published.layouts.pcam",
+            "resisc45": "taskgrid.data.published.layouts.resisc45",
+            "stanford_cars": "taskgrid.data.published.layouts.stanford_cars",
+            "stl10": "taskgrid.data.published.layouts.stl10",
+            "sun397": "taskgrid.data.published.layouts.sun397",
+            "svhn": "taskgrid.data.published.layouts.svhn",
         },
         # The first five are the default's; `catalogue` is the control task, the part that ImageNet
         # plays in the papers.
@@ -58,12 +77,14 @@ _PLUGINS = MappingProxyType(
             "cross_evaluation": "taskgrid.plots.cross_evaluation",
             "cosine": "taskgrid.plots.cosine",
             "training": "taskgrid.plots.training",
+            "published": "taskgrid.plots.published",
         },
     }
 )
 
 _NOUN = {
     "source": "task source",
+    "layout": "layout of original files",
     "builtin": "built-in task",
     "mode": "fine-tuning mode",
     "merger": "merge method",

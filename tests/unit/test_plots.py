@@ -298,6 +298,50 @@ def test_training_draws_each_task(five: Example) -> None:
     assert np.allclose(raw, loss.groupby("step")["value"].mean())
 
 
+def test_published_numbers_stand_beside_the_run(five: Example) -> None:
+    figure = draw_figure("published", five.tables())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["zero-shot", "experts", "average", "task arithmetic"]
+    drawn = lines(figure)
+    rows = five.published.query("method == 'expert' and task == 'signs'")
+    place = titles.index("experts")
+    x, _ = drawn[place, "run: signs"]
+    assert np.allclose(x, 100 * rows.drop_duplicates("seed")["run"].mean())
+    x, _ = drawn[place, "paper: signs"]  # two sources, once each whatever the seeds
+    paper = rows[rows["lineage"] == "paper"]["published"]
+    assert np.allclose(x, 100 * np.sort(paper.unique()))
+    # Tasks by name from top to bottom, the mean last; each row holds its own marks.
+    ticks = figure.axes[0].get_yticklabels()
+    assert [text.get_text() for text in ticks] == [*sorted(task_names(5)), "mean of 5"]
+    _, y = drawn[place, "tall_masks: mean of 5"]
+    assert np.all(np.abs(y - 5) < 0.5)
+    # The planted lineage problem is ringed, and nothing else.
+    rings = {key for key, (x, _) in drawn.items() if "problem" in key[1] and len(x)}
+    assert rings == {(0, f"problem: {sorted(task_names(5))[0]}")}
+    calm = five.published.assign(problem=False)
+    assert "lineage problem" in texts(figure)
+    assert "lineage problem" not in texts(draw_figure("published", {"published": calm}))
+
+
+def test_published_numbers_of_several_sets_of_tasks_have_panels_of_their_own() -> None:
+    table = example(tasks=3, seeds=(0,), lambdas=("0.00", "1.00"), steps=5).published
+    merged = (table["method"] == "average") & (table["task"] != "clutter")
+    smaller = table[merged].assign(subset="digits+glyphs")
+    both = pd.concat([table, smaller], ignore_index=True)
+    figure = draw_figure("published", {"published": both})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[2:4] == ["average, 2 tasks", "average, 3 tasks"]
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names[-2:] == ["mean of 2", "mean of 3"]
+    assert overlapping(figure) == []
+
+
+def test_published_numbers_of_zero_shot_alone_are_drawn(five: Example) -> None:
+    alone = five.published.query("method == 'zeroshot'")
+    figure = draw_figure("published", {"published": alone})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["zero-shot"]
+
+
 def test_axes_say_what_they_measure(five: Example) -> None:
     wanted = {
         "lambda_curve": {
@@ -311,6 +355,7 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "cross_evaluation": {"accuracy on test [%]", "expert"},
         "cosine": {"cosine similarity"},
         "training": {"training step", "training loss [nats]", "learning rate", "signs"},
+        "published": {"accuracy on test [%]", "zero-shot", "mean of 5", "this run", "tall masks"},
     }
     assert tuple(wanted) == FIGURES
     for name, words in wanted.items():

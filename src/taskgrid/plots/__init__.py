@@ -18,7 +18,7 @@ from typing import Any
 from taskgrid import plugins
 from taskgrid.errors import ConfigError
 
-TABLES = ("grid", "selected", "cosine", "history")
+TABLES = ("grid", "selected", "cosine", "history", "published")
 """The tables a figure may ask for."""
 
 

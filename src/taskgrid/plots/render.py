@@ -19,7 +19,7 @@ Labels = Mapping[str, Any]
 
 # In CSV: lambda is text ("0.30" is a name), counts are whole where some are missing.
 _TEXT_AND_COUNTS = {
-    "lambda": "string",
+    **dict.fromkeys(("lambda", "lambda_rule"), "string"),
     **dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"),
 }
 _COLUMNS = {
