@@ -145,7 +145,7 @@ def _experts(experiment: Experiment, name: str) -> Iterator[Finding]:
             )
         else:
             pattern = spec.file_of(task) or "*.safetensors"
-            found = _cached(place, "model", spec.revision, (pattern,), None)
+            found = _cached(place, "model", spec.revision_of(task), (pattern,), None)
             state: State = "download" if found is None else "ready"
             yield Finding(need, state, f"{_HUB}/{place}" + (f" at {found[:12]}" if found else ""))
 

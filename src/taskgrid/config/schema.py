@@ -274,6 +274,9 @@ class ExpertSpec(Section):
         description="Commit of the repository. Null resolves `main` at the first download and keeps "
         "to the commit found.",
     )
+    revisions: dict[Name, StrictStr] = Field(
+        {}, description="Commits by task, where each task has a repository of its own."
+    )
     file: StrictStr | None = Field(
         None, description="File in the repository, with `{task}`; null finds it by the format."
     )
@@ -286,6 +289,10 @@ class ExpertSpec(Section):
     def place(self, task: str) -> str:
         """Return the repository or path of a task's expert."""
         return self.source.replace("{task}", self.names.get(task, task))
+
+    def revision_of(self, task: str) -> str | None:
+        """Return the commit at which a task's expert is taken; None is the newest."""
+        return self.revisions.get(task, self.revision)
 
     def file_of(self, task: str) -> str | None:
         """Return the file of a task's expert in its repository, where the configuration says it."""
