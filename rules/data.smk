@@ -1,6 +1,7 @@
 rule dataset:
     output:
         images="results/data/{pixels}/{task}/images.arrow",
+        originals="results/data/{pixels}/{task}/train.arrow",
         manifest="results/data/{pixels}/{task}/dataset.json",
     log:
         "results/logs/dataset/{pixels}/{task}.log",
@@ -19,8 +20,8 @@ rule dataset:
     message:
         "decode the images of {wildcards.task} once, at {wildcards.pixels}"
     shell:
-        "$PYTHON $SCRIPTS/dataset.py --settings {params.settings:q}"
-        " --images {output.images} --manifest {output.manifest} 2>&1 | tee {log}"
+        "$PYTHON $SCRIPTS/dataset.py --settings {params.settings:q} --threads {threads}"
+        " --images {output.images} --originals {output.originals} --manifest {output.manifest} 2>&1 | tee {log}"
 
 
 rule split:

@@ -5,7 +5,9 @@ rule finetune:
         head_manifest="results/heads/{model}/{task}.json",
         head=ancient("results/heads/{model}/{task}.safetensors"),
         split=lambda w: f"results/splits/{pixels(w)}/{w.task}.json",
+        dataset=lambda w: f"results/data/{pixels(w)}/{w.task}/dataset.json",
         images=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/images.arrow"),
+        originals=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/train.arrow"),
     output:
         expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
@@ -32,6 +34,7 @@ rule finetune:
         " --device $DEVICE --threads {threads}"
         " --scratch results/scratch/finetune --checkpoint-seconds $CHECKPOINT_SECONDS"
         " --card {input.card} --base {input.base} --head {input.head}"
-        " --split {input.split} --images {input.images}"
+        " --split {input.split} --dataset {input.dataset}"
+        " --images {input.images} --originals {input.originals}"
         " --expert {output.expert} --manifest {output.manifest}"
         " --history {output.history} --timing {output.timing} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-"""Decode the images of a task once, at the size of the model."""
+"""Decode the images of a task once, at the size of the model, and keep what random crops need."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from taskgrid.progress import Progress
 
 def main() -> None:
     """Read the source, write the images and their manifest."""
-    args = parse(__doc__, paths=("images", "manifest"))
+    args = parse(__doc__, paths=("images", "originals", "manifest"))
     task = TaskSpec.model_validate(args.settings["task"])
     manifest = build_dataset(
         task,
@@ -18,6 +18,8 @@ def main() -> None:
         args.settings["interpolation"],
         args.images,
         args.manifest,
+        out_originals=args.originals,
+        keep=args.settings.get("keep", "oblong"),
         progress=partial(Progress, f"dataset {task.name}"),
         threads=args.threads or 1,
     )

@@ -7,20 +7,24 @@ import pyarrow as pa
 import torch
 
 from taskgrid.command import parse, run, use_threads
+from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest
 from taskgrid.devices import lease_device
 from taskgrid.finetuning.checkpoint import discard_checkpoint
-from taskgrid.finetuning.loop import Samples, Scratch, finetune
+from taskgrid.finetuning.feed import Originals, Samples
+from taskgrid.finetuning.loop import Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
+from taskgrid.models.inference import PixelRows
 from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore
+from taskgrid.store.originals import OriginalStore
 from taskgrid.store.tables import write_table
 from taskgrid.store.weights import load_state, save_state
 
-PATHS = ("scratch", "card", "base", "head", "split", "images")
+PATHS = ("scratch", "card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")
 
 
@@ -30,8 +34,17 @@ def main() -> None:
     use_threads(args.threads)
     settings, task = args.settings, args.settings["task"]
     split, images = SplitManifest.read(args.split), ImageStore.open(args.images)
-    parts = {name: images.rows(split.ids(name)) for name in ("train", "val")}
-    train, val = (Samples(images.pixels[rows], images.labels[rows]) for rows in parts.values())
+    rows, held = (images.rows(split.ids(name)) for name in ("train", "val"))
+    lineage = {"model": settings["model"], "split": split.digest}
+    originals: Originals | None = None
+    # Only then: what is made of square images alone has the lineage it always had.
+    if (kept := DatasetManifest.read(args.dataset).originals) is not None:
+        store = OriginalStore.open(args.originals)
+        originals = Originals(store, store.places(images, rows))
+        lineage["originals"] = kept
+    # Rows of the memory map, which may be larger than memory.
+    train = Samples(PixelRows(images.pixels, rows), images.labels[rows], originals)
+    val = Samples(PixelRows(images.pixels, held), images.labels[held])
     recipe = Recipe.from_mapping(settings["recipe"])
     place = [settings["model"], settings["mode_label"], str(settings["seed"]), task]
     scratch = Path(args.scratch, *place)
@@ -50,9 +63,10 @@ def main() -> None:
             seed=settings["seed"],
             device=device,
             scratch=Scratch(scratch, every_seconds=args.checkpoint_seconds),
-            lineage={"model": settings["model"], "split": split.digest},
+            lineage=lineage,
             progress=bar,
         )
+        gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     digest = save_state(args.expert, done.state, done.lineage)
     columns = dict(
         zip(("step", "metric", "value"), zip(*done.history.rows, strict=True), strict=True)
@@ -63,7 +77,9 @@ def main() -> None:
     # Beside the manifest, because times differ from run to run and manifests must not.
     timing = {
         "seconds": done.seconds,
-        "images_per_second": done.steps * recipe.batch_size / done.seconds,
+        "images_per_second": done.images / done.seconds,
+        "pace": done.pace,
+        "gpu_gib": round(gpu / 2**30, 2),
         "device": str(device),
         "torch": torch.__version__,
         "host": platform.node(),
@@ -71,7 +87,10 @@ def main() -> None:
     write_json(args.timing, timing)
     discard_checkpoint(scratch)
     accuracy = dict(done.history.curve("val/accuracy"))
-    print(f"{task}: val accuracy {accuracy[0]:.3f} -> {accuracy[done.steps]:.3f}, digest {digest}")
+    print(
+        f"{task}: val accuracy {accuracy[0]:.3f} -> {accuracy[done.steps]:.3f}, "
+        f"{done.images / done.seconds:.0f} images/s, digest {digest}"
+    )
 
 
 if __name__ == "__main__":

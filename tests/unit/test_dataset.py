@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from taskgrid.data.dataset import DatasetManifest, build_dataset
-from taskgrid.data.preprocess import prepare
+from taskgrid.data.preprocess import prepare, whole
 from taskgrid.data.sources import Entry, Source, open_source
 from taskgrid.data.splits import SplitManifest, make_split
 from taskgrid.errors import ArtifactError, DataError, SplitError
 from taskgrid.progress import Progress
 from taskgrid.provenance import digest_file
 from taskgrid.store.images import ImageStore, pixel_digest
+from taskgrid.store.originals import OriginalStore, write_originals
 from tests.unit.example_images import (
     REAL_SETS,
     SHARED_DATA,
@@ -240,6 +241,129 @@ def test_images_of_many_sizes_end_at_one(tmp_path):
         (root / "train" / "cat" / f"z{number}.png").write_bytes(png(pixels(50 + number, *shape)))
     _, store = build(spec("folder", root), tmp_path / "out")
     assert store.pixels.shape == (17, 8, 8, 3)
+
+
+# Originals, for random crops.
+
+
+def build_with_originals(task, folder, **options):
+    manifest, images = build(task, folder, out_originals=folder / "train.arrow", **options)
+    return manifest, images, OriginalStore.open(folder / "train.arrow")
+
+
+def sized_folders(root, shapes):
+    """A task with one more training image of each shape, and oblong test images."""
+    image_folders(root)
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(png(pixels(sum(path.parent.name.encode()) + int(path.stem), 8, 8)))
+    for number, shape in enumerate(shapes):
+        (root / "train" / "cat" / f"z{number}.png").write_bytes(png(pixels(50 + number, *shape)))
+    return spec("folder", root)
+
+
+SHAPES = [(9, 12), (20, 20), (40, 9), (8, 8), (3, 50), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [("none", []), ("oblong", [0, 2, 4]), ("all", [0, 1, 2, 4, 5])]
+)
+def test_training_images_are_kept_before_the_centre_crop(tmp_path, keep, kept):
+    task = sized_folders(tmp_path / "pets", SHAPES)
+    manifest, images, store = build_with_originals(task, tmp_path / "out", keep=keep)
+    names = [f"train/cat/z{number}.png" for number in kept]
+    assert [images.ids[row] for row in store.rows] == names
+    assert [tuple(size) for size in store.sizes.tolist()] == [SHAPES[number] for number in kept]
+    for place, number in enumerate(kept):
+        expected = whole(pixels(50 + number, *SHAPES[number]), 8)
+        assert np.array_equal(store.pixels(place), expected)
+        assert store.shapes[place].tolist() == list(expected.shape[:2])
+    assert manifest.originals == (digest_file(tmp_path / "out" / "train.arrow") if kept else None)
+    rows = images.rows(images.ids[::-1])
+    places = store.places(images, rows)
+    known = dict(zip(names, range(len(names)), strict=True))
+    assert places.tolist() == [known.get(name, -1) for name in images.ids[::-1]]
+
+
+def test_originals_change_nothing_else(tmp_path):
+    task = sized_folders(tmp_path / "pets", SHAPES)
+    plain, _ = build(task, tmp_path / "plain")
+    kept, _, _ = build_with_originals(task, tmp_path / "kept")
+    assert plain.images == kept.images
+    assert plain.digest == kept.digest
+
+
+def test_square_images_cost_nothing(tmp_path):
+    root = tmp_path / "pets"
+    archive(root / "pets.npz")
+    manifest, images, store = build_with_originals(
+        spec("npz", root / "pets.npz"), tmp_path / "out", size=16
+    )
+    assert len(store) == 0
+    assert manifest.originals is None
+    assert store.places(images, [0, 3]).tolist() == [-1, -1]
+    assert (tmp_path / "out" / "train.arrow").stat().st_size < 4096
+
+
+def test_the_originals_bytes_depend_on_the_data_alone(tmp_path):
+    # More than one batch of the file.
+    task = sized_folders(tmp_path / "pets", [(5 + n % 7, 9 + n % 11) for n in range(150)])
+    stores = [
+        build_with_originals(task, tmp_path / name, threads=threads)[2]
+        for name, threads in (("a", 1), ("b", 4))
+    ]
+    first, second = ((tmp_path / name / "train.arrow").read_bytes() for name in "ab")
+    assert first == second
+    images = ImageStore.open(tmp_path / "a" / "images.arrow")
+    assert len(stores[0]) > 128
+    for place in (0, 63, 64, 127, 128, len(stores[0]) - 1):
+        number = int(images.ids[stores[0].rows[place]].split("z")[1].removesuffix(".png"))
+        assert np.array_equal(
+            stores[0].pixels(place), whole(pixels(50 + number, 5 + number % 7, 9 + number % 11), 8)
+        )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_broken_data_leave_no_originals(tmp_path, threads):
+    task = sized_folders(tmp_path / "pets", SHAPES)
+    truncate(tmp_path / "pets")
+    with pytest.raises(DataError):
+        build_with_originals(task, tmp_path / "out", threads=threads)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_originals_of_other_images_are_refused(tmp_path):
+    task = sized_folders(tmp_path / "pets", SHAPES)
+    other = sized_folders(tmp_path / "others", SHAPES[::-1])
+    _, _, store = build_with_originals(task, tmp_path / "out")
+    _, images, _ = build_with_originals(other, tmp_path / "other")
+    with pytest.raises(DataError, match=r"train\.arrow does not belong to \S+images\.arrow"):
+        store.places(images, [0])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "is damaged"),
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (
+            lambda path: shutil.copy(path.parent / "images.arrow", path),
+            "is not a file of originals",
+        ),
+    ],
+)
+def test_damaged_originals_are_named(tmp_path, damage, words):
+    task = sized_folders(tmp_path / "pets", SHAPES)
+    build_with_originals(task, tmp_path)
+    damage(tmp_path / "train.arrow")
+    with pytest.raises(ArtifactError, match=rf"train\.arrow {words}"):
+        OriginalStore.open(tmp_path / "train.arrow")
+
+
+def test_originals_are_whole_or_absent(tmp_path):
+    with pytest.raises(KeyboardInterrupt), write_originals(tmp_path / "train.arrow"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
 
 
 # Real sets, through the whole of data, as a user would write them.

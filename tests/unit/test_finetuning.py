@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
-from torchvision.transforms import RandomResizedCrop
 
 from taskgrid import plugins
+from taskgrid.data.preprocess import prepare, whole
 from taskgrid.errors import ConfigError, DataError, LineageError, TrainingError
 from taskgrid.finetuning import loop
-from taskgrid.finetuning.augment import draw_boxes, random_resized_crop, resize_weights
+from taskgrid.finetuning.augment import random_resized_crop
 from taskgrid.finetuning.checkpoint import discard_checkpoint
+from taskgrid.finetuning.feed import Batch, Order, Originals
 from taskgrid.finetuning.loop import Finetuned, Samples, Scratch, finetune
 from taskgrid.finetuning.modes.base import Trainee, get_mode, train_only
 from taskgrid.finetuning.recipe import Recipe
@@ -37,8 +37,10 @@ from taskgrid.models.layout import part_of
 from taskgrid.options import Options
 from taskgrid.progress import Progress
 from taskgrid.provenance.digests import derive_seed
+from taskgrid.store.images import ImageStore, PreparedImage, write_images
+from taskgrid.store.originals import Original, OriginalStore, write_originals
 from taskgrid.store.weights import State, digest_state, load_state, read_lineage
-from tests.unit.example_models import tiny_clip, tiny_head, tiny_samples
+from tests.unit.example_models import SIZE, tiny_clip, tiny_head, tiny_samples
 from tests.unit.killed_training import STEPS, outcome, train
 
 SHORT = Recipe(steps=6, batch_size=8, warmup_steps=2, lr=1e-2)
@@ -111,58 +113,6 @@ def test_a_warmup_longer_than_the_training_is_refused() -> None:
         Recipe(steps=80).total_steps(100)
     with pytest.raises(ConfigError, match="no training images"):
         Recipe(steps=80).total_steps(0)
-
-
-# --------------------------------------------------------------------------------- augmentation
-
-
-@pytest.mark.parametrize(("height", "width"), [(25, 25), (32, 32), (24, 30)])
-def test_crops_are_those_of_pillow(height: int, width: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, height, width, 3), dtype=np.uint8)
-    ours = random_resized_crop(torch.from_numpy(pixels), 0.5, torch.Generator().manual_seed(3))
-    boxes = draw_boxes(40, height, width, 0.5, torch.Generator().manual_seed(3)).tolist()
-    for image, mine, (top, left, tall, wide) in zip(pixels, ours, boxes, strict=True):
-        cut = Image.fromarray(image).crop((left, top, left + wide, top + tall))
-        theirs = np.asarray(cut.resize((width, height), Image.Resampling.BICUBIC))
-        # Pillow's weights have 22 bits, ours 24: what lies on the border may round either way.
-        assert np.abs(theirs.astype(int) - mine.numpy()).max() <= 1
-        assert (theirs == mine.numpy()).mean() > 0.99
-
-
-def test_a_whole_image_is_left_as_it_is() -> None:
-    pixels = torch.randint(0, 256, (2, 9, 9, 3), dtype=torch.uint8)
-    assert random_resized_crop(pixels, 1.0, torch.Generator()) is pixels
-    whole = resize_weights(torch.zeros(1), torch.full((1,), 9), 9)
-    torch.testing.assert_close(whole[0], torch.eye(9))
-
-
-@pytest.mark.parametrize(("size", "smallest"), [(25, 0.9), (224, 0.9), (64, 0.3)])
-def test_boxes_are_distributed_as_torchvisions(size: int, smallest: float) -> None:
-    count = 3000
-    ours = draw_boxes(count, size, size, smallest, torch.Generator().manual_seed(0)).double()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        image = torch.empty(3, size, size)
-        theirs = torch.tensor(
-            [
-                RandomResizedCrop.get_params(image, [smallest, 1.0], [3 / 4, 4 / 3])
-                for _ in range(count)
-            ]
-        ).double()
-    assert bool((ours[:, :2] >= 0).all())
-    assert bool((ours[:, 2:] > 0).all())
-    assert bool((ours[:, :2] + ours[:, 2:] <= size).all())
-    # Means of 3000 draws: four standard errors of a difference.
-    error = 4 * (ours.var(0) + theirs.var(0)).div(count).sqrt()
-    assert bool(((ours.mean(0) - theirs.mean(0)).abs() <= error + 1e-9).all())
-    area, other = (x[:, 2] * x[:, 3] / size**2 for x in (ours, theirs))
-    assert (area.mean() - other.mean()).abs() < 4 * (area.var() * 2 / count).sqrt()
-
-
-def test_boxes_that_never_fit_fall_back_to_the_centre() -> None:
-    # An image so thin that no crop of 99 % of it has a ratio in range.
-    boxes = draw_boxes(5, 8, 40, 0.99, torch.Generator().manual_seed(0))
-    assert boxes.tolist() == [[0, 14, 8, 11]] * 5
 
 
 # ------------------------------------------------------------------------------------- learning
@@ -277,7 +227,7 @@ def test_seeds_are_real(clip: Clip) -> None:
 
 
 def test_each_epoch_has_its_own_order() -> None:
-    order = loop._Order(root=7, count=50)
+    order = Order(root=7, count=50)
     epochs = [
         torch.cat([order.batch(epoch, place, 20) for place in range(3)]) for epoch in range(3)
     ]
@@ -285,7 +235,7 @@ def test_each_epoch_has_its_own_order() -> None:
         assert sorted(epoch.tolist()) == list(range(50))
     assert len({tuple(epoch.tolist()) for epoch in epochs}) == 3
     # A walk that begins in the middle sees the same.
-    assert torch.equal(loop._Order(root=7, count=50).batch(2, 1, 20), epochs[2][20:40])
+    assert torch.equal(Order(root=7, count=50).batch(2, 1, 20), epochs[2][20:40])
 
 
 def test_accumulation_changes_only_the_rounding(clip: Clip) -> None:
@@ -330,6 +280,190 @@ def test_rows_of_a_store_train_like_a_copy_of_them(clip: Clip) -> None:
     copied = Samples(data.pixels[rows], data.labels[rows])
     viewed = Samples(PixelRows(data.pixels, rows), data.labels[rows])
     assert digest_state(run(clip, data=copied).state) == digest_state(run(clip, data=viewed).state)
+
+
+def oblong_samples(folder: Path, count: int = 30) -> Samples:
+    """Samples of which two in three have an original that is not square."""
+    data = tiny_samples(count)
+    random = np.random.default_rng(9)
+    images = []
+    with write_originals(folder / "train.arrow") as writer:
+        for row in range(count):
+            shape = [(8, 8), (10, 17), (30, 21)][row % 3]
+            pixels = random.integers(0, 120, (*shape, 3), dtype=np.uint8)
+            pixels[..., data.labels[row]] += 100
+            images.append(PreparedImage(f"{row:04d}", 0, "train", f"{row}", prepare(pixels, SIZE)))
+            if row % 3:
+                writer.add(row, f"{row}", Original(*shape, whole(pixels, SIZE)))
+    write_images(folder / "images.arrow", images, SIZE)
+    prepared = ImageStore.open(folder / "images.arrow")
+    store = OriginalStore.open(folder / "train.arrow")
+    rows = np.arange(count)
+    return Samples(
+        PixelRows(prepared.pixels, rows),
+        data.labels,
+        Originals(store, store.places(prepared, rows)),
+    )
+
+
+def test_originals_train_and_resume_with_the_same_bits(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = oblong_samples(tmp_path)
+    recipe = replace(SHORT, accumulate=2)
+    whole_run = run(clip, recipe, data=data)
+    prepared = run(clip, recipe, data=replace(data, originals=None))
+    assert digest_state(whole_run.state) != digest_state(prepared.state)
+    # Nothing is cropped, nothing is looked up.
+    uncut = [
+        run(clip, replace(recipe, crop_scale=1.0), data=each)
+        for each in (data, replace(data, originals=None))
+    ]
+    assert digest_state(uncut[0].state) == digest_state(uncut[1].state)
+
+    scratch = Scratch(tmp_path / "scratch", every_steps=1)
+    update = loop._Run._update
+
+    def faulty(self: Any) -> None:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        update(self)
+
+    monkeypatch.setattr(loop._Run, "_update", faulty)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, recipe, data=data, scratch=scratch)
+    monkeypatch.setattr(loop._Run, "_update", update)
+    # Without originals it is another training: the checkpoint is not its own.
+    fresh = run(clip, recipe, data=replace(data, originals=None), scratch=scratch)
+    assert digest_state(fresh.state) == digest_state(prepared.state)
+    discard_checkpoint(scratch.folder)
+    monkeypatch.setattr(loop._Run, "_update", faulty)
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, recipe, data=data, scratch=scratch)
+    monkeypatch.setattr(loop._Run, "_update", update)
+    resumed = run(clip, recipe, data=data, scratch=scratch)
+    assert digest_state(resumed.state) == digest_state(whole_run.state)
+    assert resumed.history == whole_run.history
+
+
+def test_no_more_than_a_micro_batch_is_cropped_at_a_time(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def watched(self: Batch, side: int) -> torch.Tensor:
+        sizes.append(len(self))
+        return cropped(self, side)
+
+    cropped = Batch.cropped
+    monkeypatch.setattr(Batch, "cropped", watched)
+    run(clip, replace(SHORT, accumulate=4, steps=4), data=oblong_samples(tmp_path))
+    # 30 images in batches of 8; the last has 6.
+    assert sizes == [2] * 12 + [2] * 3
+
+
+@pytest.mark.parametrize("mode", ["standard", "low_rank"])
+@pytest.mark.usefixtures("more_modes")
+def test_parts_of_a_batch_have_its_gradient(clip: Clip, tmp_path: Path, mode: str) -> None:
+    data = oblong_samples(tmp_path)
+    gradients = []
+    for accumulate in (1, 2, 8):
+        # One step of plain descent on the gradient: Adam would hide its size.
+        recipe = replace(SHORT, steps=1, warmup_steps=0, accumulate=accumulate, clip_norm=None)
+        expert = run(clip, recipe, data=data, val=None, mode=mode)
+        gradients.append(dict(expert.history.curve("train/grad_norm"))[1])
+        assert dict(expert.history.curve("train/loss"))[1] > 0
+    assert gradients == pytest.approx([gradients[0]] * 3, rel=1e-4)
+
+
+def test_the_pace_counts_updates_alone(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = loop._Run._validate
+    update = loop._Run._learn
+
+    def slow_validation(self: Any) -> None:
+        time.sleep(0.2)
+        validate(self)
+
+    def slow_update(self: Any) -> None:
+        time.sleep(0.03)
+        update(self)
+
+    def slow_save(*args: Any) -> None:
+        time.sleep(0.1)
+        save(*args)
+
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop._Run, "_validate", slow_validation)
+    monkeypatch.setattr(loop._Run, "_learn", slow_update)
+    monkeypatch.setattr(loop, "save_checkpoint", slow_save)
+    scratch = Scratch(tmp_path / "scratch", every_steps=1)
+    recipe = replace(SHORT, steps=6, eval_every=2)
+    started = time.perf_counter()
+    expert = run(clip, recipe, scratch=scratch)
+    everything = time.perf_counter() - started
+    # Six updates of 0.03 s, four validations of 0.2 s, six checkpoints of 0.1 s.
+    assert 0.18 <= expert.seconds <= everything - 1.4
+    # 30 images: batches of 8, 8, 8, 6, 8, 8.
+    assert expert.images == 46
+    assert [step for step, _ in expert.pace] == [2, 4, 6]
+    total = sum(count / speed for count, (_, speed) in zip((16, 14, 16), expert.pace, strict=True))
+    assert total == pytest.approx(expert.seconds, rel=0.05)
+    # It survives an interruption, and what is done is not counted twice.
+    again = run(clip, recipe, scratch=scratch)
+    assert again.images == expert.images
+    assert again.seconds == pytest.approx(expert.seconds, rel=0.05)
+    assert again.pace == expert.pace
+
+
+class Greedy(Trainee):
+    """Fits only so many images at a time."""
+
+    limit: ClassVar = {"train": 3, "eval": 5}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.limit["train" if self.training else "eval"]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "limit", "advice"),
+    [
+        (1, 3, r"8 images at a time; set `accumulate` to 2 or more in the recipe \(a divisor of"),
+        (2, 3, r"4 images at a time; set `accumulate` to 4 or more"),
+        (8, 0, r"1 images at a time; take a device with more memory, or a smaller model"),
+    ],
+)
+def test_too_little_memory_is_told_with_the_setting_that_helps(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch, accumulate: int, limit: int, advice: str
+) -> None:
+    standard = plugins.load("mode", "standard").MODE
+    monkeypatch.setattr(Greedy, "limit", {"train": limit, "eval": 5})
+    monkeypatch.setattr(
+        type(standard), "prepare", lambda self, encoder, options, seed: greedy(encoder)
+    )
+    with pytest.raises(TrainingError, match=rf"task 'pets' does not fit into .*{advice}"):
+        run(clip, replace(SHORT, accumulate=accumulate))
+
+
+def greedy(encoder: ImageEncoder) -> Trainee:
+    encoder.requires_grad_(True)
+    return Greedy(encoder)
+
+
+def test_validation_takes_fewer_images_where_memory_is_short(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(clip, replace(SHORT, accumulate=4))
+    standard = plugins.load("mode", "standard").MODE
+    monkeypatch.setattr(
+        type(standard), "prepare", lambda self, encoder, options, seed: greedy(encoder)
+    )
+    found = run(clip, replace(SHORT, accumulate=4), eval_batch_size=64)
+    assert digest_state(found.state) == digest_state(expected.state)
+    assert found.history == expected.history
 
 
 def test_bf16_on_a_cpu_is_fp32(clip: Clip) -> None:

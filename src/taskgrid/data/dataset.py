@@ -1,27 +1,37 @@
-"""Decoding a task once: from its source to one file of prepared pixels and a manifest."""
+"""Decoding a task once: from its source to files of pixels and a manifest.
+
+Prepared pixels serve everything that looks at a whole image. Random crops need more of it, and are
+cut from the training images' originals where those are kept (`Keep`).
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from taskgrid.data.preprocess import prepare
+from taskgrid.data.preprocess import prepare, whole
 from taskgrid.data.sources.base import Entry, Source, TaskDescription, about, open_source
 from taskgrid.errors import ArtifactError, DataError, SplitError
 from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import PreparedImage, Split, pixel_digest, write_images
+from taskgrid.store.originals import Original, OriginalsWriter, write_originals
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Keep = Literal["none", "oblong", "all"]
+"""Which training images are kept as originals beside the prepared ones, which a random crop is cut
+from: none (of a task that never trains), those that are not square (the centre crop has cut them),
+or all that the preparation changes, so that crops of small or large square images are exact too."""
 
 
 class Counter(Protocol):
@@ -45,6 +55,7 @@ class DatasetManifest:
         images: digest of the file of images, byte for byte.
         image_size: side of the prepared images.
         interpolation: how they were resized.
+        originals: digest of the file of originals; None if there is none, or none is kept in it.
     """
 
     task: str
@@ -55,6 +66,7 @@ class DatasetManifest:
     images: str
     image_size: int
     interpolation: str
+    originals: str | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> DatasetManifest:
@@ -85,6 +97,8 @@ def build_dataset(
     out_images: str | Path,
     out_manifest: str | Path,
     *,
+    out_originals: str | Path | None = None,
+    keep: Keep = "oblong",
     progress: Callable[[int], AbstractContextManager[Counter]] | None = None,
     threads: int = 1,
 ) -> DatasetManifest:
@@ -99,13 +113,16 @@ def build_dataset(
         interpolation: ``bicubic`` or ``bilinear``, the model's.
         out_images: the Arrow file to write (`taskgrid.store.images`).
         out_manifest: the JSON manifest to write.
+        out_originals: the Arrow file of originals to write (`taskgrid.store.originals`), also when
+            none is kept; None writes none.
+        keep: which training images are kept as originals.
         progress: called once with the number of images; what it returns is entered, and told of
             each image: ``functools.partial(Progress, "dataset mnist")``.
         threads: how many images are decoded at a time.
 
     Raises:
         DataError: if an image cannot be read, two images of a split share an id, or a label names
-            no class; nothing is left at either path.
+            no class; nothing is left at any path.
         SplitError: if two of the source's splits share an id, and the task does not allow it.
         ArtifactError: if the file system refuses to write.
     """
@@ -115,12 +132,20 @@ def build_dataset(
     with (
         about(task),
         progress(total) if progress is not None else nullcontext(None) as counter,
+        ExitStack() as stack,
     ):
         if not total:
             raise DataError(f"its source {task.source!r} has no images")
-        ready = partial(_prepared, image_size=image_size, interpolation=interpolation)
-        images = _in_order(ready, _checked(source, allow_overlap=task.allow_overlap), threads)
-        index = write_images(out_images, _counted(images, counter), image_size, interpolation)
+        kept = stack.enter_context(write_originals(out_originals)) if out_originals else None
+        ready = partial(
+            _prepared,
+            image_size=image_size,
+            interpolation=interpolation,
+            keep=keep if kept is not None else "none",
+        )
+        pairs = _in_order(ready, _checked(source, allow_overlap=task.allow_overlap), threads)
+        images = _counted(_parted(pairs, kept), counter)
+        index = write_images(out_images, images, image_size, interpolation)
     manifest = DatasetManifest(
         task=task.name,
         classes=source.classes,
@@ -130,6 +155,7 @@ def build_dataset(
         images=digest_file(out_images),
         image_size=image_size,
         interpolation=interpolation,
+        originals=digest_file(out_originals) if out_originals and kept and kept.count else None,
     )
     write_json(out_manifest, asdict(manifest))
     return manifest
@@ -142,20 +168,41 @@ class _Item:
     entry: Entry
 
 
-def _prepared(item: _Item, image_size: int, interpolation: str) -> PreparedImage:
+def _prepared(
+    item: _Item, image_size: int, interpolation: str, keep: Keep
+) -> tuple[PreparedImage, Original | None]:
     pixels = item.entry.load()
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise DataError(
             f"image {item.entry.id!r} is {pixels.dtype} of shape {pixels.shape}, but must be uint8 "
             "of shape H x W x 3"
         )
-    return PreparedImage(
+    image = PreparedImage(
         id=item.id,
         label=item.entry.label,
         origin=item.split,
         digest=pixel_digest(pixels),
         pixels=prepare(pixels, image_size, interpolation),
     )
+    height, width = pixels.shape[:2]
+    wanted = {
+        "none": False,
+        "oblong": height != width,
+        "all": (height, width) != (image_size, image_size),
+    }[keep]
+    if item.split != "train" or not wanted:
+        return image, None
+    return image, Original(height, width, whole(pixels, image_size))
+
+
+def _parted(
+    pairs: Iterable[tuple[PreparedImage, Original | None]], kept: OriginalsWriter | None
+) -> Iterator[PreparedImage]:
+    """Yield the prepared images; put the originals aside."""
+    for row, (image, original) in enumerate(pairs):
+        if kept is not None and original is not None:
+            kept.add(row, image.digest, original)
+        yield image
 
 
 def _checked(source: Source, *, allow_overlap: bool) -> Iterator[_Item]:

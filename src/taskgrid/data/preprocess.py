@@ -15,6 +15,12 @@ _FILTERS: Final = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
+CROP_RATIO: Final = (3 / 4, 4 / 3)
+"""Smallest and largest width over height of a random crop (torchvision's default)."""
+
+OVERSAMPLING: Final = 1.5
+"""Pixels kept per pixel of a random crop: at one, resizing twice would blur what trains."""
+
 
 def prepare(pixels: Pixels, size: int, interpolation: str = "bicubic") -> Pixels:
     """Resize the shorter side to ``size`` and cut out the centre.
@@ -48,3 +54,33 @@ def prepare(pixels: Pixels, size: int, interpolation: str = "bicubic") -> Pixels
         image = image.resize(target, _FILTERS[interpolation])
     left, top = round((target[0] - size) / 2.0), round((target[1] - size) / 2.0)
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def whole(pixels: Pixels, size: int) -> Pixels:
+    """Return all of an image, as finely as random crops of ``size`` pixels need it.
+
+    Each axis is resized (bicubic, with antialiasing) for itself, and only where it has more pixels
+    than needed: the largest crop keeps ``OVERSAMPLING * size`` of them. So the map from a box of
+    the image to a box of the result is a scaling of each axis, and a small image stays as it is.
+
+    Args:
+        pixels: ``H x W x 3`` uint8, RGB.
+        size: side of the crops after they are resized.
+
+    Returns:
+        ``h x w x 3`` uint8 with ``h <= H`` and ``w <= W``.
+    """
+    height, width = pixels.shape[:2]
+    enough = round(OVERSAMPLING * size)
+    tall = _fewer(height, min(height, width / CROP_RATIO[0]), enough)
+    wide = _fewer(width, min(width, height * CROP_RATIO[1]), enough)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    # One axis at a time: versions of Pillow differ in which axis they take first.
+    for target in ((wide, height), (wide, tall)):
+        if target != image.size:
+            image = image.resize(target, Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _fewer(length: int, largest_crop: float, enough: int) -> int:
+    return min(length, round(length * enough / largest_crop))

@@ -1,7 +1,9 @@
 """The papers' one augmentation, a mild random resized crop, on whole batches of uint8 images.
 
 Crop and resize of one image are two small matrix products, ``R @ image @ C.T``, with a row of
-bicubic weights per output pixel; a batch is one batched product, fast on a CPU and on a GPU.
+bicubic weights per output pixel; a batch is one batched product, fast on a CPU and on a GPU. The
+weights are functions of real numbers, so a box may begin and end anywhere, and an image that was
+resized when it was decoded is cropped at the very place where its original would have been.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ import math
 
 import torch
 
+from taskgrid.data.preprocess import CROP_RATIO
+
 _ATTEMPTS = 10
-_RATIO = (3 / 4, 4 / 3)
 _CUBIC = -0.5
 """Keys' parameter, as in Pillow."""
+_NOTHING = 1e-6
+"""A pixel of which a box holds less than this lies outside of it."""
 
 
 def random_resized_crop(
@@ -34,37 +39,67 @@ def random_resized_crop(
     """
     if smallest >= 1:
         return pixels
+    count, height, width, _ = pixels.shape
+    boxes = draw_boxes(count, height, width, smallest, generator)
+    return crop(pixels, boxes, (height, width))
+
+
+def crop(pixels: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Cut a box out of each image and resize it as Pillow's bicubic filter does.
+
+    Args:
+        pixels: ``(B, H, W, 3)`` uint8 on any device; what lies outside of the boxes is not looked at.
+        boxes: ``(B, 4)`` top, left, height and width, whole numbers or fractions of pixels; where a
+            box ends within a pixel, that pixel belongs to it.
+        size: height and width of the results.
+
+    Returns:
+        ``(B, *size, 3)`` float32, whole numbers in [0, 255].
+    """
     count, height, width, channels = pixels.shape
-    boxes = draw_boxes(count, height, width, smallest, generator).to(pixels.device)
-    rows = resize_weights(boxes[:, 0], boxes[:, 2], height)
-    columns = resize_weights(boxes[:, 1], boxes[:, 3], width)
+    boxes = boxes.to(pixels.device, non_blocking=True)
+    rows = resize_weights(boxes[:, 0], boxes[:, 2], size[0], height)
+    columns = resize_weights(boxes[:, 1], boxes[:, 3], size[1], width)
     images = pixels.float()
-    # Pillow resizes along the rows first and rounds to uint8 in between.
+    # Pillow resizes along the rows first and rounds to uint8 in between. (Since version 13 it begins
+    # with the columns where they shrink much more: a matter of rounding.)
     across = _whole(columns @ images.permute(0, 2, 1, 3).reshape(count, width, height * channels))
-    across = across.view(count, width, height, channels).permute(0, 2, 1, 3)
-    down = _whole(rows @ across.reshape(count, height, width * channels))
-    return down.view(count, height, width, channels)
+    across = across.view(count, size[1], height, channels).permute(0, 2, 1, 3)
+    down = _whole(rows @ across.reshape(count, height, size[1] * channels))
+    return down.view(count, *size, channels)
 
 
 def draw_boxes(
-    count: int, height: int, width: int, smallest: float, generator: torch.Generator
+    count: int,
+    height: int | torch.Tensor,
+    width: int | torch.Tensor,
+    smallest: float,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Draw crop boxes.
 
     Ten times an area share is drawn uniformly and an aspect ratio log-uniformly; the first box that
     fits is placed uniformly. Where none fits, the largest central box with a ratio in range is used.
 
+    Args:
+        count: number of images.
+        height: their height, or the height of each, ``(count,)``.
+        width: their width, or the width of each.
+        smallest: smallest area of a box as a share of its image.
+        generator: source of the boxes, on the CPU; the draws of an image do not depend on any size.
+
     Returns:
         ``(count, 4)`` int64: top, left, height, width.
     """
+    height, width = (torch.as_tensor(side).expand(count) for side in (height, width))
     draws = torch.rand(count, _ATTEMPTS, 2, generator=generator, dtype=torch.float64)
     places = torch.rand(count, 2, generator=generator, dtype=torch.float64)
-    area = height * width * (smallest + (1 - smallest) * draws[..., 0])
-    low, high = math.log(_RATIO[0]), math.log(_RATIO[1])
+    area = (height * width).view(-1, 1) * (smallest + (1 - smallest) * draws[..., 0])
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     ratio = torch.exp(low + (high - low) * draws[..., 1])
     tall = torch.sqrt(area / ratio).round().long()
     wide = torch.sqrt(area * ratio).round().long()
-    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    fits = (tall > 0) & (tall <= height.view(-1, 1)) & (wide > 0) & (wide <= width.view(-1, 1))
     first = fits.to(torch.int8).argmax(dim=1, keepdim=True)
     found = fits.any(dim=1)
     central_height, central_width = _central(height, width)
@@ -77,24 +112,27 @@ def draw_boxes(
     return torch.stack([top, left, tall, wide], dim=1)
 
 
-def resize_weights(start: torch.Tensor, length: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the matrices that cut ``[start, start + length)`` out of ``size`` pixels and resize it.
+def resize_weights(
+    start: torch.Tensor, length: torch.Tensor, size: int, pixels: int
+) -> torch.Tensor:
+    """Return the matrices that cut ``[start, start + length)`` out of some pixels and resize it.
 
     Args:
-        start: ``(B,)`` first pixel of each interval.
-        length: ``(B,)`` length of each interval, at most ``size``.
-        size: pixels before and after.
+        start: ``(B,)`` where each interval begins; pixel ``k`` is ``[k, k + 1)``.
+        length: ``(B,)`` length of each interval.
+        size: pixels of the result.
+        pixels: pixels there are.
 
     Returns:
-        ``(B, size, size)`` float32; row ``i`` holds the bicubic weights of output pixel ``i``, which
-        sum to one and are zero outside the interval.
+        ``(B, size, pixels)`` float32; row ``i`` holds the bicubic weights of output pixel ``i``,
+        widened where the interval shrinks. They sum to one and are zero outside the interval.
     """
     zoom = (length.double() / size).view(-1, 1, 1)
-    pixel = torch.arange(size, device=start.device, dtype=torch.float64)
-    centre = (pixel.view(1, -1, 1) + 0.5) * zoom
+    centre = (torch.arange(size, device=start.device, dtype=torch.float64) + 0.5).view(1, -1, 1)
+    pixel = torch.arange(pixels, device=start.device, dtype=torch.float64)
     source = pixel.view(1, 1, -1) - start.view(-1, 1, 1)
-    weights = _cubic(source + 0.5 - centre)
-    inside = (source >= 0) & (source < length.view(-1, 1, 1))
+    weights = _cubic((source + 0.5 - centre * zoom) / zoom.clamp(min=1))
+    inside = (source > _NOTHING - 1) & (source < length.view(-1, 1, 1) - _NOTHING)
     weights = weights * inside
     return (weights / weights.sum(dim=2, keepdim=True)).float()
 
@@ -103,13 +141,12 @@ def _whole(values: torch.Tensor) -> torch.Tensor:
     return values.add_(0.5).floor_().clamp_(0, 255)
 
 
-def _central(height: int, width: int) -> tuple[int, int]:
-    ratio = width / height
-    if ratio < _RATIO[0]:
-        return round(width / _RATIO[0]), width
-    if ratio > _RATIO[1]:
-        return height, round(height * _RATIO[1])
-    return height, width
+def _central(height: torch.Tensor, width: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    low, high = CROP_RATIO
+    ratio = width.double() / height.double()
+    tall = torch.where(ratio < low, (width.double() / low).round().long(), height)
+    wide = torch.where(ratio > high, (height.double() * high).round().long(), width)
+    return tall, wide
 
 
 def _cubic(distance: torch.Tensor) -> torch.Tensor:

@@ -7,11 +7,12 @@ that was not.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,11 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
-from taskgrid.errors import DataError, LineageError
-from taskgrid.finetuning.augment import random_resized_crop
+from taskgrid.errors import DataError, LineageError, TrainingError
 from taskgrid.finetuning.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -32,36 +31,23 @@ from taskgrid.finetuning.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
+from taskgrid.finetuning.feed import Feed, Samples, resident
 from taskgrid.finetuning.history import History, Recorder
 from taskgrid.finetuning.modes.base import Trainee, get_mode
+from taskgrid.finetuning.pace import Pace
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
-from taskgrid.models.inference import Pixels, iter_features, to_device, to_input
+from taskgrid.models.inference import iter_features, to_input
 from taskgrid.options import parse_options
 from taskgrid.progress import Progress
 from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
 from taskgrid.store.weights import Lineage, State, digest_state
 
+__all__ = ["Finetuned", "Samples", "Scratch", "finetune"]
+
 _WATCH_STEPS = 20
-_RESIDENT_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images with labels.
-
-    Attributes:
-        pixels: ``(N, S, S, 3)`` uint8.
-        labels: ``(N,)`` whole numbers.
-    """
-
-    pixels: Pixels
-    labels: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,9 @@ class Finetuned:
         history: the curves.
         lineage: what the expert was made from, for its file's header.
         steps: optimiser steps in all.
-        seconds: time they took, over all interruptions.
+        seconds: time they took, over all interruptions; validation and saving not counted.
+        images: images that trained, each as often as it did.
+        pace: ``(step, images per second)`` of the updates up to a validation, since the last one.
     """
 
     state: State
@@ -81,6 +69,8 @@ class Finetuned:
     lineage: Lineage
     steps: int
     seconds: float
+    images: int
+    pace: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +132,8 @@ def finetune(
         ConfigError: if the recipe does not fit the number of images, or mode or options are unknown.
         DataError: if a label has no class in the head.
         LineageError: if base or head do not belong to the card.
-        TrainingError: if the training diverges; names the task, the step and the learning rate.
+        TrainingError: if the training diverges; names the task, the step and the learning rate. If
+            the device's memory does not suffice; says by which setting it would.
     """
     device = torch.device(device)
     _check_inputs(card, base, head, train, val, task)
@@ -167,7 +158,7 @@ def finetune(
     run = _Run(
         trainee, head.to(device), train, val, recipe, total, task, root, device, eval_batch_size
     )
-    with _own_settings(device):
+    with _own_settings(device), closing(run):
         if scratch is None:
             run.advance_to(total, progress=progress)
         else:
@@ -178,7 +169,15 @@ def finetune(
         key: trained[key] if tensor.is_floating_point() else tensor.clone()
         for key, tensor in base.items()
     }
-    return Finetuned(state, run.recorder.history(), made_from, total, run.seconds)
+    return Finetuned(
+        state,
+        run.recorder.history(),
+        made_from,
+        total,
+        run.pace.seconds,
+        run.images(total),
+        run.speeds(),
+    )
 
 
 class _Run:
@@ -201,16 +200,16 @@ class _Run:
         self.recorder = Recorder(task, recipe, total, device)
         self.step = 0
         self.total = total
-        self.seconds = 0.0
+        self.pace = Pace(device)
+        self._task = task
         self._head = head
-        self._train = _Feed(train, device)
-        self._val = _Feed(val, device) if val is not None and len(val) else None
+        self._feed = Feed(train, recipe, root, total, device)
+        self._val = _placed(val, device) if val is not None and len(val) else None
         self._recipe = recipe
         self._root = root
         self._device = device
         self._eval_batch_size = eval_batch_size
-        self._per_epoch = recipe.steps_per_epoch(len(train))
-        self._order = _Order(root, len(train))
+        self._period = recipe.eval_every or recipe.steps_per_epoch(len(train))
         parameters = trainee.trained()
         self._names = list(parameters)
         self._parameters = list(parameters.values())
@@ -228,68 +227,100 @@ class _Run:
         """Train until ``stop`` steps are done; call ``after_step`` when each is complete."""
         if self.step == 0:
             self._validate()
-        while self.step < stop:
-            started = time.perf_counter()
-            self._update()
-            self.step += 1
-            last = self.step == self.total
-            if self.step % _WATCH_STEPS == 0 or last:
-                self.recorder.check(self.step)
-            if last or self.step % (self._recipe.eval_every or self._per_epoch) == 0:
-                self._validate()
-            self.seconds += time.perf_counter() - started
-            if progress is not None:
+        with self.pace.running():
+            while self.step < stop:
+                self._update()
+                self.step += 1
+                last = self.step == self.total
                 if self.step % _WATCH_STEPS == 0 or last:
-                    progress.note(**self.recorder.latest())
-                progress.advance(1)
-            if after_step is not None:
-                after_step()
+                    self.recorder.check(self.step)
+                if last or self.step % self._period == 0:
+                    with self.pace.resting():
+                        self.pace.mark(self.step)
+                        self._validate()
+                if progress is not None:
+                    if self.step % _WATCH_STEPS == 0 or last:
+                        progress.note(**self.recorder.latest())
+                    progress.advance(1)
+                if after_step is not None:
+                    after_step()
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._feed.close()
+
+    def images(self, step: int) -> int:
+        """Return how many images ``step`` updates train on."""
+        return self._feed.images(step)
+
+    def speeds(self) -> tuple[tuple[int, float], ...]:
+        """Return the images per second up to each mark of the pace, since the mark before."""
+        marks = [(0, 0.0), *self.pace.curve()]
+        return tuple(
+            (step, (self.images(step) - self.images(before)) / max(end - start, 1e-9))
+            for (before, start), (step, end) in itertools.pairwise(marks)
+        )
 
     def checkpoint(self) -> Checkpoint:
         """Return the training as it stands; refuses one that has diverged."""
         self.recorder.check(self.step)
         return Checkpoint(
             self.step,
-            self.seconds,
+            self.pace.seconds,
             dict(self.trainee.state_dict()),
             pack_optimiser(self._optimiser, self._names),
-            self.recorder.pack(self.step),
+            {**self.recorder.pack(self.step), "pace": self.pace.pack()},
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         self.step = checkpoint.step
-        self.seconds = checkpoint.seconds
+        self.pace.restore(checkpoint.seconds, checkpoint.curves.get("pace", torch.empty(0, 2)))
         restore_module(self.trainee, checkpoint.module)
         unpack_optimiser(self._optimiser, self._names, checkpoint.optimiser)
         self.recorder.restore(checkpoint.curves)
 
     def _update(self) -> None:
+        try:
+            self._learn()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(self._too_large()) from error
+
+    def _learn(self) -> None:
         recipe, step = self._recipe, self.step
-        epoch, place = divmod(step, self._per_epoch)
-        index = self._order.batch(epoch, place, recipe.batch_size)
-        pixels, labels = self._train.take(index)
-        crops = torch.Generator().manual_seed(derive_seed("crop", self._root, step))
-        card = self.trainee.card
-        images = to_input(
-            random_resized_crop(pixels, recipe.crop_scale, crops), card.mean, card.std
-        )
+        batch = self._feed.batch(step)
         # For modules that draw by themselves (dropout).
         _seed_global(derive_seed("module", self._root, step), self._device)
         self.trainee.train()
         self._optimiser.param_groups[0]["lr"] = recipe.learning_rate(step, self.total)
         self._optimiser.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self._device)
-        micro = recipe.batch_size // recipe.accumulate
-        for part, truth in zip(torch.split(images, micro), torch.split(labels, micro), strict=True):
+        card = self.trainee.card
+        for part in batch.parts(recipe.batch_size // recipe.accumulate):
+            images = to_input(part.cropped(card.image_size), card.mean, card.std)
             # Sums over the micro-batch, divided by the whole batch: the gradient of the batch's mean.
-            share = self._loss(part, truth) / len(index)
+            share = self._loss(images, part.labels) / len(batch)
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
         limit = recipe.clip_norm if recipe.clip_norm is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
         self._optimiser.step()
         self.recorder.train(step, loss, norm)
+
+    def _too_large(self) -> str:
+        recipe = self._recipe
+        more = range(recipe.accumulate + 1, recipe.batch_size + 1)
+        fits = next((n for n in more if recipe.batch_size % n == 0), None)
+        advice = (
+            f"set `accumulate` to {fits} or more in the recipe (a divisor of batch_size "
+            f"{recipe.batch_size}; the result differs by rounding alone)"
+            if fits
+            else "take a device with more memory, or a smaller model"
+        )
+        return (
+            f"fine-tuning on task {self._task!r} does not fit into the memory of {self._device} with "
+            f"{recipe.batch_size // recipe.accumulate} images at a time; {advice}"
+        )
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         half = self._recipe.precision == "bf16" and self._device.type == "cuda"
@@ -305,62 +336,38 @@ class _Run:
     def _validate(self) -> None:
         if self._val is None:
             return
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        start = 0
         # Frozen, as the grid is evaluated: the last bits depend on it (see ImageEncoder).
         _let_train(self._parameters, False)
+        correct: int | None = None
+        while correct is None:
+            try:
+                correct = self._correct(self._val)
+            except torch.OutOfMemoryError as error:
+                if self._eval_batch_size == 1:
+                    raise TrainingError(self._too_large()) from error
+                self._eval_batch_size = -(-self._eval_batch_size // 2)
+        _let_train(self._parameters, True)
+        self.recorder.val(self.step, correct / len(self._val))
+
+    def _correct(self, val: Samples) -> int:
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        labels = torch.as_tensor(np.array(val.labels), dtype=torch.int64).to(self._device)
+        start = 0
         for features in iter_features(
             self.trainee,
-            self._val.pixels,
+            val.pixels,
             batch_size=self._eval_batch_size,
             device=self._device,
             precision=self._recipe.precision,
         ):
-            truth = self._val.labels[start : start + len(features)]
+            truth = labels[start : start + len(features)]
             correct += (self._head.logits(features).argmax(dim=1) == truth).sum()
             start += len(features)
-        _let_train(self._parameters, True)
-        self.recorder.val(self.step, int(correct) / start)
+        return int(correct)
 
 
-class _Feed:
-    """Samples that hand out batches on the device, from its own memory where they fit."""
-
-    def __init__(self, samples: Samples, device: torch.device) -> None:
-        self._device = device
-        self.pixels = samples.pixels
-        self.labels = torch.as_tensor(np.array(samples.labels), dtype=torch.int64).to(device)
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if len(samples) and len(samples) * samples.pixels[:1].nbytes < free * _RESIDENT_SHARE:
-                self.pixels = to_device(samples.pixels[:], device)
-
-    def take(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return pixels and labels of some samples, on the device."""
-        placed = index.to(self._device, non_blocking=True)
-        if isinstance(self.pixels, torch.Tensor):
-            pixels = self.pixels[index.to(self.pixels.device)].to(self._device, non_blocking=True)
-        else:
-            pixels = to_device(self.pixels[index.numpy()], self._device)
-        return pixels, self.labels[placed]
-
-
-class _Order:
-    """The order of the training images: one permutation per epoch, each a function of the seed."""
-
-    def __init__(self, root: int, count: int) -> None:
-        self._root = root
-        self._count = count
-        self._epoch = -1
-        self._permutation = torch.empty(0, dtype=torch.int64)
-
-    def batch(self, epoch: int, place: int, size: int) -> torch.Tensor:
-        """Return the sample numbers of batch ``place`` of an epoch."""
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed("order", self._root, epoch))
-            self._permutation = torch.randperm(self._count, generator=generator)
-            self._epoch = epoch
-        return self._permutation[place * size : (place + 1) * size]
+def _placed(samples: Samples, device: torch.device) -> Samples:
+    return Samples(resident(samples.pixels, device), samples.labels)
 
 
 def _resumable(run: _Run, scratch: Scratch, identity: str, progress: Progress | None) -> None:
@@ -373,7 +380,8 @@ def _resumable(run: _Run, scratch: Scratch, identity: str, progress: Progress | 
 
     def save() -> None:
         nonlocal saved_at, saved_step
-        save_checkpoint(scratch.folder, run.checkpoint(), identity)
+        with run.pace.resting():
+            save_checkpoint(scratch.folder, run.checkpoint(), identity)
         saved_at, saved_step = time.monotonic(), run.step
 
     with _terminated() as terminated:
@@ -394,7 +402,10 @@ def _identity(
     made_from: Mapping[str, str], train: Samples, val: Samples | None, device: torch.device
 ) -> str:
     labels = [digest_bytes(np.array(s.labels).tobytes()) for s in (train, val) if s is not None]
-    return digest([dict(made_from), labels, torch.__version__, device.type])
+    parts: list[Any] = [dict(made_from), labels, torch.__version__, device.type]
+    if train.originals is not None:
+        parts.append([list(train.originals.store.digests), train.originals.places.tolist()])
+    return digest(parts)
 
 
 @contextmanager
