@@ -67,7 +67,8 @@ def expert_record(
     mode = settings.get("mode_label") or settings["mode"]
     history = sorted(rows)
     accuracy = [value for _, metric, value in history if metric == "val/accuracy"]
-    ends = [("start/val_accuracy", accuracy[0]), ("final/val_accuracy", accuracy[-1])]
+    # A ready-made expert has no history.
+    ends = [("start", accuracy[0]), ("final", accuracy[-1])] if accuracy else []
     lineage = {key: str(manifest[key]) for key in _LINEAGE if key in manifest}
     named = {"model": model, "mode": mode, "seed": seed, "task": task}
     options = _flat(settings.get("mode_options") or {}, "mode.")
@@ -79,7 +80,7 @@ def expert_record(
         metrics=_finite(
             [
                 *(Metric(metric, value, step) for step, metric, value in history),
-                *(Metric(key, value) for key, value in (ends if accuracy else [])),
+                *(Metric(f"{end}/val_accuracy", value) for end, value in ends),
             ]
         ),
         tags={

@@ -1,0 +1,139 @@
+"""Experts in open_clip's layout: image towers, whole CLIPs, or classifiers around them.
+
+A tower's tensors may stand below a prefix: ``visual.``, ``model.visual.``,
+``image_encoder.model.visual.``, ... The prefix is the one below which the whole tower is found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from taskgrid.errors import LineageError
+from taskgrid.experts.format import Converted, Format
+from taskgrid.experts.source import Checkpoint
+from taskgrid.models.card import ModelCard, check_expert
+from taskgrid.models.conversion import is_transformers
+from taskgrid.models.declared import check_declared
+from taskgrid.models.layout import LAYOUT
+from taskgrid.store.weights import State
+
+_TEXT_TOWER = re.compile(
+    r"(?:transformer|token_embedding|positional_embedding|ln_final|text_projection|text|attn_mask"
+    r"|logit_scale|logit_bias)(?:\.|$)"
+)
+_HEAD = re.compile(r"(?:^|\.)classification_heads?\.")
+_TRAINING = re.compile(r"^(?:optimizer|scaler)\.")
+
+
+def convert(
+    checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+) -> Converted:
+    """Return the image tower of a checkpoint.
+
+    Raises:
+        LineageError: if there is no whole tower in it, or more than one, or something unknown beside
+            it, or it says that it belongs to another base.
+    """
+    state, lineage = checkpoint.read()
+    if lineage:
+        if lineage.get("kind") != "expert":
+            raise LineageError(
+                f"{what} holds a {lineage.get('kind', 'state')}, not an expert; give the expert's file"
+            )
+        check_expert(lineage, card)
+    return tower_of(state, checkpoint, card, base, what, declared=bool(lineage))
+
+
+def tower_of(
+    state: State,
+    checkpoint: Checkpoint,
+    card: ModelCard,
+    base: Mapping[str, torch.Tensor],
+    what: str,
+    *,
+    declared: bool = False,
+) -> Converted:
+    """Return the image tower in a state that may hold more.
+
+    Args:
+        state: the tensors of the checkpoint.
+        checkpoint: where they come from.
+        card: the base's card.
+        base: theta_0.
+        what: what the messages call the expert.
+        declared: the activation is known already.
+
+    Raises:
+        LineageError: see ``convert``.
+    """
+    prefix = _prefix(state, base, what)
+    tower = {
+        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+    }
+    notes = _left_out((key for key in state if not key.startswith(prefix)), prefix, what)
+    around = checkpoint.around
+    if around.declared is not None:
+        check_declared(
+            around.declared,
+            card.tower,
+            architecture=card.architecture,
+            what=f"the weights of {what}",
+            source=around.source,
+        )
+    elif not declared:
+        notes.append(
+            f"nothing beside it says its activation: {card.activation} was taken for granted"
+        )
+    return Converted(tower, {"source_layout": LAYOUT, "projection": "own"}, tuple(notes))
+
+
+def _prefix(state: State, base: Mapping[str, torch.Tensor], what: str) -> str:
+    landmark = "conv1.weight" if "conv1.weight" in base else min(base)
+    places = [
+        key.removesuffix(landmark)
+        for key in sorted(state)
+        if key == landmark or key.endswith(f".{landmark}")
+    ]
+    if not places:
+        hint = "give a checkpoint of a CLIP"
+        if is_transformers(state):
+            hint = "its names are those of transformers: write format: transformers"
+        elif any(re.search(r"(?:^|\.)params0\.\d+$", key) for key in state):
+            hint = "its names are those of a linearised model: write format: task_vectors"
+        raise LineageError(f"{what} has no image tower (no {landmark!r}); {hint}")
+    whole = [place for place in places if all(f"{place}{key}" in state for key in base)]
+    if len(whole) > 1:
+        raise LineageError(
+            f"{what} has several image towers ({', '.join(map(repr, whole))}); save the one that is "
+            "meant to a file of its own"
+        )
+    # Of a tower that is not whole, whoever compares it with the base names the tensor that it lacks.
+    return (whole or places)[0]
+
+
+def _left_out(keys: Iterable[str], prefix: str, what: str) -> list[str]:
+    """Return notes on tensors outside of the tower; refuse what is not known."""
+    root = prefix.removesuffix("visual.")
+    counts = {"the text tower": 0, "a classification head": 0, "a training's state": 0}
+    for key in keys:
+        if key.startswith(root) and _TEXT_TOWER.match(key.removeprefix(root)):
+            counts["the text tower"] += 1
+        elif _HEAD.search(key):
+            counts["a classification head"] += 1
+        elif _TRAINING.match(key):
+            counts["a training's state"] += 1
+        else:
+            raise LineageError(
+                f"{what} holds {key!r}, which belongs neither to an image tower nor to a text tower; "
+                "save the image tower alone, and give that file"
+            )
+    return [f"{count} tensors of {part} were left out" for part, count in counts.items() if count]
+
+
+FORMAT = Format(
+    convert,
+    usual=("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin"),
+)

@@ -1,0 +1,58 @@
+"""Experts in transformers' layout, such as the repositories ``tanganke/clip-vit-base-patch32_*``.
+
+Those are ``CLIPVisionModel``s: without the projection, which their fine-tuning left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from taskgrid.errors import LineageError
+from taskgrid.experts.format import Converted, Format
+from taskgrid.experts.source import Checkpoint
+from taskgrid.models.card import ModelCard
+from taskgrid.models.conversion import LAYOUT, is_transformers, to_open_clip
+from taskgrid.models.declared import TRANSFORMERS_CONFIG, check_declared
+
+
+def convert(
+    checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+) -> Converted:
+    """Return the image tower; the projection is the base's where the checkpoint has none.
+
+    Raises:
+        LineageError: if it is in another layout, or does not fit the card.
+    """
+    state, _ = checkpoint.read()
+    if not is_transformers(state):
+        raise LineageError(
+            f"{what} is not in transformers' layout (it holds {min(state, default='nothing')!r}); "
+            "write format: open_clip, or name the right file"
+        )
+    notes = []
+    around = checkpoint.around
+    if around.declared is not None:
+        check_declared(
+            around.declared,
+            card.tower,
+            architecture=card.architecture,
+            what=f"the weights of {what}",
+            source=around.source,
+        )
+    else:
+        notes.append(f"no {TRANSFORMERS_CONFIG} beside it says its activation or number of heads")
+    if any(key.startswith("text_model.") for key in state):
+        notes.append("its text tower was left out: heads come from the base's")
+    found = to_open_clip(state, card, f"the weights of {what}")
+    projection = "own"
+    if "proj" not in found and "proj" in base:
+        projection, found["proj"] = "base", base["proj"]
+        notes.append("it has no projection: the base's was taken")
+    return Converted(found, {"source_layout": LAYOUT, "projection": projection}, tuple(notes))
+
+
+FORMAT = Format(
+    convert, usual=("model.safetensors", "pytorch_model.bin"), beside=(TRANSFORMERS_CONFIG,)
+)
