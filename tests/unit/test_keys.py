@@ -87,6 +87,7 @@ def test_an_edit_of_plumbing_changes_no_number_and_any_other_edit_does(
     closure = {
         "taskgrid.evaluation.measure": "1",
         "taskgrid.store.atomic": "2",
+        "taskgrid.models": "2",
         "taskgrid.new": "3",
     }
 
@@ -96,6 +97,8 @@ def test_an_edit_of_plumbing_changes_no_number_and_any_other_edit_does(
 
     before = code()
     closure["taskgrid.store.atomic"] = "edited"
+    assert code() == before
+    closure["taskgrid.models"] = "one more name to export"
     assert code() == before
     closure["taskgrid.new"] = "edited"
     assert code() != before

@@ -30,6 +30,9 @@ _PLUMBING = (
 )
 """Modules that name, move and compare: what they deliver is itself in the keys, by digest or value."""
 
+_DOORS = ("taskgrid.evaluation", "taskgrid.merging", "taskgrid.models")
+"""Packages that hand out names and compute nothing: one more name changes no number."""
+
 _KERNEL = "taskgrid.evaluation.measure"
 _TANGENT_KERNEL = "taskgrid.evaluation.tangent"
 
@@ -45,7 +48,8 @@ def computing_code(*modules: str) -> str:
         {
             module: tree
             for module, tree in closure.items()
-            if not any(module == name or module.startswith(f"{name}.") for name in _PLUMBING)
+            if module not in _DOORS
+            and not any(module == name or module.startswith(f"{name}.") for name in _PLUMBING)
         }
     )
 
