@@ -127,12 +127,13 @@ def resize_weights(
         ``(B, size, pixels)`` float32; row ``i`` holds the bicubic weights of output pixel ``i``,
         widened where the interval shrinks. They sum to one and are zero outside the interval.
     """
-    zoom = (length.double() / size).view(-1, 1, 1)
+    start, length = (each.double().view(-1, 1, 1) for each in (start, length))
+    zoom = length / size
     centre = (torch.arange(size, device=start.device, dtype=torch.float64) + 0.5).view(1, -1, 1)
     pixel = torch.arange(pixels, device=start.device, dtype=torch.float64)
-    source = pixel.view(1, 1, -1) - start.view(-1, 1, 1)
+    source = pixel.view(1, 1, -1) - start
     weights = _cubic((source + 0.5 - centre * zoom) / zoom.clamp(min=1))
-    inside = (source > _NOTHING - 1) & (source < length.view(-1, 1, 1) - _NOTHING)
+    inside = (source > _NOTHING - 1) & (source < length - _NOTHING)
     weights = weights * inside
     return (weights / weights.sum(dim=2, keepdim=True)).float()
 
