@@ -157,6 +157,8 @@ class Description:
         counts: images of each of the data set's own splits that the literature uses.
         hub_counts: the same for the hub's repository, where it differs; None within: not known.
         split: name of the shipped split list, for original files without an official split.
+        train_images: training images that are decoded, of a data set that the papers do not train
+            on (the control task); None: all.
         classes: the original name of each class -> its name in prompts, in label order.
         templates: the literature's prompt templates, each with one `{}`.
         variants: prompts of lineages that differ.
@@ -177,6 +179,7 @@ class Description:
     terms: Text | None = None
     hub_counts: Mapping[Split, PositiveInt | None] | None = None
     split: Text | None = None
+    train_images: PositiveInt | None = None
     variants: Mapping[StrictStr, Variant] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

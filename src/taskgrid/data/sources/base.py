@@ -33,6 +33,10 @@ class TaskDescription(Protocol):
         """Folder or file of the source, relative to the working directory."""
 
     @property
+    def limit(self) -> int | None:
+        """Largest number of images of each of the source's own splits; None takes all."""
+
+    @property
     def classes(self) -> Sequence[str] | str | None:
         """Class names in label order, or a file of them."""
 
@@ -92,6 +96,19 @@ class Source(ABC):
             DataError: if the source is damaged.
         """
 
+    def chosen(self, split: Split, rows: Sequence[int]) -> Iterator[Entry]:
+        """Yield some images of a split, not decoded.
+
+        Args:
+            split: the split.
+            rows: their places in the split, increasing.
+
+        Raises:
+            DataError: if the source is damaged.
+        """
+        wanted = frozenset(rows)
+        return (entry for row, entry in enumerate(self.entries(split)) if row in wanted)
+
     def images(self, split: Split) -> Iterator[RawImage]:
         """Yield the images of a split, decoded one by one.
 
@@ -105,15 +122,20 @@ class Source(ABC):
 def open_source(task: TaskDescription) -> Source:
     """Open the source of a task; nothing is decoded yet.
 
+    With a `limit`, just so many images of each split are there.
+
     Raises:
         ConfigError: if there is no such source or built-in task.
         DataError: if the path is missing, the data are damaged or inconsistent, or an option of
             the source is unknown.
         SplitError: if there is no training split.
     """
+    # Imported here: what picks from sources is built upon them.
+    from taskgrid.data.sources.picked import limited
+
     with about(task):
         source: Source = plugins.load("source", task.source).open_task(task)
-        return source
+        return source if task.limit is None else limited(source, task.limit)
 
 
 @contextmanager
@@ -140,16 +162,36 @@ def parse_options(task: TaskDescription, model: type[Options]) -> Options:
     Raises:
         DataError: if an option is unknown or does not fit; the text lists those that exist.
     """
+    return check_options(task.options, model, f"the source {task.source!r}")
+
+
+def check_options(
+    options: Mapping[str, Any],
+    model: type[Options],
+    owner: str,
+    beside: Iterable[str] = (),
+) -> Options:
+    """Validate options.
+
+    Args:
+        options: the options.
+        model: what they are validated by.
+        owner: whose options they are, for the text.
+        beside: options of the same owner that were taken out.
+
+    Raises:
+        DataError: if an option is unknown or does not fit; the text lists those that exist.
+    """
     try:
-        return model.model_validate(dict(task.options))
+        return model.model_validate(dict(options))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
     key = ".".join(str(step) for step in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        allowed = (*beside, *model.model_fields)
         raise DataError(
-            f"the source {task.source!r} has no option {key!r}; "
-            f"{did_you_mean(key, model.model_fields)}"
-            f"allowed: {', '.join(model.model_fields) or 'none'}"
+            f"{owner} has no option {key!r}; {did_you_mean(key, allowed)}"
+            f"allowed: {', '.join(allowed) or 'none'}"
         )
     raise DataError(f"options.{key} is {problem['input']!r}; {problem['msg'].lower()}")
 

@@ -2,8 +2,8 @@
 
 ``path`` is a folder of shards (``data/train-00000-of-00002.parquet``, ``test-*``, ``validation-*``,
 or what ``save_to_disk`` writes: ``train/data-*.arrow``) or one file of training images. The image
-column is a struct ``{bytes, path}`` or plain bytes; the label column holds class indices or class
-names. Class names come from the ``ClassLabel`` in the schema's ``huggingface`` metadata.
+column is a struct ``{bytes, path}`` or plain bytes; the label column holds class indices, truth values
+or class names. Class names come from the ``ClassLabel`` in the schema's ``huggingface`` metadata.
 """
 
 from __future__ import annotations
@@ -123,8 +123,22 @@ class ParquetSource(Source):
         )
         pairs = zip(self._ids[split], self._labels[split], images, strict=True)
         for name, label, (shard, image) in pairs:
-            data = self._encoded(shard, name, image)
-            yield Entry(name, label, partial(decode_image, data, f"{name!r} in {shard.path}"))
+            yield self._entry(shard, name, label, image)
+
+    def chosen(self, split: Split, rows: Sequence[int]) -> Iterator[Entry]:
+        """Yield some images of a split; row groups that hold none of them are not read."""
+        start = 0
+        for shard in self._shards[split]:
+            stop = start + shard.count
+            here = frozenset(row - start for row in rows if start <= row < stop)
+            for number, image in shard.some(self._columns.image, here) if here else ():
+                row = start + number
+                yield self._entry(shard, self._ids[split][row], self._labels[split][row], image)
+            start = stop
+
+    def _entry(self, shard: _Shard, name: str, label: int, image: Any) -> Entry:
+        data = self._encoded(shard, name, image)
+        return Entry(name, label, partial(decode_image, data, f"{name!r} in {shard.path}"))
 
     def _encoded(self, shard: _Shard, name: str, image: Any) -> bytes | Path:
         if isinstance(image, bytes):
@@ -180,6 +194,16 @@ def open_task(task: TaskDescription) -> ParquetSource:
     return ParquetSource(task, root, files)
 
 
+def class_names(path: Path, label: str) -> tuple[str, ...] | None:
+    """Return the names in a file's ``ClassLabel`` metadata, if its label column has them.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    names = _features(_Shard(path).schema).get(label, {}).get("names")
+    return tuple(map(str, names)) if names else None
+
+
 def _by_convention(root: Path) -> dict[Split, list[Path]]:
     found: dict[Split, list[Path]] = {}
     for split in SPLITS:
@@ -231,15 +255,35 @@ class _Shard:
             if path.suffix == ".arrow":
                 with self._arrow() as reader:
                     self.schema: pa.Schema = reader.schema
+                    self.count = sum(batch.num_rows for batch in _record_batches(reader))
             else:
                 with pq.ParquetFile(path) as file:
                     self.schema = file.schema_arrow
+                    self.count = file.metadata.num_rows
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield rows of Python values, reading a small batch at a time."""
         with self._explained():
             for batch in self._batches(columns):
                 yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+
+    def some(self, column: str, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
+        """Yield the number and the value of some rows, reading no more than needed."""
+        if self.path.suffix == ".arrow":
+            values = enumerate(value for (value,) in self.rows([column]))
+            yield from ((row, value) for row, value in values if row in wanted)
+            return
+        with self._explained(), pq.ParquetFile(self.path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                if not wanted.isdisjoint(range(start, stop)):
+                    for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column]):
+                        picked = sorted(wanted.intersection(range(start, start + batch.num_rows)))
+                        taken = batch.column(column).take(pa.array([r - start for r in picked]))
+                        yield from zip(picked, taken.to_pylist(), strict=True)
+                        start += batch.num_rows
+                start = stop
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         if self.path.suffix == ".arrow":
@@ -333,10 +377,10 @@ def _check_schema(shard: _Shard, columns: _Columns) -> None:
             "encoded images (bytes, or a struct with bytes)"
         )
     label = _value_type(shard.schema.field(columns.label).type)
-    if not (pa.types.is_integer(label) or _is_text(label)):
+    if not (pa.types.is_integer(label) or pa.types.is_boolean(label) or _is_text(label)):
         raise DataError(
             f"the column {columns.label!r} of {shard.path} is {label}, but must hold "
-            "whole numbers or class names"
+            "whole numbers, truth values or class names"
         )
 
 
@@ -358,7 +402,7 @@ def _encode(
                 f"row {values.index(None)} of {split} has no label (column {columns.label!r})"
             )
     if not any(isinstance(value, str) for values in raw.values() for value in values):
-        return columns.class_label, {split: list(values) for split, values in raw.items()}
+        return columns.class_label, {split: list(map(int, raw[split])) for split in raw}
     names = columns.class_label or tuple(sorted(set(raw["train"])))
     number = {name: label for label, name in enumerate(names)}
     for split, values in raw.items():
