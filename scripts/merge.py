@@ -24,6 +24,7 @@ def main() -> None:
             precision=settings["precision"],
             card=ModelCard.from_json(read_json(args.card)),
             tasks=tasks,
+            evaluation=settings.get("evaluation", "plain"),
         ),
         read_method(settings["method"], settings["options"], settings["seed"]),
         settings["subsets"],

@@ -39,6 +39,7 @@ def main() -> None:
             )
             for task in settings["tasks"]
         },
+        evaluation=settings.get("evaluation", "plain"),
     )
     files = {
         task: TaskFiles(
@@ -51,7 +52,11 @@ def main() -> None:
     }
     material = GridFiles(setting, Path(args.card), Path(args.base), files)
     with engine_on_demand(
-        material, device=args.device, threads=args.threads, batch_size=settings["batch_size"]
+        material,
+        device=args.device,
+        threads=args.threads,
+        batch_size=settings["batch_size"],
+        features=Path(args.store, "features"),
     ) as open_engine:
         result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress)
     write_table(args.rows, result.table)
