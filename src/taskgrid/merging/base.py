@@ -72,6 +72,9 @@ class Merger(Protocol):
         Options: the model of its options, with defaults.
         algebra: how a lattice of subsets can be prepared.
         needs: names of the statistics that ``prepare`` reads.
+
+    A method may also say its ``scope``, what it must see at once (``windows.Scope``): merging from
+    files takes tensors one by one, and a method that says nothing is not merged that way.
     """
 
     @property

@@ -97,7 +97,7 @@ def stream_merge(
     inputs = Inputs.open(Path(base), _used(experts, outputs))
     _check_recipe(recipe, inputs)
     frame = frame or Frame()
-    layout = _layout(inputs.base, frame)
+    layout = layout_of(inputs.base, frame)
     lanes = max(1, min(threads or os.cpu_count() or 1, len(outputs)))
     window = Window.within(max_bytes, inputs, recipe, lanes)
     _check_outputs(outputs, sum(spec.nbytes for spec in layout))
@@ -108,7 +108,7 @@ def stream_merge(
                 write_stream(
                     output.path,
                     layout,
-                    _lineage(inputs, recipe, output),
+                    lineage_of(inputs, recipe, output),
                     shard_bytes=shard_bytes,
                     metadata={**texts, **frame.metadata},
                 )
@@ -166,7 +166,8 @@ def _check_outputs(outputs: Sequence[Output], nbytes: int) -> None:
         check_space(folder, count * nbytes)
 
 
-def _layout(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
+def layout_of(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
+    """Return the tensors of an output in the order they lie in: the base's where nothing is added."""
     merged = [
         TensorSpec(frame.prefix + name, spec.dtype, spec.shape) for name, spec in base.specs.items()
     ]
@@ -177,7 +178,8 @@ def _layout(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
     return sorted([*merged, *others], key=lambda s: (-s.torch_dtype.itemsize, s.name))
 
 
-def _lineage(inputs: Inputs, recipe: Recipe, output: Output) -> Lineage:
+def lineage_of(inputs: Inputs, recipe: Recipe, output: Output) -> Lineage:
+    """Return what an output was made from, as far as the inputs say it themselves."""
     base = inputs.base.lineage
     kept = {key: value for key, value in base.items() if key not in ("kind", "digest")}
     made_from = {task: inputs.experts[task].lineage.get("digest", "") for task in output.tasks}

@@ -1,0 +1,45 @@
+"""Write one grid point as a CLIP that open_clip loads."""
+
+from pathlib import Path
+
+from taskgrid.command import parse, run, use_threads
+from taskgrid.evaluation.references import read_method
+from taskgrid.export.point import Method, Point, export_points
+from taskgrid.lattice import parse_subset
+from taskgrid.models.card import ModelCard
+from taskgrid.models.clip import load_clip
+from taskgrid.models.lineage import check_lineage
+from taskgrid.store.atomic import read_json
+
+
+def main() -> None:
+    """Load the base CLIP, merge its image tower, write both as one file."""
+    args = parse(__doc__, paths=("card", "base", "weights"), lists=("vectors",))
+    use_threads(args.threads)
+    settings = args.settings
+    card = ModelCard.from_json(read_json(args.card))
+    clip = load_clip(settings["architecture"], settings["pretrained"])
+    check_lineage(
+        f"the model {card.architecture} {card.pretrained}",
+        clip.card().lineage(),
+        card.lineage(),
+        ("text", "activation", "base"),
+        "run the base rule again",
+    )
+    tasks = parse_subset(settings["subset"])
+    method = read_method(settings["method"], settings["options"], settings["seed"])
+    (digest,) = export_points(
+        clip,
+        Path(args.base),
+        dict(zip(tasks, map(Path, args.vectors), strict=True)),
+        Method(method.name, method.options, method.seed or 0),
+        [Point(tasks, settings["lambda"], Path(args.weights))],
+        max_bytes=settings["max_bytes"],
+        lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
+    )
+    print(f"{settings['subset']} at lambda {settings['lambda']}: {digest}")
+    print(f"open_clip.create_model({card.architecture!r}, pretrained={args.weights!r})")
+
+
+if __name__ == "__main__":
+    run(main)

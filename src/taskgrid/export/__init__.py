@@ -1,0 +1,1 @@
+"""Grid points as files that other programs load."""

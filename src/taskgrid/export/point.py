@@ -1,0 +1,146 @@
+"""A grid point as a file: a whole CLIP, which open_clip and ``load_clip`` load strictly.
+
+The image tower is merged, everything else is the base's. Methods that can merge piece by piece are
+streamed; the others merge in memory, which holds any model that the grid was measured with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from taskgrid.errors import LineageError
+from taskgrid.lattice import canonical_subset, lambda_value
+from taskgrid.merging.base import MergeContext, get_merger
+from taskgrid.merging.inputs import Inputs
+from taskgrid.merging.streaming import DEFAULT_BYTES, Output, layout_of, lineage_of, stream_merge
+from taskgrid.merging.windows import Frame, Recipe
+from taskgrid.models.clip import Clip
+from taskgrid.options import parse_options
+from taskgrid.store.shards import load_checkpoint
+from taskgrid.store.streams import write_stream
+from taskgrid.vectors import TaskVector
+
+_VISUAL = "visual."
+
+
+@dataclass(frozen=True)
+class Point:
+    """A grid point and where it goes.
+
+    Attributes:
+        tasks: the subset.
+        scale: lambda as fixed decimals.
+        path: the safetensors file.
+    """
+
+    tasks: tuple[str, ...]
+    scale: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method as the grid was measured with it.
+
+    Attributes:
+        name: the method.
+        options: its options.
+        seed: what its random draws come from.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def export_points(
+    clip: Clip,
+    base: Path,
+    vectors: Mapping[str, Path],
+    method: Method,
+    points: Sequence[Point],
+    *,
+    max_bytes: int = DEFAULT_BYTES,
+    lineage: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Write grid points as whole CLIPs.
+
+    Args:
+        clip: the base model; gives the text tower and all else around the image tower.
+        base: the file of theta_0, its image tower.
+        vectors: task -> file of its task vector.
+        method: how they are merged.
+        points: what to write; all points of one call share one pass over the inputs.
+        max_bytes: memory for tensors where the method can merge piece by piece.
+        lineage: entries to add to the lineage in the headers: mode, seed, ...
+
+    Returns:
+        The digests of the files' states.
+
+    Raises:
+        LineageError: if base and vectors do not belong to ``clip``; names both digests.
+        ConfigError: if the method or an option does not exist, or needs statistics of data.
+        ArtifactError: if a file cannot be read or written.
+    """
+    frame = _frame_of(clip)
+    outputs = [
+        Output(p.path, p.tasks, lambda_value(p.scale), {"kind": "clip", **(lineage or {})})
+        for p in points
+    ]
+    merger = get_merger(method.name)
+    options = parse_options(f"merge method {method.name!r}", merger.Options, method.options)
+    recipe = Recipe(merger, options, method.seed)
+    inputs = Inputs.open(base, vectors)
+    found = inputs.base.lineage.get("digest")
+    if found != clip.visual_digest:
+        raise LineageError(
+            f"{base} holds the base {found}, but the image tower of {clip.architecture} "
+            f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
+        )
+    if recipe.scope == "model" and not merger.needs:
+        return tuple(_export_whole(inputs, recipe, output, frame) for output in outputs)
+    return stream_merge(
+        method.name,
+        base,
+        vectors,
+        outputs,
+        max_bytes=max_bytes,
+        frame=frame,
+        seed=method.seed,
+        **dict(method.options),
+    )
+
+
+def _frame_of(clip: Clip) -> Frame:
+    others = {
+        key: tensor
+        for key, tensor in clip.model.state_dict().items()
+        if not key.startswith(_VISUAL)
+    }
+    # transformers' tools want to know the format; `load_clip` compares the activation.
+    return Frame(_VISUAL, others, {"activation": clip.activation, "format": "pt"})
+
+
+def _export_whole(inputs: Inputs, recipe: Recipe, output: Output, frame: Frame) -> str:
+    state, _ = load_checkpoint(inputs.base.path)
+    vectors = {
+        task: TaskVector.load(inputs.experts[task].path).deltas
+        for task in canonical_subset(output.tasks)
+    }
+    context = MergeContext(state, vectors, recipe.options, recipe.seed)
+    prepared = recipe.merger.prepare(context)
+    merged = recipe.merger.apply(state, prepared, output.scale, recipe.options)
+    everything = {frame.prefix + key: tensor for key, tensor in merged.items()} | dict(frame.others)
+    layout = layout_of(inputs.base, frame)
+    with write_stream(
+        output.path, layout, lineage_of(inputs, recipe, output), metadata=frame.metadata
+    ) as writer:
+        for spec in layout:
+            tensor = everything[spec.name].detach().cpu().contiguous().reshape(-1)
+            writer.write(spec.name, 0, tensor.view(torch.uint8).numpy().data)
+        return writer.digest()

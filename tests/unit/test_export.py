@@ -1,0 +1,153 @@
+"""A grid point as a file that others load: the same features as the engine measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip import factory
+
+from taskgrid.errors import ConfigError, LineageError
+from taskgrid.export import point as module
+from taskgrid.export.point import Method, Point, export_points
+from taskgrid.merging import MergeContext, get_merger
+from taskgrid.models import ImageEncoder, load_clip
+from taskgrid.models.clip import Clip
+from taskgrid.options import Options
+from taskgrid.store.weights import State, digest_state, load_state, save_state
+from taskgrid.vectors import TaskVector
+from tests.unit.example_models import SIZE, tiny_clip, tiny_config
+
+TASKS = ("dtd", "mnist", "svhn")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Clip:
+    return tiny_clip(tmp_path)
+
+
+@pytest.fixture
+def vectors(clip: Clip) -> dict[str, State]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        task: {
+            key: 0.02 * torch.randn(tensor.shape, generator=generator)
+            for key, tensor in clip.visual_state().items()
+        }
+        for task in TASKS
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path, clip: Clip, vectors: dict[str, State]) -> tuple[Path, dict[str, Path]]:
+    lineage = clip.card().lineage()
+    save_state(tmp_path / "base.safetensors", clip.visual_state(), {"kind": "base", **lineage})
+    for task, deltas in vectors.items():
+        TaskVector(deltas, {**lineage, "task": task}).save(tmp_path / f"{task}.safetensors")
+    return tmp_path / "base.safetensors", {t: tmp_path / f"{t}.safetensors" for t in TASKS}
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Iterator[str]:
+    """The tiny model's architecture, as open_clip knows others."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "tiny-export.json").write_text(json.dumps(tiny_config()))
+    before = dict(factory._MODEL_CONFIGS), list(factory._MODEL_CONFIG_PATHS)
+    open_clip.add_model_config(folder)
+    yield "tiny-export"
+    factory._MODEL_CONFIGS, factory._MODEL_CONFIG_PATHS = before
+
+
+def merged(clip: Clip, vectors: dict[str, State], tasks: tuple[str, ...], scale: float) -> State:
+    """What the engine puts into its encoder."""
+    merger = get_merger("task_arithmetic")
+    base = clip.visual_state()
+    prepared = merger.prepare(MergeContext(base, {task: vectors[task] for task in tasks}))
+    return merger.apply(base, prepared, scale, Options())
+
+
+def test_open_clip_computes_what_the_engine_measured(
+    tmp_path: Path,
+    clip: Clip,
+    vectors: dict[str, State],
+    files: tuple[Path, dict[str, Path]],
+    known: str,
+) -> None:
+    points = [
+        Point(("svhn", "dtd"), "0.30", tmp_path / "a.safetensors"),
+        Point(TASKS, "-1.25", tmp_path / "b.safetensors"),
+        Point(TASKS, "0.00", tmp_path / "c.safetensors"),
+    ]
+    digests = export_points(
+        clip, *files, Method("task_arithmetic"), points, lineage={"mode": "standard"}
+    )
+    images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    tokens = clip.tokenizer(["a cat", "a dog"])
+    assert isinstance(clip.model, torch.nn.Module)
+    for point, digest in zip(points, digests, strict=True):
+        loaded = open_clip.create_model(known, pretrained=str(point.path)).eval()
+        weights = merged(clip, vectors, point.tasks, float(point.scale))
+        engine = ImageEncoder.from_card(clip.card(), weights)
+        with torch.inference_mode():
+            # torch adds in another order when weights require a gradient.
+            loaded.requires_grad_(False)
+            assert torch.equal(loaded.encode_image(images), engine(images))
+            text: Any = clip.model.encode_text  # the base's own
+            assert torch.equal(loaded.encode_text(tokens), text(tokens))
+        assert torch.equal(loaded.logit_scale, clip.model.logit_scale)
+        state, lineage = load_state(point.path)
+        assert lineage["digest"] == digest == digest_state(state)
+        assert lineage["kind"] == "clip" and lineage["mode"] == "standard"
+        assert lineage["base"] == clip.visual_digest and lineage["lambda"] == point.scale
+
+
+def test_load_clip_takes_the_file_as_a_base(
+    tmp_path: Path, clip: Clip, vectors: dict[str, State], files: tuple[Path, dict[str, Path]]
+) -> None:
+    path = tmp_path / "a.safetensors"
+    export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", path)])
+    again = load_clip("tiny", str(path), resources=tmp_path)
+    assert again.visual_digest == digest_state(merged(clip, vectors, TASKS, 0.3))
+    assert again.text_digest == clip.text_digest
+    (tmp_path / "quick.json").write_text(json.dumps(tiny_config(quick_gelu=True)))
+    with pytest.raises(LineageError, match="trained with gelu"):
+        load_clip("quick", str(path), resources=tmp_path)
+
+
+def test_a_method_that_sees_the_whole_model_merges_in_memory(
+    tmp_path: Path,
+    clip: Clip,
+    files: tuple[Path, dict[str, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in ("streamed", "whole")]
+    for path in paths:
+        export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", path)])
+        merger = get_merger("task_arithmetic")
+        monkeypatch.setattr(type(merger), "scope", "model", raising=False)
+        monkeypatch.setattr(module, "stream_merge", None)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_another_base_is_refused(tmp_path: Path, files: tuple[Path, dict[str, Path]]) -> None:
+    other = tiny_clip(tmp_path, tag="s1", seed=1)
+    with pytest.raises(LineageError, match=f"holds the base .* is {other.visual_digest}"):
+        export_points(
+            other, *files, Method("average"), [Point(TASKS, "1.00", tmp_path / "x.safetensors")]
+        )
+
+
+def test_unknown_options_are_refused(
+    tmp_path: Path, clip: Clip, files: tuple[Path, dict[str, Path]]
+) -> None:
+    with pytest.raises(ConfigError, match="no option 'density'"):
+        export_points(
+            clip, *files, Method("average", {"density": 1}),
+            [Point(TASKS, "1.00", tmp_path / "x.safetensors")],
+        )  # fmt: skip
