@@ -14,6 +14,7 @@ include: "rules/settings.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/finetune.smk"
+include: "rules/experts.smk"
 include: "rules/vectors.smk"
 include: "rules/merge.smk"
 include: "rules/evaluate.smk"
@@ -25,6 +26,8 @@ include: "rules/doctor.smk"
 
 localrules:
     all,
+    download,
+    import_expert,
     experts,
     tables,
     figures,

@@ -10,7 +10,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, f"{ROOT}/src")
 
 from taskgrid import plugins
-from taskgrid.config import Experiment, read_config
+from taskgrid.config import Experiment, is_local, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.provenance import canonical_json, code_closure

@@ -1,4 +1,31 @@
+# Published data; where compute nodes have no network, this runs on the node that calls Snakemake.
+rule download:
+    output:
+        manifest="results/downloads/{task}.json",
+    log:
+        "results/logs/download/{task}.log",
+    benchmark:
+        "results/benchmarks/download/{task}.tsv"
+    wildcard_constraints:
+        task=one_of(E.published()),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=720,
+    params:
+        settings=download_settings,
+    message:
+        "see that the images of {wildcards.task} are here and whole"
+    shell:
+        "$PYTHON $SCRIPTS/download.py --settings {params.settings:q}"
+        " --manifest {output.manifest} 2>&1 | tee {log}"
+
+
 rule dataset:
+    input:
+        download=downloaded,
     output:
         images="results/data/{pixels}/{task}/images.arrow",
         originals="results/data/{pixels}/{task}/train.arrow",
@@ -9,10 +36,11 @@ rule dataset:
         "results/benchmarks/dataset/{pixels}/{task}.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: 1
+    # The bytes written do not depend on the number of threads.
+    threads: decoders
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=240,
     params:
         settings=dataset_settings,
         listing=dataset_listing,

@@ -17,6 +17,8 @@ rule finetune:
         "results/logs/finetune/{model}/{mode}/{seed}/{task}.log",
     benchmark:
         "results/benchmarks/finetune/{model}/{mode}/{seed}/{task}.tsv"
+    wildcard_constraints:
+        mode=one_of(E.modes),
     conda:
         "../envs/torch.yaml"
     threads: 1

@@ -16,7 +16,7 @@ rule record_expert:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=finetune_settings,
+        settings=expert_settings,
         code=code("record_expert.py"),
     message:
         "run record of the expert for {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"

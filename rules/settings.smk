@@ -32,13 +32,33 @@ def minutes(small):
 
 
 def dataset_settings(wildcards):
-    task = E.task(wildcards.task)
+    task = E.task(wildcards.task).model_dump(exclude={"finetune"})
+    if manifest := downloaded(wildcards):
+        task["options"] = {**task["options"], "download": manifest}
     return canonical_json(
         {
-            "task": task.model_dump(exclude={"finetune"}),
+            "task": task,
             "image_size": int(wildcards.pixels.removesuffix("px")),
             "interpolation": "bicubic",
         }
+    )
+
+
+def decoders(wildcards):
+    """Threads that decode: files of some size are worth several, drawn or stored pixels are not."""
+    return 1 if E.task(wildcards.task).source in ("builtin", "npz") else 8
+
+
+def downloaded(wildcards):
+    """What the download of a published task's data brought; other tasks have none."""
+    if E.task(wildcards.task).source != "published":
+        return []
+    return f"results/downloads/{wildcards.task}.json"
+
+
+def download_settings(wildcards):
+    return canonical_json(
+        {"task": E.task(wildcards.task).model_dump(exclude={"finetune"})}
     )
 
 
@@ -77,6 +97,56 @@ def finetune_settings(wildcards):
 
 def finetune_code(wildcards):
     return code("finetune.py", plugins.module_of("mode", E.mode(wildcards.mode).name))
+
+
+def import_files(wildcards):
+    """A ready-made expert that is a file here; what lies on the hub is no input."""
+    place = E.imported(wildcards.mode).place(wildcards.task)
+    return [place] if is_local(place) else []
+
+
+def import_settings(wildcards):
+    spec = E.imported(wildcards.mode)
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "task": wildcards.task,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "format": spec.format,
+            "source": spec.place(wildcards.task),
+            "file": spec.file_of(wildcards.task),
+            "revision": spec.revision_of(wildcards.task),
+        }
+    )
+
+
+def verify_settings(wildcards):
+    check = E.imported(wildcards.mode).check
+    return canonical_json(
+        {
+            "task": wildcards.task,
+            "expected": check.expected.get(wildcards.task),
+            "tolerance": check.tolerance,
+            "batch_size": E.config.evaluation.batch_size,
+            "precision": E.config.evaluation.precision,
+        }
+    )
+
+
+def verified(wildcards):
+    """What must be known of an expert before its task vector is taken."""
+    if wildcards.mode not in E.imports:
+        return []
+    return "results/experts/{model}/{mode}/{seed}/{task}/verified.json".format(
+        **wildcards
+    )
+
+
+def expert_settings(wildcards):
+    if wildcards.mode in E.imports:
+        return import_settings(wildcards)
+    return finetune_settings(wildcards)
 
 
 def plan_tasks(wildcards):

@@ -6,6 +6,7 @@ rule taskvector:
         expert=ancient(
             "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
         ),
+        verified=verified,
     output:
         vector="results/vectors/{model}/{mode}/{seed}/{task}.safetensors",
         manifest="results/vectors/{model}/{mode}/{seed}/{task}.json",

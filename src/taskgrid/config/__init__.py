@@ -15,6 +15,7 @@ from taskgrid.config.schema import (
     SubsetSpec,
     TaskSpec,
     TrackingSpec,
+    is_local,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "SubsetSpec",
     "TaskSpec",
     "TrackingSpec",
+    "is_local",
     "merge_overlay",
     "parse_config",
     "read_config",

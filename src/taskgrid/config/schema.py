@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -297,6 +298,12 @@ class ExpertSpec(Section):
     def file_of(self, task: str) -> str | None:
         """Return the file of a task's expert in its repository, where the configuration says it."""
         return self.file and self.file.replace("{task}", self.names.get(task, task))
+
+
+def is_local(place: str) -> bool:
+    """Say whether the place of an expert is a path, rather than ``owner/name`` on the hub."""
+    named = place.startswith((".", "/", "~")) or place.count("/") != 1
+    return named or Path(place).suffix in (".safetensors", ".pt") or Path(place).exists()
 
 
 class FinetuneSpec(Section):

@@ -1,0 +1,72 @@
+# Ready-made experts: brought into our layout, and put to their own task before they may be merged.
+# Downloads: where compute nodes have no network, this runs on the node that calls Snakemake.
+rule import_expert:
+    input:
+        card="results/models/{model}/base.json",
+        base=ancient("results/models/{model}/base.safetensors"),
+        files=import_files,
+    output:
+        expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
+        manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
+        history="results/experts/{model}/{mode}/{seed}/{task}/history.parquet",
+        timing="results/experts/{model}/{mode}/{seed}/{task}/timing.json",
+    log:
+        "results/logs/import/{model}/{mode}/{seed}/{task}.log",
+    benchmark:
+        "results/benchmarks/import/{model}/{mode}/{seed}/{task}.tsv"
+    wildcard_constraints:
+        mode=one_of(E.imports),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 8),
+        runtime=60,
+    params:
+        settings=import_settings,
+        code=code("import_expert.py"),
+    message:
+        "bring in the expert of {wildcards.mode} for {wildcards.task}"
+    shell:
+        "$PYTHON $SCRIPTS/import_expert.py --settings {params.settings:q} --threads {threads}"
+        " --card {input.card} --base {input.base} --expert {output.expert}"
+        " --manifest {output.manifest} --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
+
+
+rule verify_expert:
+    input:
+        card="results/models/{model}/base.json",
+        base=ancient("results/models/{model}/base.safetensors"),
+        manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
+        expert=ancient(
+            "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
+        ),
+        head_manifest="results/heads/{model}/{task}.json",
+        head=ancient("results/heads/{model}/{task}.safetensors"),
+        split=lambda w: f"results/splits/{pixels(w)}/{w.task}.json",
+        images=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/images.arrow"),
+    output:
+        verified="results/experts/{model}/{mode}/{seed}/{task}/verified.json",
+    log:
+        "results/logs/verify/{model}/{mode}/{seed}/{task}.log",
+    benchmark:
+        "results/benchmarks/verify/{model}/{mode}/{seed}/{task}.tsv"
+    wildcard_constraints:
+        mode=one_of(E.imports),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=memory(5000, 5),
+        runtime=minutes(60),
+    params:
+        settings=verify_settings,
+        code=code("verify_expert.py"),
+    message:
+        "put the expert of {wildcards.mode} to its task {wildcards.task}"
+    shell:
+        "$PYTHON $SCRIPTS/verify_expert.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads} --card {input.card} --base {input.base}"
+        " --expert {input.expert} --head {input.head} --split {input.split}"
+        " --images {input.images} --verified {output.verified} 2>&1 | tee {log}"
