@@ -84,7 +84,14 @@ def published_model(architecture: str, pretrained: str) -> str | None:
 
 
 def read_numbers(wanted: Sequence[str]) -> pd.DataFrame:
-    """Read the numbers of some lineages, in the order given; text but for ``value`` and ``images``.
+    """Read the numbers of some lineages, in the order given.
+
+    Args:
+        wanted: the lineages.
+
+    Returns:
+        The columns ``COLUMNS``, ``value`` and ``images`` as numbers and the others as text, and
+        ``printed``: the value as it was printed.
 
     Raises:
         ConfigError: if there is no such lineage; the text lists those that exist.
@@ -104,4 +111,5 @@ def read_numbers(wanted: Sequence[str]) -> pd.DataFrame:
     ]
     rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMNS])
     images = pd.to_numeric(rows["images"]).astype("Int64")
-    return rows.assign(value=pd.to_numeric(rows["value"]), images=images)
+    value = pd.to_numeric(rows["value"])
+    return rows.assign(printed=rows["value"], value=value, images=images)
