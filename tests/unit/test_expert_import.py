@@ -33,7 +33,9 @@ from tests.unit.example_hub import COMMIT, as_json, as_safetensors, put
 from tests.unit.example_models import tiny_config
 
 ROOT = Path(__file__).parents[2]
-WORLD = world(("a",))
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    WORLD = world(("a",))
 CARD, BASE = WORLD.card, WORLD.base
 
 
