@@ -83,7 +83,7 @@ rule sync:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=registry_settings(),
+        settings=registry_settings,
         code=code("registry.py"),
     message:
         "write the experiment registry"
@@ -107,7 +107,7 @@ rule registry:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=registry_settings(),
+        settings=registry_settings,
     message:
         "bring the experiment registry level with the run records"
     shell:

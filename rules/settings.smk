@@ -274,7 +274,7 @@ def figure_settings(wildcards):
     return canonical_json({"figure": wildcards.figure, "tables": tables})
 
 
-def registry_settings():
+def registry_settings(wildcards):
     # A tracking URI may hold a password, and where a grid was computed is no part of what it is.
     shown = E.config.model_dump(mode="json", exclude={"tracking", "device"})
     return canonical_json({**E.config.tracking.model_dump(), "config": shown})
