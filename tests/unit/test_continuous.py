@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskgrid.errors import DataError
+from taskgrid.errors import ArtifactError, DataError
 from taskgrid.evaluation.continuous import (
     Intervals,
     StepCurve,
@@ -23,12 +23,13 @@ from taskgrid.evaluation.continuous import (
     right_intervals,
     step_curve,
 )
-from taskgrid.evaluation.peaks import CONTINUOUS, peaks_table
+from taskgrid.evaluation.peaks import CONTINUOUS, collect_peaks, peaks_table
 from taskgrid.evaluation.planner import make_plan
 from taskgrid.evaluation.runner import run_reference
 from taskgrid.models.heads import Head
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.store.tables import write_table
 from tests.unit.example_grid import World, world
 from tests.unit.example_plans import method
 from tests.unit.test_tangent import Oracle, engine, memory
@@ -280,3 +281,13 @@ def test_the_table_of_best_lambdas(small: World, tmp_path: Path) -> None:
     # Of one task, the best for all and the best for it alone are the same.
     one_task = [{**row, "task": None} for row in rows if row["size"] == 1]
     assert one_task[::2] == one_task[1::2]
+    # Blocks come together in an order of their own, and other tables are refused.
+    paths = [tmp_path / "late.parquet", tmp_path / "early.parquet"]
+    for path, part in zip(paths, (table.slice(9), table.slice(0, 9)), strict=True):
+        write_table(path, part)
+    collected = collect_peaks(paths)
+    assert collected == collect_peaks(paths[::-1])
+    assert sorted(map(str, collected.to_pylist())) == sorted(map(str, rows))
+    write_table(paths[0], table.drop_columns(["low"]))
+    with pytest.raises(ArtifactError, match=r"late\.parquet has other columns"):
+        collect_peaks(paths)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from taskgrid.errors import DataError
+from taskgrid.errors import ArtifactError, DataError
 from taskgrid.evaluation.continuous import (
     Peak,
     StepCurve,
@@ -21,6 +22,7 @@ from taskgrid.evaluation.planner import Plan, Split
 from taskgrid.lattice import lambda_value, parse_subset
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.outcomes import Outcome
+from taskgrid.store.tables import read_table
 
 if TYPE_CHECKING:
     from taskgrid.evaluation.tangent import Line
@@ -100,6 +102,24 @@ def peaks_table(plan: Plan, lines: Lines, find: Find) -> pa.Table:
         for name, value in _cells(plan, row, own).items():
             columns[name].append(value)
     return pa.table(columns, schema=CONTINUOUS)
+
+
+def collect_peaks(paths: Sequence[str | Path]) -> pa.Table:
+    """Read the tables of many blocks into one, in an order that does not depend on theirs.
+
+    Raises:
+        ArtifactError: if a file is missing, damaged, or has other columns.
+    """
+    tables = [pa.table({name: [] for name in CONTINUOUS.names}, schema=CONTINUOUS)]
+    for path in paths:
+        table = read_table(path)
+        if table.schema != CONTINUOUS:
+            raise ArtifactError(
+                f"{path} has other columns than a table of best lambdas; delete it and run again"
+            )
+        tables.append(table)
+    order = ("model", "mode", "seed", "method", "options", "size", "subset", "task")
+    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
 
 
 @dataclass(frozen=True)

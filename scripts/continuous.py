@@ -1,0 +1,47 @@
+"""Find the exact best lambda of every subset of a block of tangent models, and of its tasks alone."""
+
+from pathlib import Path
+from typing import cast
+
+from taskgrid.command import parse, run
+from taskgrid.errors import ConfigError
+from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.peaks import Lines, peaks_table
+from taskgrid.evaluation.planner import Plan
+from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.store.tables import write_table
+
+PATHS = ("store", "plan", "card", "base", "table")
+
+
+def main() -> None:
+    """Read the plan and what it names; write one row per subset, and one per task of a subset."""
+    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    settings, plan = args.settings, Plan.read(args.plan)
+    if plan.setting.evaluation != "tangent":
+        raise ConfigError(
+            f"mode {plan.setting.mode!r} measures networks as they are; only tangent models have exact "
+            "curves of lambda"
+        )
+    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
+    tasks = dict(
+        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
+    )
+    with engine_on_demand(
+        GridFiles(plan.setting, Path(args.card), Path(args.base), tasks),
+        plan.method,
+        device=args.device,
+        threads=args.threads,
+        batch_size=settings["batch_size"],
+        features=Path(args.store, "features"),
+    ) as open_engine:
+        # A setting of tangent models opens the engine that knows their lines.
+        lines = cast(Lines, open_engine())
+        table = peaks_table(plan, lines, OutcomeStore(args.store).find)
+    write_table(args.table, table)
+    print(f"{plan.method.name}: exact best lambdas of {len(plan.subsets)} subsets")
+
+
+if __name__ == "__main__":
+    run(main)
