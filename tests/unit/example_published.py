@@ -212,7 +212,7 @@ def make_fer2013(out, _dataset, name="fer2013.csv", columns=("emotion", "pixels"
     out.file(f"fer2013/{name}", text.getvalue())
 
 
-def make_cars(out, dataset):
+def make_cars(out, dataset, extra=0):
     classes = read_description(dataset).keys
     for split, place in (
         ("train", "devkit/cars_train_annos"),
@@ -225,6 +225,8 @@ def make_cars(out, dataset):
             rows[row] = (1, (row * 5) % len(classes) + 1, name)
             out.image(f"stanford_cars/cars_{split}/{name}")
         out.mat(f"stanford_cars/{place}.mat", {"annotations": rows})
+    for number in range(extra):
+        out.image(f"stanford_cars/cars_train/unlisted_{number}.jpg")
     names = np.array(classes, dtype=object)
     out.mat("stanford_cars/devkit/cars_meta.mat", {"class_names": names})
 

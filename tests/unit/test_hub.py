@@ -228,6 +228,34 @@ def test_a_missing_shard_is_noticed(cache):
     assert f"are not all in {cache}, and the hub is not asked (offline)" in text
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_shards_are_numbered_from_0_or_from_1(tmp_path, first):
+    files = {f"model-{first + n:05d}-of-00003.safetensors": bytes([n]) * 9 for n in range(3)}
+    cache = hub_cache(tmp_path, NAME, files, kind="model")
+    place = CachedRepository(NAME, "model", cache)
+    assert len(place.snapshot("main", ["*.safetensors"]).files) == 3
+    (place.folder / "snapshots" / COMMIT / f"model-{first + 1:05d}-of-00003.safetensors").unlink()
+    assert place.snapshot("main", ["*.safetensors"]) is None
+
+
+def test_a_part_of_what_matches_is_not_taken_for_all(monkeypatch, tmp_path):
+    server = Hub(NAME, {"data/a.parquet": b"a" * 99, "data/b.parquet": b"b" * 99})
+    with serving(server) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        huggingface_hub.snapshot_download(
+            NAME,
+            repo_type="dataset",
+            cache_dir=tmp_path,
+            endpoint=address,
+            allow_patterns="data/a.*",
+        )
+        place = CachedRepository(NAME, "dataset", tmp_path)
+        assert place.snapshot("main", ["data/a.parquet"]) is not None
+        assert place.snapshot("main", ["data/*.parquet"]) is None
+        found = fetch(NAME, patterns=["data/*.parquet"], cache=tmp_path)
+    assert [file.bytes for file in found.files] == [99, 99]
+
+
 @pytest.mark.parametrize("revision", ["v2", "c" * 40])
 def test_another_revision_is_not_taken(cache, monkeypatch, revision):
     monkeypatch.setenv("HF_HUB_OFFLINE", "yes")

@@ -698,11 +698,11 @@ def test_the_recorded_commit_is_read(tmp_path):
         ({"repository": "x/y"}, "download.json is of mnist (x/y), not of"),
         (
             {"files": (DownloadedFile("mnist/train-00000-of-00002.parquet", 17),)},
-            "but 17 when it was downloaded; delete it and download it again",
+            "but had 17 when it was downloaded; delete it and download it again",
         ),
         (
             {"files": (DownloadedFile("mnist/gone.parquet", 17),)},
-            "mnist/gone.parquet has None bytes",
+            "mnist/gone.parquet has no bytes",
         ),
     ],
 )

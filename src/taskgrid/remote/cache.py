@@ -13,6 +13,7 @@ gives it (40 digits), so that every file can be checked against its own name.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -150,8 +151,9 @@ class CachedRepository:
     def snapshot(self, revision: str, patterns: Sequence[str]) -> Snapshot | None:
         """Return the files that match, or None where some are missing.
 
-        Every pattern must match a file, and of numbered shards (``-00000-of-00003``) all must be
-        there.
+        Every pattern must match a file, and all files that match must be there: those of the
+        client's listing of the commit (``trees/<commit>.json``), where it left one, and all of
+        numbered shards (``-00000-of-00003``).
         """
         commit = self.commit(revision)
         if commit is None:
@@ -163,9 +165,18 @@ class CachedRepository:
         chosen = [name for name in files if matches(name, patterns)]
         if not all(any(matches(name, (pattern,)) for name in chosen) for pattern in patterns):
             return None
-        if any(shard not in files for shard in _shards(chosen)):
+        listed = [name for name in self._listing(commit) if matches(name, patterns)]
+        if any(name not in files for name in listed) or not _all_shards(chosen):
             return None
         return Snapshot(commit, tuple((name, files[name]) for name in chosen))
+
+    def _listing(self, commit: str) -> tuple[str, ...]:
+        """Return the names of all files of a commit, as far as the hub's client noted them."""
+        try:
+            text = (self.folder / "trees" / f"{commit}.json").read_text(encoding="utf-8")
+            return tuple(json.loads(text)["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -217,16 +228,19 @@ def _etag(path: Path) -> str:
     return name if _SHA256.fullmatch(name) or _COMMIT.fullmatch(name) else ""
 
 
-def _shards(names: Iterable[str]) -> set[str]:
-    """Return the names of all shards of every file that is one of several."""
-    found = set()
+def _all_shards(names: Iterable[str]) -> bool:
+    """Return whether no shard is missing of any file that is one of several."""
+    numbers: dict[tuple[str, int, str], set[int]] = {}
     for name in names:
         shard = _SHARD.search(name)
         if shard:
-            head, tail = name[: shard.start()], name[shard.end() :]
-            total = int(shard[2])
-            found |= {f"{head}-{n:05d}-of-{shard[2]}{tail}" for n in range(total)}
-    return found
+            key = (name[: shard.start()], int(shard[2]), name[shard.end() :])
+            numbers.setdefault(key, set()).add(int(shard[1]))
+    # Parquet files are numbered from 0, safetensors from 1.
+    return all(
+        found >= set(range(total)) or found >= set(range(1, total + 1))
+        for (_, total, _), found in numbers.items()
+    )
 
 
 def _folder(text: str) -> Path:

@@ -16,18 +16,18 @@ from taskgrid.store.atomic import read_json, write_json
 
 @dataclass(frozen=True)
 class DownloadedFile:
-    """A file that was downloaded, or was there and found right.
+    """A file that was downloaded, or was there.
 
     Attributes:
         name: its path in the repository, or below the data set's folder.
-        bytes: its size.
+        bytes: its size, where it is known.
         sha256: digest of its content; None where another one was checked.
         md5: its MD5, where that is the one that is known.
         url: where it came from; None for the hub's.
     """
 
     name: str
-    bytes: int
+    bytes: int | None = None
     sha256: str | None = None
     md5: str | None = None
     url: str | None = None

@@ -272,10 +272,10 @@ def _check_sizes(snapshot: Snapshot, manifest: Download | None) -> None:
     paths = dict(snapshot.files)
     for file in manifest.files if manifest is not None else ():
         size = paths[file.name].stat().st_size if file.name in paths else None
-        if size != file.bytes:
+        if size is None or size != file.bytes:
             raise ArtifactError(
-                f"{paths.get(file.name, file.name)} has {size} bytes, but {file.bytes} when it was "
-                "downloaded; delete it and download it again"
+                f"{paths.get(file.name, file.name)} has {size or 'no'} bytes, but had {file.bytes} "
+                "when it was downloaded; delete it and download it again"
             )
 
 

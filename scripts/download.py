@@ -1,0 +1,26 @@
+"""Bring the images of a published task to this machine, and note what they are."""
+
+from functools import partial
+
+from taskgrid.command import parse, run
+from taskgrid.config import TaskSpec
+from taskgrid.data.published.download import obtain
+from taskgrid.progress import Progress
+
+
+def main() -> None:
+    """Say licence and terms, download what is not there, write the manifest."""
+    args = parse(__doc__, paths=("manifest",))
+    task = TaskSpec.model_validate(args.settings["task"])
+    found = obtain(
+        task,
+        offline=args.settings.get("offline", False),
+        progress=partial(Progress, f"download {task.name}", unit="B"),
+    )
+    found.write(args.manifest)
+    where = f"{found.repository} at {found.commit}" if found.repository else f"{task.path}"
+    print(f"{task.name}: {len(found.files)} files, {where}")
+
+
+if __name__ == "__main__":
+    run(main)
