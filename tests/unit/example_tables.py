@@ -242,6 +242,7 @@ def _published(grid: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
             lineage=lineage,
             source=f"table {place}",
             metric="accuracy",
+            lambda_rule=np.where(both["method"].isin(("zeroshot", "expert")), "", "val"),
             run_high=both["run"] + 0.03,
             published=printed + off,
             problem=(both["method"] == "zeroshot") & (both["task"] == first) & (place == 0),

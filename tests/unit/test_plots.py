@@ -323,14 +323,23 @@ def test_published_numbers_stand_beside_the_run(five: Example) -> None:
     assert "lineage problem" not in texts(draw_figure("published", {"published": calm}))
 
 
-def test_published_numbers_of_several_sets_of_tasks_have_panels_of_their_own() -> None:
+def test_published_numbers_of_other_tasks_or_lambdas_have_panels_of_their_own() -> None:
     table = example(tasks=3, seeds=(0,), lambdas=("0.00", "1.00"), steps=5).published
-    merged = (table["method"] == "average") & (table["task"] != "clutter")
-    smaller = table[merged].assign(subset="digits+glyphs")
-    both = pd.concat([table, smaller], ignore_index=True)
+    merged = table[(table["method"] == "average") & (table["lineage"] == "paper")]
+    smaller = merged[merged["task"] != "signs"].assign(subset="digits+glyphs", run=0.5)
+    fixed = merged.assign(lambda_rule="0.30", run=0.25)
+    unstated = merged.assign(lambda_rule="unstated", published=0.75)
+    both = pd.concat([table, smaller, fixed, unstated], ignore_index=True)
     figure = draw_figure("published", {"published": both})
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[2:4] == ["average, 2 tasks", "average, 3 tasks"]
+    wanted = ["average\n2 tasks", "average\n3 tasks", "average\n3 tasks, λ = 0.30"]
+    assert titles[2:5] == wanted
+    # Each holds one number of the run per task; how a source chose lambda may be unknown.
+    drawn = lines(figure)
+    assert drawn[2, "run: digits"][0] == 50 and drawn[4, "run: digits"][0] == 25
+    own = merged.loc[merged["task"] == "digits", "run"].iloc[0]
+    assert drawn[3, "run: digits"][0] == pytest.approx(100 * own)
+    assert 75 in drawn[3, "paper: digits"][0]
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names[-2:] == ["mean of 2", "mean of 3"]
     assert overlapping(figure) == []

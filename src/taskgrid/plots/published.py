@@ -43,6 +43,7 @@ _RING: dict[str, Any] = {
     "markeredgewidth": 1.1,
 }
 _AVERAGE = "average"
+_CHOSEN = ("val", "unstated")
 
 
 class _Panel(NamedTuple):
@@ -111,19 +112,20 @@ def _sections(rows: pd.DataFrame) -> list[list[_Panel]]:
 
 
 def _merges(rows: pd.DataFrame) -> list[_Panel]:
+    """Return a panel per method, set of tasks and rule for lambda: one number of the run per task."""
     titles = frames.method_titles(rows)
     sizes = rows["subset"].astype(str).map(lambda name: len(parse_subset(name)))
-    several = sizes.nunique() > 1
-    return [
-        _Panel(f"{title}, {size} tasks" if several else title, rows[mine])
-        for (method, options), title in titles.items()
-        for size in sorted(sizes.unique())
-        if (mine := _is(rows, method, options) & (sizes == size)).any()
-    ]
-
-
-def _is(rows: pd.DataFrame, method: str, options: str) -> pd.Series[bool]:
-    return (rows["method"] == method) & (rows["options"].astype(str) == options)
+    rules = rows["lambda_rule"].fillna("").astype(str)
+    fixed = rules.where(~rules.isin(_CHOSEN), "")
+    panels = []
+    for (method, options), title in titles.items():
+        same = (rows["method"] == method) & (rows["options"].astype(str) == options)
+        for size, rule in sorted(set(zip(sizes[same], fixed[same], strict=True))):
+            words = [f"{size} tasks"] if sizes.nunique() > 1 else []
+            words += [f"λ = {rule}"] if rule else []
+            lines = "\n".join(filter(None, [title, ", ".join(words)]))
+            panels.append(_Panel(lines, rows[same & (sizes == size) & (fixed == rule)]))
+    return panels
 
 
 def _lines(section: list[_Panel]) -> list[list[_Panel]]:
