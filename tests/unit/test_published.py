@@ -524,6 +524,7 @@ def test_pcam_says_which_package_it_needs(tmp_path, monkeypatch):
         ({"partition": 2}, ["options.partition is 2"]),
         ({"counts": True}, ["options.counts"]),
         ({"counts": {"train": 0}}, ["options.counts"]),
+        ({"counts": {"val": 3}}, ["counts names the split val, but", "are train, test"]),
         ({"layout": "web"}, ["options.layout", "'hub' or 'original'"]),
         ({"layout": "hub", "partition": "01"}, ["no option 'partition'", "allowed: dataset, lay"]),
         ({"prompts": "mine"}, ["has no prompts called 'mine'"]),

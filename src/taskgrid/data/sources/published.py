@@ -117,11 +117,22 @@ class Published:
 
     @property
     def expected(self) -> dict[Split, int | None]:
-        """Number of images that each split must have; None where any number is right."""
+        """Number of images that each split must have; None where any number is right.
+
+        Raises:
+            DataError: if the options name a split that the data set does not have.
+        """
         expected = self.description.expected(self.options.layout)
         if self.options.counts is False:
             return dict.fromkeys(expected)
-        return {**expected, **(self.options.counts or {})}
+        given = self.options.counts or {}
+        for split in given:
+            if split not in expected:
+                raise DataError(
+                    f"options.counts names the split {split}, but those of the data set "
+                    f"{self.description.name!r} are {', '.join(expected)}"
+                )
+        return {**expected, **given}
 
     @property
     def reader(self) -> str:
