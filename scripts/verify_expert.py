@@ -41,6 +41,10 @@ def main() -> None:
         f"{task}: {found.accuracy:.2%} of {found.n} test images [{found.low:.2%}, {found.high:.2%}], "
         f"{found.rule} {found.expected:.2%}"
     )
+    if found.above:
+        print(
+            f"{task}: better than published; were test images among those that it was trained on?"
+        )
 
 
 if __name__ == "__main__":

@@ -114,6 +114,15 @@ def test_the_threshold_is_the_interval_and_the_tolerance(small: World) -> None:
                 verify(small, images, Check(expected, tolerance))
 
 
+def test_an_accuracy_that_is_too_good_is_said(small: World) -> None:
+    images = labelled(small, lambda i: i % 4 != 0)
+    low = binomtest(45, COUNT).proportion_ci(0.95, method="wilson").low
+    assert verify(small, images, Check(low - 0.03, 0.02)).above
+    assert not verify(small, images, Check(low - 0.01, 0.02)).above
+    # Better than its base is what an expert should be.
+    assert not verify(small, labelled(small, lambda i: True), Check()).above
+
+
 def test_the_refusal_names_the_task_both_numbers_and_what_to_check(small: World) -> None:
     images = labelled(small, lambda i: i % 3 == 0)
     with pytest.raises(LineageError) as caught:

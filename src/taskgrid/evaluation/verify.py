@@ -85,9 +85,14 @@ class Verification:
         """Whether the accuracy may be what is expected, less the tolerance."""
         return self.high >= self.expected - self.tolerance
 
+    @property
+    def above(self) -> bool:
+        """Whether the accuracy is certainly higher than the published one, tolerance included."""
+        return self.rule == "published" and self.low > self.expected + self.tolerance
+
     def to_json(self) -> dict[str, Any]:
         """Return the values for the manifest ``verified.json``."""
-        return {**asdict(self), "accuracy": self.accuracy}
+        return {**asdict(self), "accuracy": self.accuracy, "above": self.above}
 
 
 def verify_expert(

@@ -99,7 +99,7 @@ def read_expert(
     converted = chosen.convert(checkpoint, card, base, what)
     _check_fit(converted.state, base, what, card)
     dtypes = sorted({_name(t) for t in converted.state.values() if t.is_floating_point()})
-    state = {key: converted.state[key].to(base[key].dtype).clone() for key in sorted(base)}
+    state = {key: converted.state[key].to(base[key].dtype) for key in sorted(base)}
     distance = _distance(state, base)
     if distance == 0:
         raise LineageError(
@@ -157,9 +157,13 @@ def _distance(state: State, base: Mapping[str, torch.Tensor]) -> float:
     moved = size = 0.0
     for key, tensor in base.items():
         if tensor.is_floating_point():
-            moved += float((state[key].double() - tensor.double()).square().sum())
-            size += float(tensor.double().square().sum())
+            moved += _norm(state[key] - tensor) ** 2
+            size += _norm(tensor) ** 2
     return math.sqrt(moved / size) if size else math.inf
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def _name(tensor: torch.Tensor) -> str:

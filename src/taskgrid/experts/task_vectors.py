@@ -48,7 +48,7 @@ def convert(
     tower = {name: theta[start + offset] for offset, name in enumerate(names)}
     return Converted(
         # What is no parameter was not trained.
-        {**{key: tensor for key, tensor in base.items() if key not in tower}, **tower},
+        {**{key: tensor.clone() for key, tensor in base.items() if key not in tower}, **tower},
         {"source_layout": "params", "projection": "own", "trained_as": "linear"},
         (
             f"{len(state) - len(names)} tensors beside the image tower's weights were left out "

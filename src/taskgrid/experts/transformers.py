@@ -48,7 +48,7 @@ def convert(
     found = to_open_clip(state, card, f"the weights of {what}")
     projection = "own"
     if "proj" not in found and "proj" in base:
-        projection, found["proj"] = "base", base["proj"]
+        projection, found["proj"] = "base", base["proj"].clone()
         notes.append("it has no projection: the base's was taken")
     return Converted(found, {"source_layout": LAYOUT, "projection": projection}, tuple(notes))
 
