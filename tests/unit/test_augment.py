@@ -282,6 +282,23 @@ def test_weights_are_those_of_the_definition(
         torch.testing.assert_close(found[row], expected.float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("side", [8, 24, 32])
+def test_weights_of_whole_pixels_are_what_they_always_were(side: int) -> None:
+    """Every box of the built-in model: experts trained before are trained again bit for bit."""
+    boxes = [(start, n) for n in range(1, side + 1) for start in range(side - n + 1)]
+    start, length = torch.tensor(boxes).unbind(1)
+    zoom = (length.double() / side).view(-1, 1, 1)
+    pixel = torch.arange(side, dtype=torch.float64)
+    source = pixel.view(1, 1, -1) - start.view(-1, 1, 1)
+    x = (source + 0.5 - (pixel.view(1, -1, 1) + 0.5) * zoom).abs()
+    near = ((-0.5 + 2) * x - (-0.5 + 3)) * x * x + 1
+    far = ((-0.5 * x - 5 * -0.5) * x + 8 * -0.5) * x - 4 * -0.5
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    weights = weights * ((source >= 0) & (source < length.view(-1, 1, 1)))
+    expected = (weights / weights.sum(dim=2, keepdim=True)).float()
+    assert torch.equal(resize_weights(start, length, side, side), expected)
+
+
 @pytest.mark.parametrize("slope", [1.0, 2.0])
 def test_originals_of_the_models_size_are_cropped_as_the_papers_do(
     fed: Callable[..., Any], slope: float

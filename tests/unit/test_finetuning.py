@@ -417,6 +417,25 @@ def test_the_pace_counts_updates_alone(
     assert again.pace == expert.pace
 
 
+def test_pixels_are_read_batch_by_batch(clip: Clip, tmp_path: Path) -> None:
+    """A memory map may be larger than memory: no more than a batch of it is ever copied."""
+    most = 0
+
+    class Watched(PixelRows):
+        def __getitem__(self, index: Any) -> Any:
+            nonlocal most
+            found = super().__getitem__(index)
+            most = max(most, len(found))
+            return found
+
+    parts = []
+    for seed in (0, 1):
+        data = tiny_samples(30, seed=seed)
+        parts.append(Samples(Watched(data.pixels, np.arange(30)), data.labels))
+    run(clip, data=parts[0], val=parts[1], eval_batch_size=7)
+    assert most == 8
+
+
 class Greedy(Trainee):
     """Fits only so many images at a time."""
 

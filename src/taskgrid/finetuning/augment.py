@@ -129,13 +129,19 @@ def resize_weights(
     """
     start, length = (each.double().view(-1, 1, 1) for each in (start, length))
     zoom = length / size
+    widening = zoom.clamp(min=1)
     centre = (torch.arange(size, device=start.device, dtype=torch.float64) + 0.5).view(1, -1, 1)
-    pixel = torch.arange(pixels, device=start.device, dtype=torch.float64)
-    source = pixel.view(1, 1, -1) - start
-    weights = _cubic((source + 0.5 - centre * zoom) / zoom.clamp(min=1))
+    centre = centre * zoom
+    # Of all pixels only those within two (widened) pixels count: so many at most, from this one on.
+    taps = math.ceil(4 * max(pixels / size, 1)) + 1
+    first = (start + centre - 2 * widening - 0.5).ceil()
+    pixel = first + torch.arange(taps, device=start.device, dtype=torch.float64)
+    source = pixel - start
     inside = (source > _NOTHING - 1) & (source < length - _NOTHING)
-    weights = weights * inside
-    return (weights / weights.sum(dim=2, keepdim=True)).float()
+    weights = _cubic((source + 0.5 - centre) / widening) * inside
+    weights = (weights / weights.sum(dim=2, keepdim=True)).float()
+    matrices = torch.zeros(len(weights), size, pixels, device=weights.device)
+    return matrices.scatter_add_(2, pixel.long().clamp_(0, pixels - 1), weights)
 
 
 def _whole(values: torch.Tensor) -> torch.Tensor:
