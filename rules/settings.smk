@@ -1,4 +1,5 @@
 # What each rule's parameters and inputs are, as functions of its wildcards.
+from taskgrid.data.published.description import read_description
 from taskgrid.plots import figure_card, figure_names
 from taskgrid.provenance.digests import digest_file
 from taskgrid.resources import resource_path
@@ -63,7 +64,15 @@ def download_settings(wildcards):
 
 
 def dataset_listing(wildcards):
-    return {path: fingerprint(path) for path in E.files_of(wildcards.task)}
+    task = E.task(wildcards.task)
+    found = {path: fingerprint(path) for path in E.files_of(wildcards.task)}
+    if task.source == "published":
+        # What the project itself says of the data set: class names, prompts, a split.
+        names = [f"tasks/{task.dataset}.yaml"]
+        if split := read_description(task.dataset).split:
+            names.append(f"splits/{split}.json")
+        found |= {name: digest_file(resource_path(name)) for name in names}
+    return found
 
 
 def dataset_code(wildcards):
@@ -71,6 +80,9 @@ def dataset_code(wildcards):
     modules = [plugins.module_of("source", task.source)]
     if task.source == "builtin":
         modules.append(plugins.module_of("builtin", task.name))
+    if task.source == "published" and task.options["layout"] == "original":
+        reader = read_description(task.dataset).original.reader
+        modules.append(plugins.module_of("layout", reader))
     return code("dataset.py", *modules)
 
 

@@ -211,11 +211,8 @@ def _images(task: TaskSpec) -> int:
         # Those that are built in hold about 2,500; of a person's own nothing is known.
         return 2_500
     with contextlib.suppress(TaskgridError):
-        layout = "original" if task.options.get("layout") == "original" else "hub"
-        description = read_description(task.dataset)
-        expected = description.expected("original" if layout == "original" else "hub")
-        limit = task.limit or max(count or 0 for count in expected.values()) or 1
-        return sum(min(count or 0, limit) for count in expected.values())
+        counts = read_description(task.dataset).counts.values()
+        return sum(min(count, task.limit or count) for count in counts)
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid.config.architectures import image_size, local_weights, parameters
+from taskgrid.config.published import published_prompts
 from taskgrid.config.schema import (
     Config,
     ExpertSpec,
@@ -210,5 +211,9 @@ def _resolved(task: TaskSpec, config: Config) -> TaskSpec:
         if layout == "original":
             folder = folder or "data"
         changes["options"] = {"dataset": task.dataset, "layout": layout, **task.options}
+        if (lineage := config.data.prompts) in published_prompts(task.dataset):
+            changes["options"].setdefault("prompts", lineage)
         changes["path"] = task.path or folder
+        # The papers take the official splits as they are, also where an image stands in two.
+        changes["allow_overlap"] = True
     return task.model_copy(update=changes)

@@ -1,8 +1,10 @@
-"""Which data sets of the literature the project describes: one file each in `resources/tasks`."""
+"""Which data sets and numbers of the literature the project holds, by the names of their files."""
 
 from __future__ import annotations
 
 from functools import cache
+
+import yaml
 
 from taskgrid.resources import resource_path
 
@@ -11,3 +13,16 @@ from taskgrid.resources import resource_path
 def published_names() -> tuple[str, ...]:
     """Return the names of the described data sets, sorted."""
     return tuple(sorted(path.stem for path in resource_path("tasks").glob("*.yaml")))
+
+
+@cache
+def published_lineages() -> tuple[str, ...]:
+    """Return the names of the lineages of published numbers, sorted."""
+    return tuple(sorted(path.stem for path in resource_path("published").glob("*.csv")))
+
+
+@cache
+def published_prompts(dataset: str) -> tuple[str, ...]:
+    """Return the lineages whose prompts for a data set differ from the papers'."""
+    text = resource_path(f"tasks/{dataset}.yaml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text).get("variants") or ())

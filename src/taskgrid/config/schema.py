@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from taskgrid import plugins
-from taskgrid.config.published import published_names
+from taskgrid.config.published import published_lineages, published_names
 from taskgrid.designs import Design, Sample
 from taskgrid.lattice import TASK_NAME, format_lambda
 
@@ -203,6 +203,11 @@ class DataSpec(Section):
     limit: Positive | None = Field(
         None, description="`limit` of every task that has none of its own, e.g. to try things out."
     )
+    prompts: StrictStr | None = Field(
+        None,
+        description="A lineage whose class names and templates are taken where they differ from the "
+        "papers' (`fusion_bench`, `tall_masks`).",
+    )
 
 
 class SplitSpec(Section):
@@ -262,7 +267,7 @@ class ExpertSpec(Section):
     """Ready-made experts, fine-tuned elsewhere: one for each task, checked before they are merged."""
 
     name: Name = Field(description="Stands where a mode stands in paths and tables.")
-    format: StrictStr = Field(
+    format: Literal["transformers", "open_clip", "task_vectors"] = Field(
         description="How the checkpoints are laid out: `transformers`, `open_clip` or "
         "`task_vectors` (pickles, read as tensors only)."
     )
@@ -303,7 +308,8 @@ class ExpertSpec(Section):
 def is_local(place: str) -> bool:
     """Say whether the place of an expert is a path, rather than ``owner/name`` on the hub."""
     named = place.startswith((".", "/", "~")) or place.count("/") != 1
-    return named or Path(place).suffix in (".safetensors", ".pt") or Path(place).exists()
+    suffixes = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+    return named or Path(place).suffix in suffixes or Path(place).exists()
 
 
 class FinetuneSpec(Section):
@@ -419,8 +425,9 @@ class SubsetSpec(Section):
 
     def design(self) -> Design:
         """Return the design that these keys describe."""
-        sample = self.sample and Sample(
-            self.sample.per_size, self.sample.total, self.sample.seed, tuple(self.sample.keep)
+        drawn = self.sample
+        sample = (
+            Sample(drawn.per_size, drawn.total, drawn.seed, tuple(drawn.keep)) if drawn else None
         )
         return Design(
             sizes=tuple(self.sizes or ()),
@@ -575,6 +582,17 @@ class Config(Section):
     @classmethod
     def _known_studies(cls, value: list[str]) -> list[str]:
         return _known(value, "study")
+
+    @field_validator("published")
+    @classmethod
+    def _known_lineages(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in published_lineages():
+                raise ValueError(
+                    f"there are no published numbers called {name!r}; allowed: "
+                    f"{', '.join(published_lineages())}"
+                )
+        return _unique(value)
 
     @field_validator("figures")
     @classmethod

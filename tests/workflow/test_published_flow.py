@@ -1,0 +1,140 @@
+"""Published data and ready-made experts through the whole flow, offline, on stand-ins of all layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from taskgrid.models.conversion import to_transformers
+from tests.unit.example_hub import as_json, as_safetensors, put
+from tests.unit.example_published import hub_standin, original
+from tests.workflow.conftest import ROOT, Checkout
+
+HUB_COUNTS = {"train": 40, "test": 16}
+TINY_CONFIG = {
+    "model_type": "clip_vision_model",
+    "hidden_act": "gelu",
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "patch_size": 6,
+    "image_size": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine with a data set in the hub's cache, two in their original layout, and experts."""
+    folder = tmp_path_factory.mktemp("place")
+    cache = folder / "hub"
+    hub_standin(cache, "mnist", HUB_COUNTS)
+    original(folder / "data", "eurosat", numbers=tuple(range(1, 40)))
+    original(folder / "data", "gtsrb")
+    whole = load_file(ROOT / "resources" / "models" / "taskgrid-vit-4-s0.safetensors")
+    tower = {k.removeprefix("visual."): v for k, v in whole.items() if k.startswith("visual.")}
+    for seed, task in enumerate(("mnist", "eurosat", "GTSRB")):
+        generator = torch.Generator().manual_seed(seed)
+        expert = {
+            key: tensor + 1e-3 * torch.randn(tensor.shape, generator=generator)
+            for key, tensor in tower.items()
+        }
+        theirs = to_transformers(expert)
+        theirs.pop("visual_projection.weight")
+        files = {"model.safetensors": as_safetensors(theirs), "config.json": as_json(TINY_CONFIG)}
+        put(cache, f"somebody/tiny_{task}", files)
+    return folder
+
+
+@pytest.fixture
+def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    checkout = Checkout(tmp_path / "checkout")
+    counts = {"counts": False}
+    checkout.config["tasks"] = [
+        {"name": "mnist", "options": {"counts": HUB_COUNTS}, "limit": 30},
+        {
+            "name": "eurosat",
+            "path": str(place / "data"),
+            "options": {"layout": "original", **counts},
+        },
+        {"name": "gtsrb", "path": str(place / "data"), "options": {"layout": "original", **counts}},
+    ]
+    checkout.config["experts"] = [
+        {
+            "name": "hub",
+            "format": "transformers",
+            "source": "somebody/tiny_{task}",
+            "names": {"gtsrb": "GTSRB"},
+            "check": {"tolerance": 0.1},
+        }
+    ]
+    checkout.config["grid"]["subsets"] = {"sizes": [1, 3]}
+    return checkout
+
+
+def test_from_download_to_table_without_a_network(published: Checkout) -> None:
+    published.run()
+    grid = published.table("grid.parquet")
+    assert set(grid["mode"].dropna()) == {"standard", "hub"}
+    tested = grid[(grid["split"] == "test") & (grid["method"] == "zeroshot")].set_index("task")["n"]
+    assert tested.to_dict() == {"mnist": 16, "eurosat": 30, "gtsrb": 43}
+    for mode in ("standard", "hub"):
+        merged = grid[(grid["mode"] == mode) & (grid["size"] == 3) & (grid["split"] == "val")]
+        assert len(merged) == 2 * 3 * 3
+    manifest = published.json("results/downloads/mnist.json")
+    assert manifest["commit"]
+    assert manifest["files"][0]["sha256"]
+    expert = published.json("results/experts/taskgrid-vit-4-s0/hub/0/gtsrb/expert.json")
+    assert expert["repository"] == "somebody/tiny_GTSRB"
+    assert expert["projection"] == "base"
+    verified = published.json("results/experts/taskgrid-vit-4-s0/hub/0/gtsrb/verified.json")
+    assert verified["n"] == 43
+    assert published.plan() == {}
+    np.testing.assert_array_less(0, grid["n"])
+
+
+def test_an_expert_that_fails_its_own_task_is_not_merged(published: Checkout) -> None:
+    published.config["tasks"] = published.config["tasks"][:1]
+    published.config["grid"]["subsets"] = "all"
+    published.config["finetune"]["modes"] = []
+    published.config["experts"][0]["check"] = {"expected": {"mnist": 0.999}, "tolerance": 0}
+    outcome = published.snakemake()
+    assert outcome.code != 0
+    assert "99.90" in outcome.text
+    assert "Traceback" not in outcome.text
+    assert not (published / "results/vectors/taskgrid-vit-4-s0/hub/0/mnist.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["mnist", "60000", "40"]),
+        ({"counts": HUB_COUNTS, "layout": "original"}, ["mnist", "data"]),
+    ],
+)
+def test_wrong_counts_and_missing_files_are_one_sentence(
+    published: Checkout, options: dict[str, object], words: list[str]
+) -> None:
+    published.config["tasks"] = [{"name": "mnist", "options": options}]
+    published.config["experts"] = []
+    published.config["grid"]["subsets"] = "all"
+    outcome = published.snakemake("results/data/24px/mnist/dataset.json")
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.text
+    for word in words:
+        assert word in outcome.text
+
+
+def test_the_doctor_finds_what_lies_here(published: Checkout) -> None:
+    outcome = published.run("doctor")
+    lines = [line.split() for line in outcome.text.splitlines() if " of " in line[:20]]
+    states = {" ".join(line[1:4]): line[0] for line in lines}
+    assert states["data of mnist"] == "ready"
+    assert states["data of gtsrb"] == "ready"
+    assert states["expert of eurosat"] == "ready"
