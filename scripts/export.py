@@ -38,7 +38,7 @@ def main() -> None:
         lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
     )
     print(f"{settings['subset']} at lambda {settings['lambda']}: {digest}")
-    print(f"open_clip.create_model({card.architecture!r}, pretrained={args.weights!r})")
+    print(f"load_clip({card.architecture!r}, {args.weights!r})")
 
 
 if __name__ == "__main__":
