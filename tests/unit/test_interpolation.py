@@ -231,7 +231,7 @@ def test_exact_rows_are_those_of_the_kernel() -> None:
         measure.expected_calibration_error(row.hits, confidence), abs=1e-6
     )
     default = inspect.signature(measure.expected_calibration_error).parameters["bins"].default
-    assert default == curves._BINS
+    assert default == curves.CALIBRATION_BINS
 
 
 def test_a_tolerance_that_nothing_meets_costs_no_more_than_the_nodes() -> None:

@@ -24,7 +24,7 @@ Labels = NDArray[np.int64]
 LogitsAt = Callable[[str], NDArray[Any]]
 """Evaluates a merge at a lambda, given as text: logits (n, C)."""
 
-_BINS = 15
+CALIBRATION_BINS = 15
 """Bins of the calibration error, as in the exact rows."""
 
 
@@ -196,7 +196,7 @@ def interpolate(
         truth = labels[rows]
         for index, point in enumerate(points):
             odds, bound[index, rows] = fit.at([point], rows)[0], fit.bound([point], rows)[0]
-            hits[index, rows], margin, nll[index, rows], confidence[index, rows] = _scores(
+            hits[index, rows], margin, nll[index, rows], confidence[index, rows] = score_odds(
                 odds, truth
             )
             # Both signs of a margin inside its bound are possible, and of one that is not a number.
@@ -208,7 +208,7 @@ def interpolate(
             certain=certain[index],
             nll=float(nll[index].mean()),
             nll_bound=float(bound[index].mean()),
-            ece=expected_calibration_error(hits[index], confidence[index], _BINS),
+            ece=expected_calibration_error(hits[index], confidence[index], CALIBRATION_BINS),
             ece_bound=_calibration_bound(certain[index], confidence[index], bound[index]),
             nodes=tuple(nodes),
         )
@@ -218,20 +218,24 @@ def interpolate(
 
 def exact_row(scale: str, odds: NDArray[Any], labels: Labels) -> CurveRow:
     """Return the row of a lambda that was evaluated."""
-    hits, _, nll, confidence = _scores(odds.astype(np.float64), labels)
+    hits, _, nll, confidence = score_odds(odds.astype(np.float64), labels)
     return CurveRow(
         scale=scale,
         hits=hits,
         certain=np.ones_like(hits),
         nll=float(nll.mean()),
         nll_bound=0.0,
-        ece=expected_calibration_error(hits, confidence, _BINS),
+        ece=expected_calibration_error(hits, confidence, CALIBRATION_BINS),
         ece_bound=0.0,
     )
 
 
-def _scores(odds: Floats, labels: Labels) -> tuple[Hits, Floats, Floats, Floats]:
-    """Return hits, margins, negative log-likelihoods and confidences."""
+def score_odds(odds: Floats, labels: Labels) -> tuple[Hits, Floats, Floats, Floats]:
+    """Return hits, margins, negative log-likelihoods and confidences of ``odds_against``.
+
+    A hit is what the kernel calls one: the true class comes first among the largest, and no logit of
+    the image is not a number. A margin is that of the true class over the others.
+    """
     hits = (odds.argmax(axis=1) == labels) & ~np.isnan(odds).any(axis=1)
     highest = odds.max(axis=1)
     nll = highest + np.log(np.exp(odds - highest[:, None]).sum(axis=1))
@@ -239,6 +243,15 @@ def _scores(odds: Floats, labels: Labels) -> tuple[Hits, Floats, Floats, Floats]
     others[np.arange(len(labels)), labels] = -np.inf
     margin: Floats = -others.max(axis=1)
     return hits, margin, nll, np.exp(highest - nll)
+
+
+def calibration_gaps(hits: Hits, confidence: Floats) -> Floats:
+    """Return the sums of hit - confidence over the calibration error's bins."""
+    bins = np.ceil(np.nan_to_num(confidence) * CALIBRATION_BINS).astype(np.int64) - 1
+    inside = np.clip(bins, 0, CALIBRATION_BINS - 1)
+    gaps: Floats = np.zeros(CALIBRATION_BINS)
+    gaps += np.bincount(inside, hits - confidence, CALIBRATION_BINS)
+    return gaps
 
 
 def _calibration_bound(certain: Hits, confidence: Floats, bound: Floats) -> float:
@@ -250,7 +263,7 @@ def _calibration_bound(certain: Hits, confidence: Floats, bound: Floats) -> floa
     """
     spread = np.exp(np.minimum(2 * bound, 700.0))
     low, high = confidence / spread, np.minimum(confidence * spread, 1.0)
-    same = np.ceil(low * _BINS) == np.ceil(high * _BINS)
+    same = np.ceil(low * CALIBRATION_BINS) == np.ceil(high * CALIBRATION_BINS)
     moved = np.maximum(high - confidence, confidence - low)
     each = np.where(certain & same, moved, 2.0)
     return float(min(1.0, np.nan_to_num(each, nan=2.0).mean()))
