@@ -123,8 +123,8 @@ def _weights(experiment: Experiment, name: str) -> Finding:
         path = local_weights(model.architecture, model.pretrained)
     except TaskgridError as error:
         return Finding(need, "missing", str(error))
-    if path is not None:
-        return Finding(need, "ready", str(path))
+    if path is not None or model.pretrained == "random":
+        return Finding(need, "ready", str(path or "random"))
     return Finding(
         need,
         "download",

@@ -210,3 +210,13 @@ def test_experts_of_other_bases_are_refused(tmp_path: Path) -> None:
         check_expert(mine | {"activation": "quick_gelu", "kind": "taskvector"}, card)
     with pytest.raises(LineageError, match="says nothing about its base weights"):
         check_expert({key: mine[key] for key in mine if key != "base"}, card)
+
+
+def test_random_weights_are_always_the_same_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second = (load_clip("taskgrid-vit-4", "random") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.visual_digest == second.visual_digest
+    assert first.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
+    assert first.card().pretrained == "random"

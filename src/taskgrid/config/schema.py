@@ -66,8 +66,9 @@ class ModelSpec(Section):
         "`resources/models` (`taskgrid-vit-4`)."
     )
     pretrained: StrictStr = Field(
-        description="An open_clip tag (`openai`), a shipped tag (`s0`), or the path of a "
-        "safetensors file."
+        description="An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors "
+        "file, `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a "
+        "machine."
     )
 
 

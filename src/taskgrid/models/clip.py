@@ -28,6 +28,7 @@ from taskgrid.resources import resource_path
 from taskgrid.store.atomic import read_json
 from taskgrid.store.weights import State, digest_state
 
+RANDOM = "random"
 _VISUAL = "visual."
 _TOWER_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
 
@@ -104,7 +105,8 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
             open_clip architecture.
         pretrained: tag of a shipped file ``<architecture>-<pretrained>.safetensors`` in
             ``resources``; an open_clip tag; ``hf-hub:owner/name@revision``; or the path of a
-            safetensors file. Weights in transformers' layout are converted.
+            safetensors file. Weights in transformers' layout are converted. ``random``: weights that
+            nobody trained, always the same, to try a machine or measure speed.
         resources: folder of model configs and weights; default: the one shipped with taskgrid.
 
     Raises:
@@ -118,7 +120,9 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
     folder = resources if resources is not None else _shipped()
     config, preprocess = _config_of(architecture, folder)
     _check_kind(architecture, config)
-    if pretrained.startswith(HUB):
+    if pretrained == RANDOM:
+        model = _build(config, seed=0)
+    elif pretrained.startswith(HUB):
         fetched = fetch_weights(Reference.parse(pretrained))
         name = f"weights {fetched.pretrained!r}"
         preprocess = _check_surroundings(
@@ -253,7 +257,7 @@ def _tag_of(
     return tag
 
 
-def _build(config: Mapping[str, Any]) -> nn.Module:
+def _build(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
     values = copy.deepcopy(dict(config))
     custom = values.pop("custom_text", False) or "hf_model_name" in values["text_cfg"]
     # The full checkpoint follows: no tower fetches weights of its own.
@@ -262,6 +266,8 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
     if "hf_model_name" in values["text_cfg"]:
         values["text_cfg"]["hf_model_pretrained"] = False
     with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
         return cast(nn.Module, CustomTextCLIP(**values) if custom else CLIP(**values))
 
 
