@@ -22,13 +22,12 @@ from finished import Finished
 from pairing import machine
 
 from taskgrid.evaluation.curves import (
-    CurveSpec,
     exact_row,
     interpolate,
-    node_levels,
     odds_against,
     trace_curve,
 )
+from taskgrid.evaluation.tracing import CurveSpec, node_levels
 from taskgrid.lattice import format_lambda, subset_of_number
 
 Split = Literal["val", "test"]

@@ -4,7 +4,12 @@ from pathlib import Path
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.planner import make_plan
-from taskgrid.evaluation.references import TaskManifests, read_method, read_setting
+from taskgrid.evaluation.references import (
+    TaskManifests,
+    read_curves,
+    read_method,
+    read_setting,
+)
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
 
@@ -32,6 +37,7 @@ def main() -> None:
         studies=settings["studies"],
         curves_on=settings["curves_on"],
         outside=settings["outside"],
+        curves=read_curves(**curves) if (curves := settings.get("curves")) else None,
     )
     plan.write(args.plan)
     print(f"{settings['method']}: {len(plan.subsets)} subsets x {len(plan.lambdas)} lambdas")

@@ -18,14 +18,13 @@ from taskgrid.errors import ConfigError
 from taskgrid.evaluation import curves, measure
 from taskgrid.evaluation.curves import (
     CurveRow,
-    CurveSpec,
     exact_row,
     interpolate,
-    node_levels,
     odds_against,
     trace_curve,
 )
 from taskgrid.evaluation.interpolation import Interpolant, barycentric, chunks, plan_nodes
+from taskgrid.evaluation.tracing import CurveSpec, node_levels
 from taskgrid.lattice import format_lambda, lambda_value
 
 SWEEP = tuple(format_lambda(step / 40) for step in range(41))
@@ -257,12 +256,14 @@ def test_few_lambdas_are_evaluated_as_they_are() -> None:
 
 def test_levels_are_nested_and_stop_where_they_cost_more_than_they_save() -> None:
     levels = node_levels(SWEEP, 7)
-    assert [len(level) for level in levels] == [7, 13, 25, 49]
+    assert [len(level) for level in levels] == [7, 13, 25]
     for left, right in itertools.pairwise(levels):
         assert set(left) <= set(right)
     assert levels[0][0] == "0.00"
     assert levels[0][-1] == "1.00"
     assert node_levels(["0.30"], 7) == ()
+    assert node_levels(SWEEP[:7], 7) == ()
+    assert [len(level) for level in node_levels(SWEEP[:12], 7)] == [7]
 
 
 def test_values_that_are_no_numbers_are_never_certain() -> None:

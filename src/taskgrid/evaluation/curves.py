@@ -1,8 +1,7 @@
 """Whole lambda curves of one merge on one set of images, most of their points interpolated.
 
-Exact evaluations at Chebyshev nodes give every other lambda, each with a bound on its accuracy. A
-lambda whose bound is looser than the tolerance is tried again with nested nodes, as long as the new
-ones are fewer than half of the lambdas that wait, and is evaluated exactly in the end.
+Exact evaluations at Chebyshev nodes give every other lambda, each with a bound on its accuracy;
+``tracing`` decides which are good enough.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.interpolation import SAFETY, Interpolant, chunks, plan_nodes
+from taskgrid.evaluation.interpolation import SAFETY, Interpolant, chunks
 from taskgrid.evaluation.measure import expected_calibration_error
-from taskgrid.lattice import format_lambda, lambda_value
+from taskgrid.evaluation.tracing import CurveSpec, trace
+from taskgrid.lattice import lambda_value
 
 Floats = NDArray[np.float64]
 Hits = NDArray[np.bool_]
@@ -26,21 +26,6 @@ LogitsAt = Callable[[str], NDArray[Any]]
 
 CALIBRATION_BINS = 15
 """Bins of the calibration error, as in the exact rows."""
-
-
-@dataclass(frozen=True)
-class CurveSpec:
-    """How a curve is traced.
-
-    Attributes:
-        nodes: exact evaluations to start with.
-        tolerance: the loosest bound on accuracy that a row may have.
-        safety: factor on the estimated error of logits.
-    """
-
-    nodes: int = 7
-    tolerance: float = 0.005
-    safety: float = SAFETY
 
 
 @dataclass(frozen=True)
@@ -121,45 +106,21 @@ def trace_curve(
         lambdas: what is asked for, as text, in any order.
         spec: how.
     """
-    spec = spec or CurveSpec()
-    asked = tuple(sorted(set(lambdas), key=lambda_value))
     exact: dict[str, NDArray[Any]] = {}
-    rows: dict[str, CurveRow] = {}
 
     def evaluate(scale: str) -> NDArray[Any]:
         if scale not in exact:
             exact[scale] = odds_against(logits_at(scale), labels)
         return exact[scale]
 
-    waiting = list(asked)
-    for nodes in node_levels(asked, spec.nodes):
-        fresh = sum(node not in exact for node in nodes)
-        if fresh >= len(waiting) * (0.5 if exact else 1.0):
-            break
+    def between(nodes: tuple[str, ...], waiting: Sequence[str]) -> dict[str, CurveRow]:
         values = np.stack([evaluate(node) for node in nodes])
-        waiting = [scale for scale in waiting if scale not in exact]
-        found = interpolate(nodes, values, labels, waiting, safety=spec.safety)
-        rows |= {row.scale: row for row in found if row.bound <= spec.tolerance}
-        waiting = [scale for scale in waiting if scale not in rows]
-    for scale in asked:
-        if scale not in rows:
-            rows[scale] = exact_row(scale, evaluate(scale), labels)
-    return Curve(tuple(rows[scale] for scale in asked), tuple(exact))
+        return {row.scale: row for row in interpolate(nodes, values, labels, waiting)}
 
-
-def node_levels(lambdas: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
-    """Return nested sets of nodes on the range of some lambdas, up to twice as many as lambdas.
-
-    Args:
-        lambdas: increasing, as text.
-        count: nodes of the first set; each set has one less than twice as many as the one before.
-    """
-    low, high = lambda_value(lambdas[0]), lambda_value(lambdas[-1])
-    levels = []
-    while low < high and count < 2 * len(lambdas):
-        levels.append(tuple(format_lambda(node) for node in plan_nodes(low, high, count)))
-        count = 2 * count - 1
-    return tuple(levels)
+    traced = trace(lambdas, spec or CurveSpec(), between)
+    rows = {scale: exact_row(scale, evaluate(scale), labels) for scale in traced.exact}
+    rows |= traced.interpolated
+    return Curve(tuple(rows[scale] for scale in sorted(rows, key=lambda_value)), tuple(exact))
 
 
 def odds_against(logits: NDArray[Any], labels: Labels) -> NDArray[Any]:

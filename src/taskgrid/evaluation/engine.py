@@ -10,16 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
+from taskgrid.evaluation.interpolated import CurveAsk
 from taskgrid.evaluation.material import Material
 from taskgrid.evaluation.measure import score
 from taskgrid.evaluation.planner import Request, Weights
 from taskgrid.evaluation.resident import Resident
+from taskgrid.evaluation.tracer import ListeningHead, Tracer
 from taskgrid.lattice import lambda_value
 from taskgrid.merging.base import MergeContext, Merger, Prepared
 from taskgrid.models.encoder import ImageEncoder
+from taskgrid.models.heads import Head
 from taskgrid.options import Options
 from taskgrid.store.outcomes import Outcome
 
@@ -89,12 +95,26 @@ class Engine:
                 yield self._measure(request)
                 advance(request.n)
 
-    def _measure(self, request: Request) -> Outcome:
+    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
+        """Yield the outcomes of a lambda curve, most of its points interpolated."""
+        labels = self._resident.labels(ask.task, ask.split).cpu().numpy()
+        yield from self._tracer.trace(ask, labels, advance)
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self._listen)
+
+    def _listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        self._place(request.weights)
+        head = ListeningHead.beside(self._resident.head(request.task))
+        return self._measure(request, head), head.heard()
+
+    def _measure(self, request: Request, head: Head | None = None) -> Outcome:
         task, split = request.task, request.split
         labels = self._resident.labels(task, split)
         scores = score(
             self._encoder,
-            self._resident.head(task),
+            head or self._resident.head(task),
             self._resident.pixels(task, split),
             labels,
             batch_size=self._batch_size,

@@ -30,11 +30,12 @@ from taskgrid.evaluation.planner import (
     TaskRef,
     make_plan,
 )
-from taskgrid.evaluation.references import read_method, tower_of
+from taskgrid.evaluation.references import read_curves, read_method, tower_of
 from taskgrid.evaluation.rows import sort_rows, unique_rows
 from taskgrid.evaluation.runner import Bench, OpenCounter, Store, run_plan, run_reference
 from taskgrid.evaluation.study import Study
 from taskgrid.evaluation.tangent_engine import Features, TangentEngine
+from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, subset_name
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard
@@ -91,6 +92,7 @@ def evaluate_grid(
     batch_size: int = 512,
     precision: str = "fp32",
     evaluation: Evaluation = "plain",
+    curves: CurveSpec | None = None,
     store: str | Path | None = None,
     progress: OpenCounter | None = None,
 ) -> pd.DataFrame:
@@ -118,6 +120,8 @@ def evaluate_grid(
         batch_size: images per forward pass.
         precision: ``fp32``, or ``bf16`` for autocast on CUDA.
         evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
+        curves: how sweeps over lambda are interpolated; None measures every point. Columns
+            ``interpolated`` and ``bound`` tell what was interpolated, and how good it is.
         store: folder of an outcome store; what is found there is not measured again.
         progress: makes a counter of images from a label and a total, e.g. ``Progress``.
 
@@ -158,6 +162,7 @@ def evaluate_grid(
             studies=studies,
             curves_on=curves_on,
             outside=outside,
+            curves=read_curves(curves.nodes, curves.tolerance) if curves is not None else None,
         )
         ready = Method(
             merger,

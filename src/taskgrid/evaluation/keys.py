@@ -35,6 +35,7 @@ _DOORS = ("taskgrid.evaluation", "taskgrid.merging", "taskgrid.models")
 
 _KERNEL = "taskgrid.evaluation.measure"
 _TANGENT_KERNEL = "taskgrid.evaluation.tangent"
+_CURVES = "taskgrid.evaluation.curves"
 
 
 def computing_code(*modules: str) -> str:
@@ -62,6 +63,11 @@ def kernel_code() -> str:
 def tangent_code() -> str:
     """Return the digest of the code that turns directions and images into outcomes."""
     return computing_code(_TANGENT_KERNEL)
+
+
+def curves_code() -> str:
+    """Return the digest of the code that interpolates between outcomes."""
+    return computing_code(_CURVES)
 
 
 def tower_key(
@@ -191,6 +197,23 @@ def point_key(merge: str, scale: str, base: str) -> str:
         base: ``state_key`` of the base.
     """
     return base if lambda_value(scale) == 0 else digest({"merge": merge, "lambda": scale})
+
+
+def interpolated_key(merge: str, scale: str, nodes: Sequence[str], code: str) -> str:
+    """Return the key of a point whose logits are interpolated; no exact point has such a key.
+
+    Args:
+        merge: ``merge_key``.
+        scale: lambda as fixed decimals.
+        nodes: the lambdas that were evaluated.
+        code: ``curves_code``.
+    """
+    return digest({"merge": merge, "lambda": scale, "nodes": list(nodes), "interpolation": code})
+
+
+def certainty_key(row: str) -> str:
+    """Return the key under which an interpolated row keeps what is certain of it."""
+    return digest({"certainty": row})
 
 
 def row_key(weights: str, context: str) -> str:

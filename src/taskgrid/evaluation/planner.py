@@ -84,6 +84,21 @@ class MethodRef:
 
 
 @dataclass(frozen=True)
+class CurveRef:
+    """How lambda curves are interpolated, as rows depend on it.
+
+    Attributes:
+        nodes: exact evaluations to start with.
+        tolerance: the loosest bound on accuracy that an interpolated row may have.
+        code: ``keys.curves_code``.
+    """
+
+    nodes: int
+    tolerance: float
+    code: str
+
+
+@dataclass(frozen=True)
 class Weights:
     """One state of the encoder.
 
@@ -233,6 +248,7 @@ class Plan:
         studies: names of the studies that ask for rows.
         curves_on: splits on which every coefficient is measured; ``val`` is always one of them.
         outside: measure the test rows also on the tasks outside a subset.
+        curves: how sweeps over lambda are interpolated; None where every point is evaluated.
     """
 
     setting: Setting
@@ -242,6 +258,7 @@ class Plan:
     studies: tuple[str, ...] = ("addition",)
     curves_on: tuple[Split, ...] = ("val",)
     outside: bool = False
+    curves: CurveRef | None = None
     format: Literal[1] = field(default=1, kw_only=True)
 
     def merged(self, subset: Sequence[str], scale: str, task: str, split: Split) -> Request:
@@ -249,6 +266,14 @@ class Plan:
         weights = Weights("merge", tuple(subset), scale) if lambda_value(scale) else BASE
         key = keys.point_key(self._merge_key(tuple(subset)), scale, self.setting.base_key)
         return self.setting.request(weights, key, task, split)
+
+    def interpolated(
+        self, subset: Sequence[str], scale: str, task: str, split: Split, nodes: Sequence[str]
+    ) -> Request:
+        """Return what would be the request for a point, were it not interpolated from nodes."""
+        code = self.curves.code if self.curves is not None else ""
+        key = keys.interpolated_key(self._merge_key(tuple(subset)), scale, nodes, code)
+        return self.setting.request(Weights("merge", tuple(subset), scale), key, task, split)
 
     def _merge_key(self, subset: tuple[str, ...]) -> str:
         if subset not in self._merge_keys:
@@ -313,6 +338,7 @@ def make_plan(
     studies: Sequence[str] = ("addition",),
     curves_on: Sequence[Split] = ("val",),
     outside: bool = False,
+    curves: CurveRef | None = None,
 ) -> Plan:
     """Plan the rows of some subsets.
 
@@ -324,6 +350,7 @@ def make_plan(
         studies: names of the studies that ask for rows.
         curves_on: splits on which every coefficient is measured.
         outside: measure the test rows also on the tasks outside a subset.
+        curves: how sweeps over lambda are interpolated. Tangent models need no interpolation.
 
     Raises:
         ConfigError: if a task is unknown, a subset is empty, there is no coefficient, or ``val`` is
@@ -346,6 +373,7 @@ def make_plan(
         studies=tuple(studies),
         curves_on=tuple(split for split in SPLITS if split in curves_on),
         outside=outside,
+        curves=curves if setting.tangent is None else None,
     )
     for name in plan.subsets:
         plan.merged(parse_subset(name), plan.lambdas[-1], parse_subset(name)[0], "val")

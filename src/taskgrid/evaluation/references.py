@@ -15,7 +15,15 @@ from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.planner import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
+from taskgrid.evaluation.planner import (
+    SPLITS,
+    CurveRef,
+    Evaluation,
+    MethodRef,
+    Part,
+    Setting,
+    TaskRef,
+)
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
@@ -26,6 +34,7 @@ from taskgrid.store.atomic import read_json
 if TYPE_CHECKING:
     # A plan holds the kernel's digest, so whoever plans must run again when the kernel changes: the
     # code closure follows this import, the interpreter does not.
+    import taskgrid.evaluation.curves
     import taskgrid.evaluation.measure
     import taskgrid.evaluation.tangent  # noqa: F401
 
@@ -108,6 +117,11 @@ def read_method(name: str, options: Mapping[str, Any], seed: int) -> MethodRef:
         code=keys.computing_code(plugins.module_of("merger", name)),
         seed=derive_seed("merge", seed) if getattr(merger, "stochastic", False) else None,
     )
+
+
+def read_curves(nodes: int, tolerance: float) -> CurveRef:
+    """Return what rows depend on of interpolated lambda curves."""
+    return CurveRef(nodes, tolerance, keys.curves_code())
 
 
 def tower_of(card: ModelCard) -> str:

@@ -41,9 +41,15 @@ GRID = pa.schema(
         ("ece", pa.float64()),
         ("key", pa.string()),
         ("role", pa.string()),
+        ("interpolated", pa.bool_()),
+        ("bound", pa.float64()),
     ]
 )
-"""Columns of the grid's tables. ``mode`` and ``seed`` are null for zero-shot rows."""
+"""Columns of the grid's tables. ``mode`` and ``seed`` are null for zero-shot rows.
+
+``bound`` limits the error of ``accuracy`` where the row was interpolated; it is null where it was
+measured.
+"""
 
 POINT = ("model", "mode", "seed", "method", "options", "subset")
 """The columns that name a merge, without its lambda."""
@@ -67,14 +73,18 @@ def grid_table(
     setting: Setting,
     lines: Iterable[Line],
     outcomes: Mapping[str, Outcome],
+    bounds: Mapping[str, float] | None = None,
 ) -> pa.Table:
     """Return the rows of some lines, in canonical order.
 
     Args:
         setting: base, mode, seed, tasks.
         lines: what to write.
-        outcomes: by row key; those of the tasks' own experts, on the splits of the lines, too.
+        outcomes: by the key of the request; those of the tasks' own experts, on the splits of the
+            lines, too. That of an interpolated row has a key of its own.
+        bounds: bounds on accuracy, by the keys of interpolated rows.
     """
+    known = bounds or {}
     columns: dict[str, list[object]] = {name: [] for name in GRID.names}
     for line in lines:
         outcome = outcomes[line.request.key]
@@ -99,6 +109,8 @@ def grid_table(
             outcome.ece,
             outcome.key,
             line.role,
+            outcome.key in known,
+            known.get(outcome.key),
         )
         for name, value in zip(GRID.names, row, strict=True):
             columns[name].append(value)

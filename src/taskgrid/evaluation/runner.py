@@ -2,22 +2,29 @@
 
 Nothing here imports torch: a plan whose rows are all known is answered without a device. How points
 are measured, and in which order, is the bench's business; rows do not depend on it.
+
+Where curves are interpolated, the chosen point is measured all the same, on validation too. The
+choice is made with every open image counted as a hit, and again as long as it falls on an interpolated
+point; so for a study that prefers more hits it is the choice of the grid that is measured throughout,
+as far as bounds hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
+from taskgrid.evaluation.interpolated import CurveAsk, Interpolated, read_curve
 from taskgrid.evaluation.planner import SPLITS, Plan, Request, Setting, Split
 from taskgrid.evaluation.rows import Line, Role, grid_table
 from taskgrid.evaluation.study import Choice, Counts, Curves, Study
-from taskgrid.lattice import parse_subset
+from taskgrid.evaluation.tracing import Traced
+from taskgrid.lattice import lambda_value, parse_subset
 from taskgrid.store.outcomes import Outcome
 
 
@@ -35,6 +42,14 @@ class Bench(Protocol):
         self, requests: Sequence[Request], advance: Callable[[int], None]
     ) -> Iterator[Outcome]:
         """Yield the outcome of every request, in any order; report images as they pass."""
+        ...
+
+
+class CurveBench(Bench, Protocol):
+    """Measures whole lambda curves, too."""
+
+    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
+        """Yield every outcome of a curve, measured ones and interpolated ones with certainty."""
         ...
 
 
@@ -71,6 +86,7 @@ class Result:
         found: rows that were in the store.
         points: distinct weights among the rows that were measured now.
         images: images that passed through the encoder now.
+        interpolated: rows of the table that are interpolated.
     """
 
     table: pa.Table
@@ -78,12 +94,14 @@ class Result:
     found: int
     points: int
     images: int
+    interpolated: int = 0
 
     def sentence(self) -> str:
         """Say what was done, for a log."""
         return (
             f"evaluated {self.evaluated} rows of {self.points} points ({self.images} images), "
             f"found {self.found}"
+            + (f", interpolated {self.interpolated}" if self.interpolated else "")
         )
 
 
@@ -110,11 +128,12 @@ def run_plan(
         for study in studies
         if study.covers(subset)
     ]
-    work.fulfil("validation", [*_references(plan, asks), *_swept(plan, asks)])
-    choices = {
-        (subset, study.name): study.choose(_curves(plan, subset, study, work.outcomes))
-        for subset, study in asks
-    }
+    sweeps = _sweeps(plan, asks)
+    curves = [ask for ask in sweeps if ask.is_curve]
+    points = [ask.exact(scale) for ask in sweeps if not ask.is_curve for scale in ask.lambdas]
+    work.fulfil("validation", [*_references(plan, asks), *points])
+    work.trace("curves", curves)
+    choices = _choices(plan, asks, work)
     chosen = [
         (subset, choices[subset, study.name].scale, _tested(plan, subset, study))
         for subset, study in asks
@@ -128,7 +147,7 @@ def run_plan(
         ],
     )
     lines = _lines(plan, asks, choices)
-    return work.result(grid_table(plan.setting, lines, work.outcomes))
+    return work.result(grid_table(plan.setting, lines, work.rows, work.bounds))
 
 
 def run_reference(
@@ -165,6 +184,21 @@ class _Work:
         self._wanted: set[str] = set()
         self._measured: dict[str, Request] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.interpolated: dict[str, Interpolated] = {}
+
+    @property
+    def rows(self) -> dict[str, Outcome]:
+        """Outcomes by the key of the request; interpolated ones where there is nothing better."""
+        return {key: row.outcome for key, row in self.interpolated.items()} | self.outcomes
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Bounds of the interpolated rows that are in use, by their own keys."""
+        return {
+            row.outcome.key: row.bound
+            for key, row in self.interpolated.items()
+            if key not in self.outcomes
+        }
 
     def fulfil(self, label: str, requests: Iterable[Request]) -> None:
         wanted = {request.key: request for request in requests if request.key not in self.outcomes}
@@ -173,22 +207,68 @@ class _Work:
         missing = [request for key, request in wanted.items() if key not in self.outcomes]
         if not missing:
             return
-        self._bench = self._bench or self._open_bench()
-        images = sum(request.n for request in missing)
-        counter = self._progress(label, images) if self._progress else nullcontext(_Silent())
-        with self._store.writer() as writer, counter as count:
-            for outcome in self._bench.evaluate(missing, count.advance):
-                writer.add(outcome)
+        with self._measuring(label, sum(request.n for request in missing)) as (bench, add, advance):
+            for outcome in bench.evaluate(missing, advance):
+                add(outcome)
                 self.outcomes[outcome.key] = outcome
         self._measured |= {request.key: request for request in missing}
+
+    def trace(self, label: str, asks: Sequence[CurveAsk]) -> None:
+        needed = {key for ask in asks for key in ask.row_keys()}
+        known = self._store.find(needed - self.outcomes.keys()) | self.outcomes
+        missing = []
+        for ask in asks:
+            traced = read_curve(ask, known)
+            if traced is None:
+                missing.append(ask)
+            else:
+                self._take(ask, traced, known)
+        if not missing:
+            return
+        images = sum(ask.n * ask.spec.nodes for ask in missing)
+        with self._measuring(label, images) as (bench, add, advance):
+            for ask in missing:
+                requests = {request.key: request for request in ask.requests()}
+                found = {}
+                for outcome in cast(CurveBench, bench).trace(ask, advance):
+                    found[outcome.key] = outcome
+                    # Measured elsewhere in this block already: kept as it was.
+                    if outcome.key not in self.outcomes:
+                        add(outcome)
+                        if outcome.key in requests:
+                            self._measured[outcome.key] = requests[outcome.key]
+                traced = read_curve(ask, found)
+                if traced is None:
+                    raise ValueError("a traced curve lacks outcomes of its own")
+                self._take(ask, traced, found)
+
+    def _take(
+        self, ask: CurveAsk, traced: Traced[Interpolated], outcomes: Mapping[str, Outcome]
+    ) -> None:
+        for scale in traced.exact:
+            key = ask.exact(scale).key
+            self._wanted.add(key)
+            self.outcomes.setdefault(key, outcomes[key])
+        for scale, row in traced.interpolated.items():
+            self.interpolated[ask.exact(scale).key] = row
+
+    @contextmanager
+    def _measuring(
+        self, label: str, images: int
+    ) -> Iterator[tuple[Bench, Callable[[Outcome], None], Callable[[int], None]]]:
+        self._bench = self._bench or self._open_bench()
+        counter = self._progress(label, images) if self._progress else nullcontext(_Silent())
+        with self._store.writer() as writer, counter as count:
+            yield self._bench, writer.add, count.advance
 
     def result(self, table: pa.Table) -> Result:
         return Result(
             table=table,
             evaluated=len(self._measured),
-            found=len(self._wanted) - len(self._measured),
+            found=len(self._wanted - self._measured.keys()),
             points=len({request.weights for request in self._measured.values()}),
             images=sum(request.n for request in self._measured.values()),
+            interpolated=len(self.bounds),
         )
 
 
@@ -213,13 +293,38 @@ def _references(plan: Plan, asks: Asks) -> Iterator[Request]:
         yield plan.setting.zeroshot(task, "val")
 
 
-def _swept(plan: Plan, asks: Asks) -> Iterator[Request]:
+def _sweeps(plan: Plan, asks: Asks) -> list[CurveAsk]:
+    """What all studies together sweep, per merge and image set."""
+    swept: dict[tuple[tuple[str, ...], str, Split], set[str]] = {}
     for subset, study in asks:
-        for scale in study.sweep(plan.lambdas):
-            for split in plan.curves_on:
-                tasks = study.tasks(subset) if split == "val" else _tested(plan, subset, study)
-                for task in tasks:
-                    yield plan.merged(subset, scale, task, split)
+        scales = study.sweep(plan.lambdas)
+        for split in plan.curves_on:
+            for task in study.tasks(subset) if split == "val" else _tested(plan, subset, study):
+                swept.setdefault((subset, task, split), set()).update(scales)
+    return [
+        CurveAsk(plan, subset, task, split, tuple(sorted(scales, key=lambda_value)))
+        for (subset, task, split), scales in swept.items()
+    ]
+
+
+def _choices(plan: Plan, asks: Asks, work: _Work) -> dict[tuple[tuple[str, ...], str], Choice]:
+    """Let every study choose, and measure what it chooses until nothing open is chosen any more."""
+    choices: dict[tuple[tuple[str, ...], str], Choice] = {}
+    for hopeful in (True, False) if work.interpolated else (False,):
+        while True:
+            choices = {
+                (subset, study.name): study.choose(_curves(plan, subset, study, work, hopeful))
+                for subset, study in asks
+            }
+            chosen = [
+                plan.merged(subset, choices[subset, study.name].scale, task, "val")
+                for subset, study in asks
+                for task in study.tasks(subset)
+            ]
+            if all(request.key in work.outcomes for request in chosen):
+                break
+            work.fulfil("validation", chosen)
+    return choices
 
 
 def _tested(plan: Plan, subset: tuple[str, ...], study: Study) -> tuple[str, ...]:
@@ -227,12 +332,18 @@ def _tested(plan: Plan, subset: tuple[str, ...], study: Study) -> tuple[str, ...
 
 
 def _curves(
-    plan: Plan, subset: tuple[str, ...], study: Study, outcomes: Mapping[str, Outcome]
+    plan: Plan, subset: tuple[str, ...], study: Study, work: _Work, hopeful: bool
 ) -> Curves:
     setting, tasks, lambdas = plan.setting, study.tasks(subset), study.sweep(plan.lambdas)
 
+    def correct(request: Request) -> int:
+        if request.key in work.outcomes:
+            return work.outcomes[request.key].correct
+        row = work.interpolated[request.key]
+        return row.outcome.correct + (row.open_misses if hopeful else 0)
+
     def counts(requests: Iterable[Request]) -> Counts:
-        return np.array([outcomes[request.key].correct for request in requests], dtype=np.int64)
+        return np.array([correct(request) for request in requests], dtype=np.int64)
 
     return Curves(
         subset=subset,
@@ -244,7 +355,7 @@ def _curves(
         ),
         expert=np.array(
             [
-                outcomes[setting.expert(task, task, "val").key].correct
+                correct(setting.expert(task, task, "val"))
                 if setting.task(task).expert is not None
                 else 0
                 for task in tasks
