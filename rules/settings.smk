@@ -32,6 +32,13 @@ def minutes(small):
     return lambda wildcards: round(small * max(1, E.parameters(wildcards.model) / 9e7))
 
 
+def originals_kept(task):
+    """Training images kept as they were, for random crops: built-in ones are square anyway."""
+    if not E.modes:
+        return "none"
+    return "all" if E.task(task).source == "published" else "oblong"
+
+
 def dataset_settings(wildcards):
     task = E.task(wildcards.task).model_dump(exclude={"finetune"})
     if manifest := downloaded(wildcards):
@@ -41,6 +48,7 @@ def dataset_settings(wildcards):
             "task": task,
             "image_size": int(wildcards.pixels.removesuffix("px")),
             "interpolation": "bicubic",
+            "keep": originals_kept(wildcards.task),
         }
     )
 
