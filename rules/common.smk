@@ -13,6 +13,7 @@ from taskgrid import plugins
 from taskgrid.config import Experiment, is_local, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
+from taskgrid.lattice import parse_subset
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
 from taskgrid.store.atomic import check_writable, read_json
@@ -47,7 +48,7 @@ def one_of(names):
 wildcard_constraints:
     model=one_of(E.models),
     task=one_of(E.tasks),
-    mode=one_of([*E.modes, *E.imports]),
+    mode=one_of({run.mode for run in E.runs}),
     seed=one_of({run.seed for run in E.runs}),
     method=one_of(E.methods),
     block=r"\d{5}(-\d{5})?",
@@ -88,6 +89,7 @@ def code(script, *modules):
 
 
 RUNS = [asdict(run) for run in E.runs]
+EXPERT_RUNS = [asdict(run) for run in E.expert_runs]
 STUDY_MODULES = [plugins.module_of("study", name) for name in E.config.studies]
 
 
@@ -100,25 +102,35 @@ def task_files(pattern, tasks=lambda wildcards: E.tasks):
 
     def files(wildcards):
         known = {**dict(wildcards.items()), "pixels": pixels(wildcards)}
+        # Evaluated post hoc, experts and vectors are those of another mode.
+        known["trained"] = E.experts_of(wildcards.get("mode", ""))
         return [pattern.format(**known | {"task": task}) for task in tasks(wildcards)]
 
     return files
 
 
-def run_files(pattern, **more):
+def subset_tasks(wildcards):
+    return parse_subset(wildcards.subset)
+
+
+def run_files(pattern, runs=RUNS, **more):
     """Files of every run, and of every value of the wildcards given beside them."""
-    return [file for run in RUNS for file in expand(pattern, **run, **more)]
+    return [file for run in runs for file in expand(pattern, **run, **more)]
 
 
 def expert_files(name):
     return run_files(
-        "results/experts/{model}/{mode}/{seed}/{task}/{name}", name=name, task=E.tasks
+        "results/experts/{model}/{mode}/{seed}/{task}/{name}",
+        EXPERT_RUNS,
+        name=name,
+        task=E.tasks,
     )
 
 
-def block_files(name):
+def block_files(name, runs=RUNS):
     return run_files(
         "results/eval/{model}/{mode}/{seed}/{method}/{block}/{name}",
+        runs,
         name=name,
         method=E.methods,
         block=[block.label for block in E.blocks],

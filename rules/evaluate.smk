@@ -2,10 +2,12 @@ rule reference:
     input:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
-        manifests=task_files("results/experts/{model}/{mode}/{seed}/{task}/expert.json"),
+        manifests=task_files(
+            "results/experts/{model}/{trained}/{seed}/{task}/expert.json"
+        ),
         experts=ancient(
             task_files(
-                "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
+                "results/experts/{model}/{trained}/{seed}/{task}/expert.safetensors"
             )
         ),
         heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
@@ -49,12 +51,13 @@ rule eval:
         base=ancient("results/models/{model}/base.safetensors"),
         vectors=ancient(
             task_files(
-                "results/vectors/{model}/{mode}/{seed}/{task}.safetensors", plan_tasks
+                "results/vectors/{model}/{trained}/{seed}/{task}.safetensors",
+                plan_tasks,
             )
         ),
         experts=ancient(
             task_files(
-                "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
+                "results/experts/{model}/{trained}/{seed}/{task}/expert.safetensors",
                 plan_tasks,
             )
         ),
@@ -90,3 +93,38 @@ rule eval:
         " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
         " --splits {input.splits} --images {input.images}"
         " --rows {output.rows} 2>&1 | tee {log}"
+
+
+# The exact best lambda of every subset, where models are linear in their weights.
+rule continuous:
+    input:
+        **dict(rules.eval.input.items()),
+        rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+    output:
+        table="results/eval/{model}/{mode}/{seed}/{method}/{block}/continuous.parquet",
+    log:
+        "results/logs/continuous/{model}/{mode}/{seed}/{method}/{block}.log",
+    benchmark:
+        "results/benchmarks/continuous/{model}/{mode}/{seed}/{method}/{block}.tsv"
+    wildcard_constraints:
+        mode=one_of({run["mode"] for run in TANGENT_RUNS}),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=memory(5000, 8, vectors=True),
+        runtime=minutes(120),
+    params:
+        settings=evaluation_settings,
+        code=lambda w: code(
+            "continuous.py", plugins.module_of("merger", E.method(w.method).name)
+        ),
+    message:
+        "exact best lambdas of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "$PYTHON $SCRIPTS/continuous.py --settings {params.settings:q}"
+        " --device $DEVICE --threads {threads} --store results/store"
+        " --plan {input.plan} --card {input.card} --base {input.base}"
+        " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
+        " --splits {input.splits} --images {input.images} --table {output.table} 2>&1 | tee {log}"

@@ -2,7 +2,7 @@ rule merge:
     input:
         card="results/models/{model}/base.json",
         vectors=task_files(
-            "results/vectors/{model}/{mode}/{seed}/{task}.json", plan_tasks
+            "results/vectors/{model}/{trained}/{seed}/{task}.json", plan_tasks
         ),
         heads=task_files("results/heads/{model}/{task}.json", plan_tasks),
         splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),

@@ -14,7 +14,9 @@ FIGURES = (
     if E.config.figures == "all"
     else tuple(E.config.figures)
 )
-EXPERTS = [{**run, "task": task} for run in RUNS for task in E.tasks]
+EXPERTS = [{**run, "task": task} for run in EXPERT_RUNS for task in E.tasks]
+# Tangent models, of which the exact best lambda is known.
+TANGENT_RUNS = [run for run in RUNS if E.evaluation(run["mode"]) == "tangent"]
 
 
 def memory(fixed, towers, vectors=False):
@@ -193,6 +195,7 @@ def merge_settings(wildcards):
             "tasks": plan_tasks(wildcards),
             "studies": E.config.studies,
             "precision": evaluation.precision,
+            "evaluation": E.evaluation(wildcards.mode),
         }
     )
 
@@ -227,8 +230,35 @@ def reference_settings(wildcards):
             "tasks": E.tasks,
             "batch_size": E.config.evaluation.batch_size,
             "precision": E.config.evaluation.precision,
+            "evaluation": E.evaluation(wildcards.mode),
         }
     )
+
+
+def export_settings(wildcards):
+    method, model = E.method(wildcards.method), E.model(wildcards.model)
+    return canonical_json(
+        {
+            "architecture": model.architecture,
+            "pretrained": model.pretrained,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "method": method.name,
+            "options": method.options,
+            "subset": wildcards.subset,
+            "lambda": wildcards.scale,
+            "max_bytes": E.config.export.max_mb << 20,
+        }
+    )
+
+
+def published_mode(mode):
+    """What the literature calls a mode; ready-made experts are called by how they are evaluated."""
+    if mode in E.modes:
+        return E.mode(mode).name
+    if mode in E.imports:
+        return "linear" if E.evaluation(mode) == "tangent" else "standard"
+    return mode
 
 
 def grid_settings():
@@ -251,13 +281,7 @@ def grid_settings():
                 }
                 for model in E.config.models
             },
-            # Ready-made experts are fine-tuned weights; those of our modes are called by the mode.
-            "modes": {
-                run["mode"]: (
-                    E.mode(run["mode"]).name if run["mode"] in E.modes else "standard"
-                )
-                for run in RUNS
-            },
+            "modes": {run["mode"]: published_mode(run["mode"]) for run in RUNS},
             "datasets": {task: E.task(task).dataset for task in E.tasks},
         }
     )
@@ -271,7 +295,7 @@ def table_files(table):
     if table == "cosine":
         return [
             "results/vectors/{model}/{mode}/{seed}/cosine.csv".format(**run)
-            for run in RUNS
+            for run in EXPERT_RUNS
         ]
     suffix = "csv" if table == "published" else "parquet"
     return [f"results/tables/{table}.{suffix}"]
@@ -286,7 +310,7 @@ def figure_tables(wildcards):
 
 
 def figure_settings(wildcards):
-    labels = {"history": EXPERTS, "cosine": RUNS}
+    labels = {"history": EXPERTS, "cosine": EXPERT_RUNS}
     tables = [
         {"table": table, "labels": labels.get(table, [{}])}
         for table in figure_card(wildcards.figure).tables

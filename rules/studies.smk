@@ -4,6 +4,7 @@ rule tables:
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
         published="results/tables/published.csv",
+        continuous="results/tables/continuous.parquet" if TANGENT_RUNS else [],
 
 
 rule grid:
@@ -71,3 +72,26 @@ rule pages:
     shell:
         "$PYTHON $SCRIPTS/pages.py --tables {input.summary} {input.selected}"
         " --pages {output.summary} {output.selected} 2>&1 | tee {log}"
+
+
+rule continuous_table:
+    input:
+        blocks=block_files("continuous.parquet", TANGENT_RUNS),
+    output:
+        table="results/tables/continuous.parquet",
+    log:
+        "results/logs/continuous.log",
+    benchmark:
+        "results/benchmarks/continuous.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=code("continuous_table.py"),
+    message:
+        "collect the exact best lambdas"
+    shell:
+        "$PYTHON $SCRIPTS/continuous_table.py --blocks {input.blocks} --table {output.table} 2>&1 | tee {log}"

@@ -82,6 +82,9 @@ _PLUGINS = MappingProxyType(
     }
 )
 
+TANGENT_MODES = frozenset({"linear"})
+"""Modes whose experts are tangent models and are evaluated as such."""
+
 _NOUN = {
     "source": "task source",
     "layout": "layout of original files",

@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from taskgrid import plugins
 from taskgrid.config.architectures import image_size, local_weights, parameters
 from taskgrid.config.published import published_prompts
 from taskgrid.config.schema import (
+    POSTHOC,
     Config,
     ExpertSpec,
     MethodSpec,
@@ -64,6 +66,26 @@ class Experiment:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
+        """Every set of experts as it is evaluated: those of `expert_runs`, and post hoc."""
+        again = self.config.evaluation.posthoc
+        return self.expert_runs + tuple(
+            Run(run.model, POSTHOC, run.seed) for run in self.expert_runs if run.mode == again
+        )
+
+    def experts_of(self, mode: str) -> str:
+        """Return the mode whose experts a run's mode evaluates: its own, but for `posthoc`."""
+        return self.config.evaluation.posthoc or mode if mode == POSTHOC else mode
+
+    def evaluation(self, mode: str) -> str:
+        """Say how experts of a mode are evaluated: as they are (`plain`), or as `tangent` models."""
+        if mode in self._modes:
+            tangent = self._modes[mode].name in plugins.TANGENT_MODES
+        else:
+            tangent = mode == POSTHOC or self._imports[mode].evaluation == "tangent"
+        return "tangent" if tangent else "plain"
+
+    @cached_property
+    def expert_runs(self) -> tuple[Run, ...]:
         """Every set of experts: each mode with each seed, and the ready-made ones as seed 0."""
         runs = []
         for model in self.models:

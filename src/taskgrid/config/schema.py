@@ -28,6 +28,9 @@ from taskgrid.lattice import TASK_NAME, format_lambda
 
 Item = TypeVar("Item")
 
+POSTHOC = "posthoc"
+"""The mode, in paths and tables, of experts of another mode that are evaluated as tangent models."""
+
 
 def _number(value: Any) -> Any:
     if isinstance(value, str):
@@ -291,6 +294,9 @@ class ExpertSpec(Section):
         {}, description="What `{task}` is replaced by, where it is not the task's own name."
     )
     model: Name | None = Field(None, description="The base model, where there are several.")
+    evaluation: Literal["plain", "tangent"] = Field(
+        "plain", description="`tangent` for experts that were trained in the tangent space."
+    )
     check: CheckSpec = Field(default_factory=CheckSpec, description="When they are believed.")
 
     def place(self, task: str) -> str:
@@ -516,6 +522,11 @@ class EvaluationSpec(Section):
 
     batch_size: Positive = Field(512, description="Images per forward pass.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16` uses autocast on CUDA.")
+    posthoc: StrictStr | None = Field(
+        None,
+        description="A mode (or the name of ready-made experts) whose experts are also evaluated as "
+        "tangent models; in paths and tables such a run has the mode `posthoc`.",
+    )
     outside: StrictBool = Field(
         False, description="Also evaluate a merge on the tasks outside its subset (test split)."
     )
@@ -546,6 +557,14 @@ class TrackingSpec(Section):
     )
 
 
+class ExportSpec(Section):
+    """Grid points as files."""
+
+    max_mb: Positive = Field(
+        1024, description="Memory that the tensors of a merge may take while it is written, in MB."
+    )
+
+
 class Config(Section):
     """A whole experiment."""
 
@@ -569,6 +588,7 @@ class Config(Section):
         description="Lineages of published numbers to set beside the run: see `docs/reproduce.md`.",
     )
     tracking: TrackingSpec = Field(default_factory=TrackingSpec, description="MLflow.")
+    export: ExportSpec = Field(default_factory=ExportSpec, description="Grid points as files.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description="`auto` takes a free GPU when there is one; results do not depend on it.",
@@ -604,7 +624,12 @@ class Config(Section):
     def _consistent(self) -> Self:
         models = _unique([model.name for model in self.models])
         names = [task.name for task in self.tasks]
-        _unique([mode.path_name for mode in self.finetune.modes] + [e.name for e in self.experts])
+        runs = [mode.path_name for mode in self.finetune.modes] + [e.name for e in self.experts]
+        _unique([*runs, POSTHOC])
+        if self.evaluation.posthoc is not None and self.evaluation.posthoc not in runs:
+            raise ValueError(
+                f"evaluation.posthoc names {self.evaluation.posthoc!r}; there are: {', '.join(runs)}"
+            )
         if not self.finetune.modes and not self.experts:
             raise ValueError("there are no experts: give `finetune.modes` or `experts`")
         for name in self.finetune.recipes or {}:
