@@ -81,7 +81,8 @@ def test_rows_are_the_measured_ones_or_within_their_bounds(spec: CurveSpec) -> N
     assert between["bound"].max() <= spec.tolerance
     off = (between["correct"] - exact["correct"][between.index]).abs()
     assert off.le((between["bound"] * between["n"]).round()).all()
-    assert between["nll"].to_numpy() == pytest.approx(exact["nll"][between.index], abs=0.05)
+    for score in ("nll", "ece"):
+        assert (between[score] - exact[score][between.index]).abs().quantile(0.9) < 0.02
     # No interpolated row has the key of a measured one, and all are different.
     assert not set(between["key"]) & set(exact["key"])
     assert between["key"].is_unique

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from taskgrid.evaluation.interpolated import CurveAsk
 from taskgrid.evaluation.material import Material
 from taskgrid.evaluation.measure import score
-from taskgrid.evaluation.planner import Request, Weights
+from taskgrid.evaluation.planner import Request, Split, Weights
 from taskgrid.evaluation.resident import Resident
 from taskgrid.evaluation.tracer import ListeningHead, Tracer
 from taskgrid.lattice import lambda_value
@@ -97,14 +98,14 @@ class Engine:
 
     def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
         """Yield the outcomes of a lambda curve, most of its points interpolated."""
-        labels = self._resident.labels(ask.task, ask.split).cpu().numpy()
-        yield from self._tracer.trace(ask, labels, advance)
+        yield from self._tracer.trace(ask, self.labels(ask.task, ask.split), advance)
 
-    @cached_property
-    def _tracer(self) -> Tracer:
-        return Tracer(self._listen)
+    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
+        """Return the true classes of an image set, (n,)."""
+        return self._resident.labels(task, split).cpu().numpy()
 
-    def _listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        """Measure a row and return its outcome with the logits behind it, (n, C)."""
         self._place(request.weights)
         head = ListeningHead.beside(self._resident.head(request.task))
         return self._measure(request, head), head.heard()
@@ -121,6 +122,10 @@ class Engine:
             precision=self._precision,
         )
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self.listen)
 
     def _place(self, weights: Weights) -> None:
         if weights.kind == "merge" and self._method is None:

@@ -36,6 +36,7 @@ _DOORS = ("taskgrid.evaluation", "taskgrid.merging", "taskgrid.models")
 _KERNEL = "taskgrid.evaluation.measure"
 _TANGENT_KERNEL = "taskgrid.evaluation.tangent"
 _CURVES = "taskgrid.evaluation.curves"
+_BUDGET = "taskgrid.evaluation.budget"
 
 
 def computing_code(*modules: str) -> str:
@@ -68,6 +69,11 @@ def tangent_code() -> str:
 def curves_code() -> str:
     """Return the digest of the code that interpolates between outcomes."""
     return computing_code(_CURVES)
+
+
+def budget_code() -> str:
+    """Return the digest of the code that predicts merges from others."""
+    return computing_code(_BUDGET)
 
 
 def tower_key(
@@ -209,6 +215,20 @@ def interpolated_key(merge: str, scale: str, nodes: Sequence[str], code: str) ->
         code: ``curves_code``.
     """
     return digest({"merge": merge, "lambda": scale, "nodes": list(nodes), "interpolation": code})
+
+
+def predicted_key(merge: str, scale: str, evaluated: Sequence[str], code: str) -> str:
+    """Return the key of a point that is predicted from others; no exact point has such a key.
+
+    Args:
+        merge: ``merge_key``.
+        scale: lambda as fixed decimals.
+        evaluated: the keys of the points that were evaluated.
+        code: ``budget_code``.
+    """
+    return digest(
+        {"merge": merge, "lambda": scale, "evaluated": list(evaluated), "prediction": code}
+    )
 
 
 def certainty_key(row: str) -> str:

@@ -264,8 +264,7 @@ class Plan:
     def merged(self, subset: Sequence[str], scale: str, task: str, split: Split) -> Request:
         """Return the request for a grid point's row on a task."""
         weights = Weights("merge", tuple(subset), scale) if lambda_value(scale) else BASE
-        key = keys.point_key(self._merge_key(tuple(subset)), scale, self.setting.base_key)
-        return self.setting.request(weights, key, task, split)
+        return self.setting.request(weights, self.point_key(subset, scale), task, split)
 
     def interpolated(
         self, subset: Sequence[str], scale: str, task: str, split: Split, nodes: Sequence[str]
@@ -273,6 +272,34 @@ class Plan:
         """Return what would be the request for a point, were it not interpolated from nodes."""
         code = self.curves.code if self.curves is not None else ""
         key = keys.interpolated_key(self._merge_key(tuple(subset)), scale, nodes, code)
+        return self.setting.request(Weights("merge", tuple(subset), scale), key, task, split)
+
+    def point_key(self, subset: Sequence[str], scale: str) -> str:
+        """Return the key of a grid point's weights; of the base for the empty subset."""
+        if not subset:
+            return self.setting.base_key
+        return keys.point_key(self._merge_key(tuple(subset)), scale, self.setting.base_key)
+
+    def predicted(
+        self,
+        subset: Sequence[str],
+        scale: str,
+        task: str,
+        split: Split,
+        evaluated: Sequence[str],
+        code: str,
+    ) -> Request:
+        """Return what would be the request for a point, were it not predicted from others.
+
+        Args:
+            subset: the merged tasks.
+            scale: lambda as text.
+            task: whose images and head.
+            split: which of its images.
+            evaluated: ``point_key`` of the points that were evaluated.
+            code: ``keys.budget_code``.
+        """
+        key = keys.predicted_key(self._merge_key(tuple(subset)), scale, evaluated, code)
         return self.setting.request(Weights("merge", tuple(subset), scale), key, task, split)
 
     def _merge_key(self, subset: tuple[str, ...]) -> str:

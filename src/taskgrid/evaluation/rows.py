@@ -16,9 +16,9 @@ from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.outcomes import Outcome
 from taskgrid.store.tables import read_table
 
-Role = Literal["reference", "selection", "selected", "curve"]
+Role = Literal["reference", "selection", "selected", "curve", "lattice"]
 """Why a row was measured: zero-shot or expert; to choose lambda (val); the chosen point (test); a
-curve that was read from test and chose nothing."""
+curve that was read from test and chose nothing; a lattice on a budget, measured and predicted rows."""
 
 GRID = pa.schema(
     [

@@ -257,7 +257,7 @@ class _Work:
         self, label: str, images: int
     ) -> Iterator[tuple[Bench, Callable[[Outcome], None], Callable[[int], None]]]:
         self._bench = self._bench or self._open_bench()
-        counter = self._progress(label, images) if self._progress else nullcontext(_Silent())
+        counter = self._progress(label, images) if self._progress else nullcontext(SilentCounter())
         with self._store.writer() as writer, counter as count:
             yield self._bench, writer.add, count.advance
 
@@ -272,7 +272,9 @@ class _Work:
         )
 
 
-class _Silent:
+class SilentCounter:
+    """Counts for nobody."""
+
     def advance(self, count: int = 1) -> None:
         """Say nothing."""
 

@@ -1,0 +1,52 @@
+"""Evaluate a lattice on a budget: some merges measured, the others predicted, the error stated."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from taskgrid.command import parse, run
+from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.budget import BudgetSpec
+from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.planner import Plan
+from taskgrid.evaluation.predict import ListeningBench, predict_plan
+from taskgrid.progress import Progress
+from taskgrid.store.atomic import write_json
+from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.store.tables import write_table
+
+PATHS = ("store", "plan", "card", "base", "rows", "report")
+
+
+def main() -> None:
+    """Read the plan and what it names; write the rows and what is known about their errors."""
+    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    settings, plan = args.settings, Plan.read(args.plan)
+    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
+    tasks = dict(
+        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
+    )
+    material = GridFiles(plan.setting, Path(args.card), Path(args.base), tasks)
+    with engine_on_demand(
+        material,
+        plan.method,
+        device=args.device,
+        threads=args.threads,
+        batch_size=settings["batch_size"],
+    ) as open_engine:
+        found = predict_plan(
+            plan,
+            BudgetSpec(**settings["budget"]),
+            settings["split"],
+            cast(ListeningBench, open_engine()),
+            OutcomeStore(args.store),
+            progress=Progress,
+        )
+    write_table(args.rows, found.table)
+    write_json(args.report, {scale: asdict(report) for scale, report in found.reports.items()})
+    for scale, report in found.reports.items():
+        print(f"{plan.method.name}, lambda {scale}: {report.sentence()}")
+
+
+if __name__ == "__main__":
+    run(main)

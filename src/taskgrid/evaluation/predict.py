@@ -1,0 +1,180 @@
+"""The lattice of a plan on a budget: rows that are measured and rows that are predicted, in one table.
+
+What is measured is stored under the keys of the grid, so the grid finds it again. What is predicted is
+in the table alone; its rows say ``interpolated`` and hold a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from taskgrid.errors import ConfigError
+from taskgrid.evaluation import keys
+from taskgrid.evaluation.budget import BudgetSpec, ImageSet, Prediction, Report, predict_lattice
+from taskgrid.evaluation.planner import Plan, Request, Split
+from taskgrid.evaluation.rows import Line, grid_table, sort_rows
+from taskgrid.evaluation.runner import OpenCounter, SilentCounter, Store
+from taskgrid.lattice import lambda_value, parse_subset, subset_number
+from taskgrid.store.outcomes import Outcome
+
+
+class ListeningBench(Protocol):
+    """Measures rows and hands out the logits behind them: ``engine.Engine``."""
+
+    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        """Return a row's outcome and its logits, (n, C)."""
+        ...
+
+    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
+        """Return the true classes of an image set."""
+        ...
+
+
+@dataclass(frozen=True)
+class PredictedGrid:
+    """What came of a budget.
+
+    Attributes:
+        table: the rows, columns ``rows.GRID``, role ``lattice``.
+        reports: what is known about the predictions, by lambda.
+    """
+
+    table: pa.Table
+    reports: dict[str, Report]
+
+
+def predict_plan(
+    plan: Plan,
+    spec: BudgetSpec,
+    split: Split,
+    bench: ListeningBench,
+    store: Store,
+    *,
+    progress: OpenCounter | None = None,
+    scratch: Path | None = None,
+) -> PredictedGrid:
+    """Measure as many merges of a plan as the budget allows, and predict the others.
+
+    Args:
+        plan: subsets and lambdas; each lambda has a budget of its own. Curves and studies of the plan
+            have no part in it.
+        spec: the budget.
+        split: which images.
+        bench: measures.
+        store: where outcomes are kept.
+        progress: makes a counter of images from a label and a total, which is an upper limit here.
+        scratch: a folder for logits; None keeps them in memory.
+
+    Raises:
+        ConfigError: if a lambda is zero, the budget is too small, or the plan measures tangent models,
+            whose whole lattice is exact anyway.
+    """
+    if plan.setting.tangent is not None:
+        raise ConfigError(
+            "tangent models need no budget: their whole lattice is exact; leave it out"
+        )
+    if any(not lambda_value(scale) for scale in plan.lambdas):
+        raise ConfigError("at lambda 0 every merge is the base; give the budget other lambdas")
+    tables, reports = [], {}
+    images = spec.budget * sum(ref.parts[split].n for ref in plan.setting.tasks.values())
+    for scale in plan.lambdas:
+        counter = progress(f"lambda {scale}", images) if progress else nullcontext(SilentCounter())
+        with counter as count:
+            work = _Work(plan, scale, split, bench, store, count.advance)
+            found = work.predict(spec, scratch)
+        tables.append(work.table(found))
+        reports[scale] = found.report
+    return PredictedGrid(sort_rows(pa.concat_tables(tables)), reports)
+
+
+class _Work:
+    def __init__(
+        self,
+        plan: Plan,
+        scale: str,
+        split: Split,
+        bench: ListeningBench,
+        store: Store,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._plan = plan
+        self._scale = scale
+        self._split: Split = split
+        self._bench = bench
+        self._store = store
+        self._advance = advance
+        self._order = plan.setting.experts
+        self._outcomes: dict[str, Outcome] = {}
+
+    def predict(self, spec: BudgetSpec, scratch: Path | None) -> Prediction:
+        numbers = [
+            subset_number(parse_subset(subset), self._order) for subset in self._plan.subsets
+        ]
+        tasks = self._order
+        with self._store.writer() as writer:
+
+            def logits_of(task: str, subset: tuple[str, ...]) -> NDArray[Any]:
+                outcome, logits = self._bench.listen(self._request(subset, task))
+                self._advance(outcome.n)
+                self._outcomes[outcome.key] = outcome
+                writer.add(outcome)
+                return logits
+
+            sets = [
+                ImageSet(task, self._bench.labels(task, self._split), partial(logits_of, task))
+                for task in tasks
+            ]
+            found = predict_lattice(
+                self._order, sets, numbers, spec, outside=self._plan.outside, scratch=scratch
+            )
+            experts = [self._plan.setting.expert(task, task, self._split) for task in tasks]
+            self._outcomes |= self._store.find({request.key for request in experts})
+            for request in experts:
+                if request.key not in self._outcomes:
+                    outcome, _ = self._bench.listen(request)
+                    self._outcomes[outcome.key] = outcome
+                    writer.add(outcome)
+        return found
+
+    def table(self, found: Prediction) -> pa.Table:
+        plan, evaluated = self._plan, self._points(found.evaluated)
+        code = keys.budget_code()
+        lines, outcomes, bounds = [], dict(self._outcomes), {}
+        for row in found.rows:
+            request = self._request(row.subset, row.task)
+            if not row.exact:
+                own = plan.predicted(
+                    row.subset, self._scale, row.task, self._split, evaluated, code
+                )
+                outcomes[request.key] = Outcome(
+                    own.key, row.n, row.correct, row.nll, row.ece, row.hits
+                )
+                bounds[own.key] = row.bound
+            lines.append(
+                Line(
+                    request,
+                    plan.method.name,
+                    plan.method.options,
+                    row.subset,
+                    self._scale,
+                    "lattice",
+                )
+            )
+        return grid_table(plan.setting, lines, outcomes, bounds)
+
+    def _request(self, subset: tuple[str, ...], task: str) -> Request:
+        if not subset:
+            return self._plan.setting.zeroshot(task, self._split)
+        return self._plan.merged(subset, self._scale, task, self._split)
+
+    def _points(self, evaluated: Sequence[tuple[str, ...]]) -> list[str]:
+        return [self._plan.point_key(subset, self._scale) for subset in evaluated]

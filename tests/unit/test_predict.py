@@ -1,0 +1,142 @@
+"""A plan's lattice on a budget: rows against the grid that is measured throughout."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from taskgrid.errors import ConfigError
+from taskgrid.evaluation.budget import BudgetSpec
+from taskgrid.evaluation.planner import Plan, Request, make_plan
+from taskgrid.evaluation.predict import predict_plan
+from taskgrid.evaluation.rows import GRID
+from taskgrid.provenance import derive_seed
+from taskgrid.store.outcomes import Outcome, OutcomeStore
+from tests.unit.example_plans import method, setting
+
+ORDER = ("a", "b", "c", "d", "e")
+SUBSETS = tuple(
+    "+".join(names) for size in range(1, 6) for names in itertools.combinations(ORDER, size)
+)
+# 16 merges of at most two tasks, one further, nine audited: six of 32 are predicted.
+SPEC = BudgetSpec(26, audit=9, level=0.9)
+
+
+@dataclass
+class Bench:
+    """Logits that are sums of effects; lambda scales them."""
+
+    asked: list[Request] = field(default_factory=list)
+
+    def labels(self, task: str, split: str) -> NDArray[np.int64]:
+        return np.random.default_rng(derive_seed(task, split)).integers(0, 4, 40)
+
+    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        self.asked.append(request)
+        logits = self.effect(request, ())
+        merged = request.weights.subset if request.weights.kind == "merge" else ()
+        for size, spread in ((1, 1.0), (2, 0.5), (3, 0.2)):
+            for part in itertools.combinations(merged, size):
+                logits = logits + spread * float(request.weights.scale) * self.effect(request, part)
+        hits = logits.argmax(axis=1) == self.labels(request.task, request.split)
+        return Outcome.of(request.key, hits, 1.0, 0.1), logits
+
+    def effect(self, request: Request, part: tuple[str, ...]) -> NDArray[np.float64]:
+        seed = derive_seed("effect", request.task, request.split, *part)
+        return np.random.default_rng(seed).normal(size=(40, 4))
+
+
+@dataclass
+class Counter(AbstractContextManager["Counter"]):
+    """Counts images."""
+
+    label: str
+    total: int
+    passed: int = 0
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def advance(self, count: int = 1) -> None:
+        self.passed += count
+
+
+def plan(*lambdas: str, **options: Any) -> Plan:
+    return make_plan(setting(ORDER, val=40, test=40), method(), SUBSETS, lambdas, **options)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_table_holds_every_row_and_says_which_are_predicted(tmp_path: Path, split: Any) -> None:
+    bench, store = Bench(), OutcomeStore(tmp_path)
+    counters: list[Counter] = []
+
+    def progress(label: str, total: int) -> Counter:
+        counters.append(Counter(label, total))
+        return counters[-1]
+
+    found = predict_plan(plan("0.30", "1.00"), SPEC, split, bench, store, progress=progress)
+    assert found.table.schema == GRID
+    rows = found.table.to_pylist()
+    assert len(rows) == 2 * 5 * 16
+    truth: Callable[[str, str, str], Outcome] = lambda subset, scale, task: Bench().listen(  # noqa: E731
+        plan("1.00").merged(tuple(subset.split("+")), scale, task, split)
+    )[0]
+    exact_keys = {truth(row["subset"], row["lambda"], row["task"]).key for row in rows}
+    predicted = [row for row in rows if row["interpolated"]]
+    for row in rows:
+        exact = truth(row["subset"], row["lambda"], row["task"])
+        assert (row["split"], row["role"], row["in_subset"], row["n"]) == (
+            split,
+            "lattice",
+            True,
+            40,
+        )
+        if row["interpolated"]:
+            assert row["key"] not in exact_keys
+            assert row["bound"] >= 0
+            assert row["size"] > 2
+        else:
+            assert (row["key"], row["correct"], row["bound"]) == (exact.key, exact.correct, None)
+            assert store.find([row["key"]])[row["key"]] == exact
+    # Six merges at each of two lambdas; an image set has a row for each that holds its task.
+    assert len({(row["subset"], row["lambda"]) for row in predicted}) == 12
+    assert len({row["key"] for row in rows}) == len(rows)
+    assert found.reports.keys() == {"0.30", "1.00"}
+    assert found.reports["0.30"].rest == 6
+    assert found.reports["0.30"].error.mean <= found.reports["1.00"].error.mean
+    # Every merge and image set once, and the experts' rows to normalise by.
+    assert len({request.key for request in bench.asked}) == len(bench.asked) - 5
+    assert sum(counter.passed for counter in counters) == 40 * (len(bench.asked) - 5)
+    assert all(counter.passed <= counter.total for counter in counters)
+
+
+def test_the_keys_of_predictions_depend_on_what_was_evaluated(tmp_path: Path) -> None:
+    def predicted(spec: BudgetSpec) -> dict[tuple[str, str], str]:
+        found = predict_plan(plan("0.30"), spec, "val", Bench(), OutcomeStore(tmp_path))
+        return {
+            (row["subset"], row["task"]): row["key"]
+            for row in found.table.to_pylist()
+            if row["interpolated"]
+        }
+
+    first, other = predicted(SPEC), predicted(replace(SPEC, seed=1))
+    assert first == predicted(SPEC)
+    assert all(first[at] != other[at] for at in first.keys() & other.keys())
+
+
+def test_what_needs_no_budget_is_refused(tmp_path: Path) -> None:
+    store = OutcomeStore(tmp_path)
+    with pytest.raises(ConfigError, match="at lambda 0 every merge is the base"):
+        predict_plan(plan("0.00", "0.30"), SPEC, "val", Bench(), store)
+    tangent = plan("0.30")
+    tangent = replace(tangent, setting=replace(tangent.setting, tangent="code"))
+    with pytest.raises(ConfigError, match="tangent models need no budget"):
+        predict_plan(tangent, SPEC, "val", Bench(), store)
