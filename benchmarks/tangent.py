@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pairing import machine, seconds
+from pairing import Paired, machine, seconds
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="images per task")
     parser.add_argument("--points", type=int, default=255 * 20, help="points of brute force")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -222,7 +223,6 @@ def main() -> None:
     points = [(parse_subset(name), scale) for name in subsets for scale in LAMBDAS[1:]]
     drawn = random.Random(0).sample(points, min(args.points, len(points)))
     brute, answers = BruteForce(world, getattr(torch, args.dtype)), []
-    sizes = sum(len(subset) for subset, _ in points) / sum(len(subset) for subset, _ in drawn)
 
     def by_points(some: list[tuple[tuple[str, ...], str]]) -> None:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -235,18 +235,21 @@ def main() -> None:
     grid()
     by_points(drawn[:5])
     answers.clear()
-    fast = [seconds(grid)]
-    slow = seconds(lambda: by_points(drawn)) * sizes
-    fast += [seconds(grid) for _ in range(2)]
+    products = sum(len(subset) for subset, _ in points)
+    fast, slow = [], []
+    # In turns, so that other work on the machine slows both sides alike.
+    for part in (drawn[turn :: args.turns] for turn in range(args.turns)):
+        fast.append(seconds(grid))
+        share = sum(len(subset) for subset, _ in part) / products
+        slow.append(seconds(lambda part=part: by_points(part)) / share)  # type: ignore[misc]
+    times = Paired(tuple(fast), tuple(slow))
     print(machine())
     print(
         f"{len(requests)} rows of 255 subsets x 21 lambdas, {args.images} images per task, "
         f"{args.threads} threads, brute force in {args.dtype}"
     )
-    said = "" if len(drawn) == len(points) else f" (extrapolated from {len(drawn)} points)"
-    print(f"grid {sorted(fast)[1]:.2f} s (of {', '.join(f'{t:.2f}' for t in fast)})")
-    print(f"brute force {slow:.1f} s{said}")
-    print(f"ratio: {slow / sorted(fast)[1]:.0f}")
+    kind = "all points" if len(drawn) == len(points) else f"extrapolated from {len(drawn)} points"
+    print(f"grid against brute force ({kind}): {times}")
     found, engine = Differences(), open_engine()
     by_set: dict[str, dict[tuple[str, ...], list[tuple[str, torch.Tensor]]]] = {}
     for subset, scale, task, logits in answers:
