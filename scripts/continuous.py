@@ -7,8 +7,10 @@ from taskgrid.command import parse, run
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.bench import engine_on_demand
 from taskgrid.evaluation.files import GridFiles, TaskFiles
-from taskgrid.evaluation.peaks import Lines, peaks_table
+from taskgrid.evaluation.peaks import Lines, collect_peaks, peaks_table
 from taskgrid.evaluation.planner import Plan
+from taskgrid.merging.additive import Line
+from taskgrid.merging.base import get_merger
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 
@@ -24,6 +26,11 @@ def main() -> None:
             f"mode {plan.setting.mode!r} measures networks as they are; only tangent models have exact "
             "curves of lambda"
         )
+    if not isinstance(get_merger(plan.method.name), Line):
+        # Merges that bend as lambda grows have rows at the lambdas of the sweep, and no exact curve.
+        write_table(args.table, collect_peaks([]))
+        print(f"{plan.method.name}: no line in lambda, hence no exact curves")
+        return
     files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
     tasks = dict(
         zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
