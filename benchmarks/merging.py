@@ -131,10 +131,14 @@ def work(args: argparse.Namespace) -> None:
     outputs = [(float(scale), args.outputs / scale) for scale in args.scales]
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     PROGRAMS[args.program](args.inputs, outputs)
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "bytes": resident("VmHWM") - before}))
+    taken = {
+        "seconds": time.perf_counter() - started,
+        "processor": time.process_time() - busy,
+        "bytes": resident("VmHWM") - before,
+    }
+    print(json.dumps(taken))
 
 
 def resident(entry: str) -> int:
@@ -148,15 +152,23 @@ def resident(entry: str) -> int:
 
 @dataclass
 class Measured:
-    """Seconds and bytes of a program, per turn."""
+    """Seconds by the clock and of the processors, and bytes of a program, per turn."""
 
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+
+    def add(self, found: dict[str, float], times: float = 1.0) -> None:
+        """Add a turn; its times stand for ``times`` as much work."""
+        self.seconds.append(found["seconds"] * times)
+        self.processor.append(found["processor"] * times)
+        self.memory.append(int(found["bytes"]))
 
     def __str__(self) -> str:
         low, high = min(self.seconds), max(self.seconds)
         return (
             f"{statistics.median(self.seconds):.2f} s ({low:.2f} to {high:.2f}), "
+            f"{statistics.median(self.processor):.2f} s of processors, "
             f"{max(self.memory) / 2**20:.0f} MiB"
         )
 
@@ -257,6 +269,8 @@ def compare(ours: Path, theirs: Path, inputs: Path, scale: float) -> str:
 def main(args: argparse.Namespace) -> None:
     from pairing import machine
 
+    if args.threads:
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
     python = environment(args.environment)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
@@ -271,8 +285,7 @@ def main(args: argparse.Namespace) -> None:
             for name in programs:
                 found = run(name, python, inputs, outputs / name, ["0.3"])
                 if turn:
-                    one[name].seconds.append(found["seconds"])
-                    one[name].memory.append(int(found["bytes"]))
+                    one[name].add(found)
         print("one output")
         for name, measured in one.items():
             print(f"  {name:14}{measured}  x{ratio(one['taskgrid'], measured):.2f}")
@@ -285,13 +298,11 @@ def main(args: argparse.Namespace) -> None:
         few = {name: Measured() for name in args.peers}
         for _ in range(args.turns):
             found = run("taskgrid", python, inputs, outputs / "taskgrid", scales)
-            many.seconds.append(found["seconds"])
-            many.memory.append(int(found["bytes"]))
+            many.add(found)
             for name in args.peers:
                 asked = scales[1 :: max(1, args.lambdas // args.peer_lambdas)][: args.peer_lambdas]
                 found = run(name, python, inputs, outputs / name, asked)
-                few[name].seconds.append(found["seconds"] * args.lambdas / len(asked))
-                few[name].memory.append(int(found["bytes"]))
+                few[name].add(found, args.lambdas / len(asked))
         print(f"{args.lambdas} outputs (peers: {args.peer_lambdas} measured, scaled)")
         print(f"  {'taskgrid':14}{many}")
         for name, measured in few.items():
@@ -316,6 +327,7 @@ def parse() -> argparse.Namespace:
         default=3,
         help="how many of the lambdas peers really merge: they share nothing between them",
     )
+    parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of all programs")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
     parser.add_argument(
         "--environment", type=Path, default=Path(tempfile.gettempdir()) / "taskgrid-peers"

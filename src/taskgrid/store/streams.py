@@ -24,6 +24,7 @@ from taskgrid.store.weights import HEADER, digest_prefix
 
 _NO_DIGEST = "0" * 32
 _READ_BACK = 1 << 20
+_WRITE_BEHIND = 8 << 20
 
 
 class StateWriter:
@@ -175,6 +176,7 @@ class _File:
                 "data_offsets": span,
             }
         self._begin = len(self._header({**lineage, "digest": _NO_DIGEST}))
+        self._in_cache = 0
         self._descriptor = os.open(path, os.O_RDWR)
         # Held until the file is published: says that its writer is alive.
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
@@ -182,11 +184,17 @@ class _File:
 
     def write(self, name: str, offset: int, data: memoryview) -> None:
         place, done = self._begin + self._starts[name] + offset, 0
+        self._in_cache += len(data)
         while done < len(data):
             try:
                 done += os.pwrite(self._descriptor, data[done:], place + done)
             except OSError as error:
                 raise explain_os_error(error, self._target) from error
+        if self._in_cache >= _WRITE_BEHIND and hasattr(os, "posix_fadvise"):
+            # Begins to write what is dirty and forgets what is on disk: the file must get there before
+            # it is published, and memory that others can use is not filled with it until then.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._in_cache = 0
 
     def read(self, name: str, offset: int, buffer: memoryview) -> None:
         place = self._begin + self._starts[name] + offset
