@@ -1,0 +1,51 @@
+"""Tangent models through the flow: evaluated post hoc, exact best lambdas, a point as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taskgrid.models.clip import load_clip
+from taskgrid.store.weights import read_lineage
+from tests.workflow.conftest import Checkout
+
+
+def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    checkout.config["tasks"] = checkout.config["tasks"][:2]
+    checkout.config["grid"]["methods"] = ["task_arithmetic"]
+    checkout.config["evaluation"] = {"posthoc": "standard"}
+    point = "taskgrid-vit-4-s0/posthoc/0/task_arithmetic/a+b/0.35.safetensors"
+    checkout.run("tables", f"results/export/{point}")
+
+    grid = checkout.table("grid.parquet")
+    assert set(grid["mode"].dropna()) == {"standard", "posthoc"}
+    keys = {
+        mode: set(rows["key"])
+        for mode, rows in grid[grid["lambda"] != "0.00"].groupby("mode")
+        if mode != "zeroshot"
+    }
+    assert not keys["standard"] & keys["posthoc"]
+    origin = grid[(grid["method"] == "task_arithmetic") & (grid["lambda"] == "0.00")]
+    counts = origin.groupby(["subset", "task", "split"])["key"].nunique()
+    assert (counts == 1).all()
+
+    exact = checkout.table("continuous.parquet")
+    assert set(exact["mode"]) == {"posthoc"}
+    whole = exact[exact["task"].isna()]
+    assert set(whole["subset"]) == {"a", "b", "a+b"}
+    # At the best of all real lambdas validation is no worse than at the best of the grid's.
+    best = (
+        grid[(grid["mode"] == "posthoc") & (grid["split"] == "val") & (grid["subset"] == "a+b")]
+        .groupby("lambda")["normalized_accuracy"]
+        .mean()
+        .max()
+    )
+    (row,) = whole[whole["subset"] == "a+b"].to_dict("records")
+    assert row["low"] <= row["lambda"] <= row["high"]
+    assert row["val_normalized"] >= best - 1e-12
+
+    exported = checkout / "results" / "export" / point
+    clip = load_clip("taskgrid-vit-4", str(exported))
+    lineage = read_lineage(exported)
+    assert lineage["subset"] == "a+b"
+    assert clip.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
