@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskgrid.errors import ConfigError, DataError, LineageError
+from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.engine import Engine, Method
 from taskgrid.evaluation.grid import _Memory, _vectors
@@ -320,8 +320,8 @@ def test_the_engine_reports_every_image_once(small: World) -> None:
 
 
 def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, prepared = engine(small), []
-    merger = get_merger("task_arithmetic")
+    one, prepared = engine(small, name="average"), []
+    merger = get_merger("average")
     prepare = merger.prepare
 
     def counted(context: Any) -> Any:
@@ -329,10 +329,44 @@ def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.M
         return prepare(context)
 
     monkeypatch.setattr(merger, "prepare", counted, raising=False)
-    merges = [r for r in requests_of(plan_for(small)) if r.weights.kind == "merge"]
+    plan = plan_for(small, "average")
+    merges = [r for r in requests_of(plan) if r.weights.kind == "merge"]
     answers(one, sorted(merges, key=lambda r: r.weights.scale))
-    assert sorted(prepared) == sorted(set(prepared))
-    assert len(prepared) == 7
+    # The average of one task is its vector; the sums along the walk give that.
+    assert sorted(prepared) == [("a", "b"), ("a", "b", "c"), ("a", "c"), ("b", "c")]
+
+
+class Starved:
+    """A scorer on a device that holds no more than some images per pass."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.sizes = most, list[int]()
+
+    def __call__(self, *arguments: Any, batch_size: int, precision: str) -> Any:
+        self.sizes.append(batch_size)
+        if batch_size > self.most:
+            raise torch.OutOfMemoryError("no room")
+        return score(*arguments, batch_size=batch_size, precision=precision)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_stays_so(
+    small: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = requests_of(plan_for(small))[:4]
+    expected = answers(engine(small, batch_size=3), requests)
+    starved = Starved(most=3)
+    monkeypatch.setattr("taskgrid.evaluation.engine.score", starved)
+    assert answers(engine(small, batch_size=12), requests) == expected
+    assert starved.sizes == [12, 6, 3, 3, 3, 3]
+    assert "evaluation.batch_size to 3" in capsys.readouterr().err
+
+
+def test_a_device_without_room_for_one_image_is_said(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskgrid.evaluation.engine.score", Starved(most=0))
+    with pytest.raises(DeviceError, match="no memory for one image"):
+        answers(engine(small), requests_of(plan_for(small))[:1])
 
 
 def test_labels_that_name_no_class_are_refused(small: World) -> None:

@@ -17,18 +17,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from taskgrid.evaluation.batches import BatchSize
 from taskgrid.evaluation.interpolated import CurveAsk
 from taskgrid.evaluation.material import Material
-from taskgrid.evaluation.measure import score
+from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.planner import Request, Split, Weights
-from taskgrid.evaluation.resident import Resident
+from taskgrid.evaluation.prefixes import PrefixSums
+from taskgrid.evaluation.resident import Resident, free_bytes
 from taskgrid.evaluation.tracer import ListeningHead, Tracer
 from taskgrid.lattice import lambda_value
+from taskgrid.merging.additive import Additive
 from taskgrid.merging.base import MergeContext, Merger, Prepared
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.options import Options
 from taskgrid.store.outcomes import Outcome
+
+_SUMS_SHARE = 0.25
+"""Share of the memory that is free when the first merge comes which sums of vectors may take."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Engine:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
         method: the merge method; None where no merge is measured.
         device: where to compute.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; halved, for good, when the device runs out of memory.
         precision: ``fp32`` or ``bf16``.
         resident_bytes: memory that images may take on the device; None measures what is free.
     """
@@ -75,7 +81,7 @@ class Engine:
     ) -> None:
         self._resident = Resident(material, torch.device(device), resident_bytes)
         self._method = method
-        self._batch_size = batch_size
+        self._batch_size = BatchSize(batch_size)
         self._precision = precision
         encoder = ImageEncoder.from_card(material.card, self._resident.base)
         self._encoder = encoder.to(self._resident.device).eval()
@@ -89,8 +95,9 @@ class Engine:
         groups: dict[Weights, list[Request]] = {}
         for request in requests:
             groups.setdefault(request.weights, []).append(request)
-        # One subset after the other, so that all lambdas of a subset share its preparation.
-        for weights in sorted(groups, key=lambda w: (w.kind, len(w.subset), w.subset)):
+        # One subset after the other, so that all lambdas of a subset share its preparation, and in the
+        # order of a dictionary, so that most sums are another one's plus one vector.
+        for weights in sorted(groups, key=lambda w: (w.kind, w.subset)):
             self._place(weights)
             for request in groups[weights]:
                 yield self._measure(request)
@@ -107,20 +114,30 @@ class Engine:
     def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
         """Measure a row and return its outcome with the logits behind it, (n, C)."""
         self._place(request.weights)
-        head = ListeningHead.beside(self._resident.head(request.task))
-        return self._measure(request, head), head.heard()
+        heads: list[ListeningHead] = []
 
-    def _measure(self, request: Request, head: Head | None = None) -> Outcome:
+        def listening() -> Head:
+            # A new one for each attempt: one that was broken off has heard too much.
+            heads.append(ListeningHead.beside(self._resident.head(request.task)))
+            return heads[-1]
+
+        return self._measure(request, listening), heads[-1].heard()
+
+    def _measure(self, request: Request, head: Callable[[], Head] | None = None) -> Outcome:
         task, split = request.task, request.split
-        labels = self._resident.labels(task, split)
-        scores = score(
-            self._encoder,
-            head or self._resident.head(task),
-            self._resident.pixels(task, split),
-            labels,
-            batch_size=self._batch_size,
-            precision=self._precision,
-        )
+        labels, pixels = self._resident.labels(task, split), self._resident.pixels(task, split)
+
+        def scored(batch_size: int) -> Scores:
+            return score(
+                self._encoder,
+                head() if head is not None else self._resident.head(task),
+                pixels,
+                labels,
+                batch_size=batch_size,
+                precision=self._precision,
+            )
+
+        scores = self._batch_size.fit(scored)
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
 
     @cached_property
@@ -147,8 +164,20 @@ class Engine:
     def _prepare(self, subset: tuple[str, ...], method: Method) -> Prepared:
         if self._prepared is None or self._prepared[0] != subset:
             self._prepared = None
-            self._prepared = (subset, method.prepare(self._resident, subset))
+            self._prepared = (subset, self._direction(subset, method))
         return self._prepared[1]
+
+    def _direction(self, subset: tuple[str, ...], method: Method) -> Prepared:
+        merger = method.merger
+        if isinstance(merger, Additive) and set(merger.weights(subset).values()) == {1.0}:
+            return self._sums.of(subset)
+        return method.prepare(self._resident, subset)
+
+    @cached_property
+    def _sums(self) -> PrefixSums:
+        return PrefixSums(
+            self._resident.vector, int(_SUMS_SHARE * free_bytes(self._resident.device))
+        )
 
     def _copy(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in self._live.items():

@@ -99,7 +99,7 @@ class Resident:
 
     def _fitting(self, images: LabelledImages) -> Pixels:
         if self._image_bytes is None:
-            self._image_bytes = _free_bytes(self.device)
+            self._image_bytes = int(_RESIDENT_SHARE * free_bytes(self.device))
         size = len(images) * int(np.prod(images.pixels.shape[1:]))
         if size > self._image_bytes:
             # Batches are gathered from the memory map as they are needed.
@@ -119,9 +119,8 @@ def _check_labels(task: str, split: Split, images: LabelledImages, head: Head) -
         )
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device."""
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(_RESIDENT_SHARE * free)
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
