@@ -7,15 +7,18 @@
 of the same model over images that are resident, already normalised float tensors.
 
 ``naive``: the same points of the built-in 8-task grid, done as the papers' scripts do them: for each
-point load the checkpoints, open the images and decode them, build the heads, run the model.
+point load the checkpoints, open the images and decode them, build the heads, run the model. Their
+loaders have 16 worker processes by default (``--workers``), which help little where images are small;
+with none the naive way is at its best here.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine import Engine, Method
 from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import Request, Split, Weights
+from taskgrid.evaluation.planner import BASE, Request, Split, Weights
 from taskgrid.lattice import subset_of_number
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard
@@ -239,7 +242,7 @@ class Folder(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return self.transform(Image.open(path)), int(path.parent.name)  # type: ignore[operator]
 
 
-def naive_point(files: Files, request: Request) -> Iterator[int]:
+def naive_point(files: Files, request: Request, workers: int) -> Iterator[int]:
     """Evaluate a point on its tasks as the papers' scripts do."""
     clip = load_clip("taskgrid-vit-4", "s0")
     base = load_file(files.folder / "base.safetensors")
@@ -254,7 +257,9 @@ def naive_point(files: Files, request: Request) -> Iterator[int]:
     )
     for task in request.weights.subset:
         head = head_of(clip, task)
-        loader = torch.utils.data.DataLoader(Folder(files.paths(task), transform), batch_size=128)
+        loader = torch.utils.data.DataLoader(
+            Folder(files.paths(task), transform), batch_size=128, num_workers=workers
+        )
         correct = 0
         with torch.inference_mode():
             for images, labels in loader:
@@ -263,46 +268,78 @@ def naive_point(files: Files, request: Request) -> Iterator[int]:
         yield correct
 
 
+LAMBDAS = tuple(f"{step / 20:.2f}" for step in range(21))
+
+
+def asks(files: Files, weights: Sequence[Weights], subset: tuple[str, ...]) -> list[Request]:
+    """Return the rows of some points of a subset; lambda 0 is the base, whatever the subset."""
+    return [
+        Request(
+            f"{'+'.join(() if one.kind == 'base' else subset)} {one.scale} {task}",
+            one,
+            task,
+            "val",
+            len(files.paths(task)),
+        )
+        for one in weights
+        for task in subset
+    ]
+
+
 def naive(args: argparse.Namespace) -> None:
-    """Compare the engine with one process step per point that does everything again."""
+    """Compare the engine on whole lambda curves with the naive way on points drawn from them."""
     with tempfile.TemporaryDirectory() as folder:
         files = Files(Path(folder), load_clip("taskgrid-vit-4", "s0"))
         files.write(args.images)
-        picked = np.random.default_rng(0).choice(np.arange(1, 256), args.points, replace=False)
-        weights = [
-            Weights("merge", subset_of_number(int(number), TASKS), scale)
-            for number in picked
-            for scale in ("0.10", "0.30", "0.70")
+        random = np.random.default_rng(0)
+        subsets = [
+            subset_of_number(int(number), TASKS)
+            for number in random.choice(np.arange(1, 256), args.points, replace=False)
         ]
-        asked = [
-            Request(f"{i:016x}{j:016x}", one, task, "val", len(files.paths(task)))
-            for i, one in enumerate(weights)
-            for j, task in enumerate(one.subset)
-        ]
-        correct: dict[str, list[int]] = {"engine": [], "naive": []}
+        drawn = [Weights("merge", subset, str(random.choice(LAMBDAS[1:]))) for subset in subsets]
+        curves = {
+            request.key: request
+            for subset in subsets
+            for request in asks(
+                files,
+                [BASE, *(Weights("merge", subset, scale) for scale in LAMBDAS[1:])],
+                subset,
+            )
+        }
+        correct: dict[str, int] = {}
+
+        def start() -> Engine:
+            vars(files).pop("material", None)
+            merger = get_merger("task_arithmetic")
+            return Engine(files.material, Method(merger, merger.Options()), batch_size=128)
 
         def ours() -> None:
-            vars(files).pop("material", None)
-            method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
-            engine = Engine(files.material, method, batch_size=128)
-            outcomes = {o.key: o.correct for o in engine.evaluate(asked, lambda count: None)}
-            correct["engine"] = [outcomes[request.key] for request in asked]
+            engine = start()
+            found = engine.evaluate(list(curves.values()), lambda count: None)
+            correct.update({outcome.key: outcome.correct for outcome in found})
 
-        def theirs() -> None:
-            correct["naive"] = [
-                count
-                for one in weights
-                for count in naive_point(files, replace(asked[0], weights=one))
-            ]
-
-        ours()
-        quick, slow = seconds(ours), seconds(theirs)
-        images = sum(request.n for request in asked)
-        print(f"naive, built-in model, {len(TASKS)} tasks, {len(weights)} points, {images} images")
+        start()
+        began, quick = seconds(start), seconds(ours)
+        wrong = 0
+        clock = time.perf_counter()
+        for one in drawn:
+            wanted = asks(files, [one], one.subset)
+            counts = naive_point(files, wanted[0], args.workers)
+            for request, count in zip(wanted, counts, strict=True):
+                wrong += count != correct[request.key]
+        slow = (time.perf_counter() - clock) / len(drawn)
+        each = (quick - began) / (len(subsets) * len(LAMBDAS))
+        points = 255 * len(LAMBDAS)
         print(
-            f"engine {quick:.2f} s (its start included), naive {slow:.2f} s: {slow / quick:.1f} x"
+            f"naive with {args.workers} workers, built-in model, {len(TASKS)} tasks of {args.images} "
+            f"images, {args.threads} thread"
         )
-        print(f"equal counts of right answers: {correct['engine'] == correct['naive']}")
+        print(f"naive: {slow:.3f} s per point, {len(drawn)} points drawn")
+        print(
+            f"engine: {each:.3f} s per point, {len(subsets)} curves of {len(LAMBDAS)}; start {began:.2f} s"
+        )
+        print(f"whole grid of {points}: {slow * points / (began + each * points):.1f} x")
+        print(f"counts of right answers that differ: {wrong}")
 
 
 def main() -> None:
@@ -317,6 +354,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--points", type=int, default=12)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=16)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine())
