@@ -1,8 +1,10 @@
 """Plan a block of the grid: its points, what they depend on, and how they are merged."""
 
 from pathlib import Path
+from typing import Any
 
 from taskgrid.command import parse, run
+from taskgrid.designs import Design
 from taskgrid.evaluation.planner import make_plan
 from taskgrid.evaluation.references import (
     TaskManifests,
@@ -10,8 +12,15 @@ from taskgrid.evaluation.references import (
     read_method,
     read_setting,
 )
+from taskgrid.lattice import subset_name, subset_of_number
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
+
+
+def names_of(settings: dict[str, Any]) -> list[str]:
+    """List the subsets of a design: of a big lattice they are too many for a command line."""
+    numbers = Design.of(settings["design"]).numbers(settings["tasks"])
+    return [subset_name(subset_of_number(number, settings["tasks"])) for number in numbers]
 
 
 def main() -> None:
@@ -32,7 +41,7 @@ def main() -> None:
             evaluation=settings.get("evaluation", "plain"),
         ),
         read_method(settings["method"], settings["options"], settings["seed"]),
-        settings["subsets"],
+        settings["subsets"] if "subsets" in settings else names_of(settings),
         settings["lambdas"],
         studies=settings["studies"],
         curves_on=settings["curves_on"],

@@ -17,6 +17,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import all_numbers, numbers_of_sizes, subset_number
@@ -72,6 +73,19 @@ class Design:
     leave_out: int | None = None
     include: tuple[tuple[str, ...], ...] = ()
     sample: Sample | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Design:
+        """Return the design that ``dataclasses.asdict`` took apart, also after a round trip as JSON."""
+        sample = values.get("sample")
+        return cls(
+            everything=values["everything"],
+            sizes=tuple(values["sizes"]),
+            up_to=values["up_to"],
+            leave_out=values["leave_out"],
+            include=tuple(map(tuple, values["include"])),
+            sample=Sample(**{**sample, "keep": tuple(sample["keep"])}) if sample else None,
+        )
 
     def count(self, tasks: int) -> int:
         """Return an upper limit of the number of subsets, without listing them.

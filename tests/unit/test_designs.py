@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import math
 import time
 from collections import Counter
@@ -154,6 +156,11 @@ def test_a_design_is_the_union_of_its_choices(design: Design, tasks: int) -> Non
             expected |= set(sample_numbers(count, design.sample.per_size or 0, design.sample.seed))
     assert set(numbers) == expected
     assert len(numbers) <= design.count(tasks)
+
+
+@given(DESIGNS)
+def test_a_design_travels_as_json(design: Design) -> None:
+    assert Design.of(json.loads(json.dumps(dataclasses.asdict(design)))) == design
 
 
 @settings(max_examples=100)
