@@ -17,8 +17,9 @@ from taskgrid.errors import LineageError
 from taskgrid.lattice import canonical_subset, lambda_value
 from taskgrid.merging.base import MergeContext, get_merger
 from taskgrid.merging.inputs import Inputs
+from taskgrid.merging.passes import Frame
 from taskgrid.merging.streaming import DEFAULT_BYTES, Output, layout_of, lineage_of, stream_merge
-from taskgrid.merging.windows import Frame, Recipe
+from taskgrid.merging.windows import Recipe
 from taskgrid.models.clip import Clip
 from taskgrid.options import parse_options
 from taskgrid.store.shards import load_checkpoint

@@ -21,7 +21,9 @@ from taskgrid.errors import ConfigError
 from taskgrid.lattice import format_lambda, subset_name
 from taskgrid.merging.base import get_merger
 from taskgrid.merging.inputs import Inputs
-from taskgrid.merging.windows import Frame, Pass, Recipe, Window
+from taskgrid.merging.passes import Frame, Pass
+from taskgrid.merging.reading import WindowReader
+from taskgrid.merging.windows import Recipe, Window
 from taskgrid.options import parse_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.shards import Checkpoint, TensorSpec
@@ -116,11 +118,16 @@ def stream_merge(
             for output in outputs
         ]
         points = [(output.tasks, output.scale) for output in outputs]
+        merged = [
+            inputs.base.specs[spec.name.removeprefix(frame.prefix)]
+            for spec in layout
+            if spec.name not in frame.others
+        ]
         with (
             Sink(writers, lanes, window.nbytes) as sink,
-            Pass(inputs, recipe, points, window, sink, frame) as work,
+            WindowReader(inputs, window) as reader,
         ):
-            work.run(layout)
+            Pass(recipe, points, window, sink, frame).run(layout, reader.windows(merged))
         return tuple(writer.digest() for writer in writers)
 
 
