@@ -8,12 +8,13 @@ READY := $(VENV)/.ready
 GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test check ui report lock clean
+.PHONY: help run test check bench ui report lock clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
 	@echo 'make test    everything that can be tested without a GPU'
 	@echo 'make check   linters and type checks'
+	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make clean   remove the virtual environment (results stay)'
@@ -38,6 +39,19 @@ check: $(READY)
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
+
+# The last three read the finished embedded default; see benchmarks/README.md for GPUs and larger models.
+bench: $(READY)
+	python benchmarks/engine.py limit
+	python benchmarks/engine.py limit --architecture ViT-B-32-quickgelu --images 64 --batch-size 32 --points 4 --turns 3
+	python benchmarks/engine.py naive --images 200
+	python benchmarks/engine.py naive --images 200 --workers 0
+	python benchmarks/tangent.py --images 8 --points 200
+	python benchmarks/merging.py
+	python benchmarks/finetuning.py
+	python benchmarks/workflow.py
+	python benchmarks/interpolation.py results
+	python benchmarks/anova.py results --lambdas 0.30
 
 ui: $(READY)
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db} --host 127.0.0.1 --port 5000

@@ -196,6 +196,61 @@ def merge_settings(wildcards):
             "studies": E.config.studies,
             "precision": evaluation.precision,
             "evaluation": E.evaluation(wildcards.mode),
+            **curve_settings(),
+        }
+    )
+
+
+def curve_settings():
+    """How sweeps are interpolated; nothing where they are not, so that no plan changes by it."""
+    curves = E.config.evaluation.curves
+    known = {"nodes": curves.nodes, "tolerance": curves.tolerance}
+    return {"curves": known} if curves.interpolate else {}
+
+
+# Tangent models need no budget: their whole lattice is exact.
+PLAIN_RUNS = [run for run in RUNS if run not in TANGENT_RUNS]
+LATTICES = [
+    {**run, "method": method}
+    for run in PLAIN_RUNS
+    for method in E.methods
+    if E.config.lattice is not None
+]
+
+
+def lattice_files(name):
+    pattern = "results/eval/{model}/{mode}/{seed}/{method}/lattice/{name}"
+    return [pattern.format(**lattice, name=name) for lattice in LATTICES]
+
+
+def plan_lattice_settings(wildcards):
+    method, lattice = E.method(wildcards.method), E.config.lattice
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "method": method.name,
+            "options": method.options,
+            "design": asdict(lattice.design()),
+            "lambdas": lattice.scales(),
+            "outside": E.config.evaluation.outside,
+            "curves_on": ["val"],
+            "tasks": E.tasks,
+            "studies": [],
+            "precision": E.config.evaluation.precision,
+        }
+    )
+
+
+def lattice_settings(wildcards):
+    lattice = E.config.lattice
+    return canonical_json(
+        {
+            "tasks": E.tasks,
+            "batch_size": E.config.evaluation.batch_size,
+            "split": lattice.split,
+            "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
         }
     )
 

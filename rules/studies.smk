@@ -5,6 +5,7 @@ rule tables:
         summary="results/tables/summary.csv",
         published="results/tables/published.csv",
         continuous="results/tables/continuous.parquet" if TANGENT_RUNS else [],
+        lattice="results/tables/lattice.parquet" if LATTICES else [],
 
 
 rule grid:

@@ -49,3 +49,30 @@ def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
     lineage = read_lineage(exported)
     assert lineage["subset"] == "a+b"
     assert clip.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
+
+
+def test_interpolated_curves_and_a_lattice_on_a_budget(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    names = "abcd"
+    checkout.config["tasks"] = [
+        {"name": name, "source": "npz", "path": f"data/{name}/{name}.npz"} for name in names
+    ]
+    checkout.config["grid"] |= {
+        "methods": ["task_arithmetic"],
+        "subsets": {"sizes": [1, 4]},
+        "lambdas": {"start": 0, "stop": 1, "step": 0.02},
+    }
+    checkout.config["evaluation"] = {"curves": {"interpolate": True, "nodes": 7, "tolerance": 0.5}}
+    checkout.config["lattice"] = {"budget": 13, "lambdas": [0.3], "audit": 2}
+    checkout.run("tables")
+
+    grid = checkout.table("grid.parquet")
+    merged = grid[grid["method"] == "task_arithmetic"]
+    assert merged["interpolated"].sum() > len(merged) / 2
+    assert merged[merged["interpolated"]]["bound"].le(0.5).all()
+    assert not merged[merged["role"] == "selected"]["interpolated"].any()
+
+    lattice = checkout.table("lattice.parquet")
+    assert lattice["subset"].nunique() == 15 or lattice["subset"].nunique() == 16
+    report = checkout.table("lattice.csv")
+    assert len(report) >= 1

@@ -455,6 +455,19 @@ Subsets = Annotated[
 ]
 
 
+def _design(chosen: SubsetSpec | str) -> Design:
+    return chosen.design() if isinstance(chosen, SubsetSpec) else Design(everything=True)
+
+
+def _scales(chosen: LambdaRange | list[float]) -> tuple[str, ...]:
+    """Return coefficients as text, in increasing order."""
+    values = chosen.values() if isinstance(chosen, LambdaRange) else chosen
+    if not values:
+        raise ValueError("lambdas is empty; give at least one number")
+    texts = [format_lambda(value) for value in values]
+    return tuple(sorted(_unique(texts), key=float))
+
+
 class MethodSpec(PluginSpec):
     """A merge method (`task_arithmetic`, `average`, ...) with its options."""
 
@@ -504,17 +517,53 @@ class GridSpec(Section):
 
     def design(self) -> Design:
         """Return which subsets are on the grid."""
-        chosen = self.subsets
-        return chosen.design() if isinstance(chosen, SubsetSpec) else Design(everything=True)
+        return _design(self.subsets)
 
     def lambdas_of(self, method: MethodSpec) -> tuple[str, ...]:
         """Return a method's scaling coefficients as text, in increasing order."""
-        chosen = method.lambdas if method.lambdas is not None else self.lambdas
-        values = chosen.values() if isinstance(chosen, LambdaRange) else chosen
-        if not values:
-            raise ValueError("lambdas is empty; give at least one number")
-        texts = [format_lambda(value) for value in values]
-        return tuple(sorted(_unique(texts), key=float))
+        return _scales(method.lambdas if method.lambdas is not None else self.lambdas)
+
+
+class LatticeSpec(Section):
+    """A lattice on a budget: some merges evaluated, the others predicted, the error stated."""
+
+    budget: Positive = Field(
+        description="Merges that are evaluated: the base, all tasks and pairs, and at least the audit."
+    )
+    lambdas: Lambdas = Field(description="Scaling coefficients; each has a budget of its own.")
+    subsets: Subsets = Field("all", description="Which merges are asked for; as in `grid.subsets`.")
+    audit: Positive = Field(20, description="Merges of the budget that are a random sample.")
+    level: Fraction = Field(0.95, description="How often bounds and intervals hold.")
+    seed: Natural = Field(0, description="Seed of the sample.")
+    split: Literal["val", "test"] = Field("val", description="Which images.")
+
+    @model_validator(mode="after")
+    def _merges(self) -> Self:
+        if not all(float(scale) for scale in self.scales()):
+            raise ValueError("at lambda 0 every merge is the base; give other lambdas")
+        return self
+
+    def design(self) -> Design:
+        """Return which merges are asked for."""
+        return _design(self.subsets)
+
+    def scales(self) -> tuple[str, ...]:
+        """Return the coefficients as text, increasing."""
+        return _scales(self.lambdas)
+
+
+class CurvesSpec(Section):
+    """Interpolated sweeps over lambda: docs/studies/interpolation.md."""
+
+    interpolate: StrictBool = Field(
+        False, description="Evaluate few coefficients and interpolate the others, with a bound."
+    )
+    nodes: Annotated[StrictInt, Field(ge=5)] = Field(
+        7, description="Coefficients that are evaluated first."
+    )
+    tolerance: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.005, description="Loosest bound on accuracy that an interpolated row may have."
+    )
 
 
 class EvaluationSpec(Section):
@@ -535,6 +584,10 @@ class EvaluationSpec(Section):
         min_length=1,
         description="Splits on which every lambda is evaluated. Selection is on `val` always; "
         "`test` beside it draws curves that were read from the test split.",
+    )
+
+    curves: CurvesSpec = Field(
+        default_factory=CurvesSpec, description="Interpolation between coefficients."
     )
 
     @field_validator("curves_on")
@@ -578,6 +631,9 @@ class Config(Section):
     finetune: FinetuneSpec = Field(default_factory=FinetuneSpec, description="Experts to train.")
     experts: list[ExpertSpec] = Field([], description="Ready-made experts.")
     grid: GridSpec = Field(description="The grid.")
+    lattice: LatticeSpec | None = Field(
+        None, description="A lattice on a budget, beside the grid; null: none."
+    )
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="Evaluation.")
     studies: list[StrictStr] = Field(
         ["addition"], min_length=1, description="Questions asked of the grid."
