@@ -13,7 +13,7 @@ from taskgrid import plugins
 from taskgrid.config import Experiment, is_local, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
-from taskgrid.lattice import parse_subset
+from taskgrid.lattice import format_lambda, parse_subset, subset_name
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
 from taskgrid.store.atomic import check_writable, read_json
@@ -75,8 +75,10 @@ ENVIRONMENT = {
     "DEVICE": E.config.device,
     "CHECKPOINT_SECONDS": E.config.finetune.checkpoint_seconds,
 }
+# A prefix takes the place of Snakemake's own, which makes a pipe fail with its first command.
 shell.prefix(
-    "".join(
+    "set -euo pipefail; "
+    + "".join(
         f"export {name}={shlex.quote(str(value))}; "
         for name, value in ENVIRONMENT.items()
     )
@@ -110,7 +112,15 @@ def task_files(pattern, tasks=lambda wildcards: E.tasks):
 
 
 def subset_tasks(wildcards):
-    return parse_subset(wildcards.subset)
+    """Tasks of the subset that a target names, spelt as tables spell it."""
+    try:
+        tasks = parse_subset(wildcards.subset)
+        spelt = f"{subset_name(tasks)}/{format_lambda(wildcards.scale)}"
+    except TaskgridError as error:
+        raise WorkflowError(str(error)) from None
+    if spelt != f"{wildcards.subset}/{wildcards.scale}":
+        raise WorkflowError(f"this grid point is called {spelt}; export that instead")
+    return tasks
 
 
 def run_files(pattern, runs=RUNS, **more):

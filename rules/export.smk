@@ -20,7 +20,7 @@ rule export:
     benchmark:
         "results/benchmarks/export/{model}/{mode}/{seed}/{method}/{subset}/{scale}.tsv"
     wildcard_constraints:
-        subset=r"[a-z0-9_.+-]+",
+        subset=rf"({one_of(E.tasks)})(\+({one_of(E.tasks)}))*",
         scale=r"-?\d+\.\d{2,6}",
     conda:
         "../envs/torch.yaml"
@@ -30,6 +30,7 @@ rule export:
         runtime=30,
     params:
         settings=export_settings,
+        listing=lambda wildcards: E.weights_fingerprint(wildcards.model),
         code=lambda w: code(
             "export.py", plugins.module_of("merger", E.method(w.method).name)
         ),
