@@ -20,7 +20,7 @@ def test_on_slurm_every_gpu_rule_asks_for_one_gpu() -> None:
         name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=GPU" in body
     }
     profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
-    assert asking == {"finetune", "reference", "eval"}
+    assert {"finetune", "reference", "eval"} < asking
     assert profile["set-resources"] == {name: {"gpu": 1} for name in asking}
     # The local profile is read as well, and its limit is one GPU.
     assert profile["resources"]["gpu"] > 1
