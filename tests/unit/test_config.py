@@ -62,6 +62,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("finetune/modes", ["lineer"], ["finetune.modes[0].name is 'lineer'", "standard"]),
         ("evaluation", {"curves_on": ["test"]}, ["keep `val`"]),
         ("device", "gpu", ["device is 'gpu'", "'cuda'"]),
+        ("lattice", {"budget": 26, "lambdas": [0.3], "audit": 18}, ["audit of 18", "level 0.95"]),
+        ("lattice", {"budget": 25, "lambdas": [0.3], "audit": 19}, ["is 25", "need 26"]),
         ("figures", ["pie"], ["'pie' is unknown"]),
         ("models", [], ["models is []", "at least 1"]),
         ("models/0/pretrained", 3, ["models[0].pretrained is 3", "text"]),

@@ -63,7 +63,12 @@ def test_interpolated_curves_and_a_lattice_on_a_budget(tmp_path: Path) -> None:
         "lambdas": {"start": 0, "stop": 1, "step": 0.02},
     }
     checkout.config["evaluation"] = {"curves": {"interpolate": True, "nodes": 7, "tolerance": 0.5}}
-    checkout.config["lattice"] = {"budget": 13, "lambdas": [0.3], "audit": 2}
+    checkout.config["lattice"] = {
+        "budget": 14,
+        "lambdas": [0.3],
+        "audit": 3,
+        "level": 0.5,
+    }
     checkout.run("tables")
 
     grid = checkout.table("grid.parquet")

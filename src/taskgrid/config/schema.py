@@ -541,7 +541,21 @@ class LatticeSpec(Section):
     def _merges(self) -> Self:
         if not all(float(scale) for scale in self.scales()):
             raise ValueError("at lambda 0 every merge is the base; give other lambdas")
+        if self.audit < 3 or self.audit < self.level * (self.audit + 1) - 1e-9:
+            raise ValueError(
+                f"an audit of {self.audit} merges says nothing at level {self.level:g}; enlarge the "
+                "audit, or lower the level"
+            )
         return self
+
+    def check_budget(self, tasks: int) -> None:
+        """Refuse a budget that does not cover the base, all tasks and pairs, and the audit."""
+        needed = 1 + tasks + tasks * (tasks - 1) // 2 + self.audit
+        if self.budget < needed:
+            raise ValueError(
+                f"lattice.budget is {self.budget}, but {tasks} tasks and the audit of {self.audit} "
+                f"need {needed}"
+            )
 
     def design(self) -> Design:
         """Return which merges are asked for."""
@@ -693,6 +707,8 @@ class Config(Section):
                 raise ValueError(
                     f"finetune.recipes names task {name!r}, which is not in tasks: {', '.join(names)}"
                 )
+        if self.lattice is not None:
+            self.lattice.check_budget(len(names))
         for expert in self.experts:
             if expert.model is not None and expert.model not in models:
                 raise ValueError(
