@@ -181,6 +181,15 @@ def test_a_pickled_image_encoder_has_the_names_of_its_state_dict(
     assert "src" not in sys.modules
 
 
+@BOTH
+def test_members_of_enumerations_as_older_pythons_write_them(tmp_path: Path, zipped: bool) -> None:
+    from torchvision.transforms import InterpolationMode
+
+    mode = Calls(getattr, InterpolationMode, "BICUBIC")
+    path = saved(tmp_path / "old.pt", {"mode": mode, "weight": torch.ones(2)}, zipped)
+    assert same(load_tensors(path), {"weight": torch.ones(2)})
+
+
 def test_lists_of_parameters_and_partials(tmp_path: Path) -> None:
     module = nn.Module()
     module.params = nn.ParameterList([nn.Parameter(torch.full((2,), float(i))) for i in range(12)])

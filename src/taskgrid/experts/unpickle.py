@@ -236,6 +236,8 @@ class _Reader(pickle.Unpickler):
         full = f"{_RENAMED.get(module, module)}.{name}"
         if full in _CALLS:
             return _CALLS[full]
+        if full == "builtins.getattr":
+            return _Call(self._member)
         if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGES:
             return _Dtype(_STORAGES[name])
         if not (
@@ -248,6 +250,12 @@ class _Reader(pickle.Unpickler):
             # A class of this file's own: what the file does to it concerns no other.
             self._kinds[full] = type("_Record", (_Record,), {"__slots__": ()})
         return self._kinds[full]
+
+    def _member(self, owner: Any, name: Any) -> _Record:
+        """Stand for a member of an enumeration, as early Python 3.11 writes it; nothing is looked up."""
+        if not (isinstance(owner, type) and issubclass(owner, _Record) and isinstance(name, str)):
+            self.refused.add("builtins.getattr")
+        return _Record()
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what torch keeps outside of the pickle: a storage, or the source of a module."""
