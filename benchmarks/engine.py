@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from memory import BUILT_IN, TASKS, InMemory, clip_of
 from pairing import machine, paired, seconds
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -33,53 +34,15 @@ from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine import Engine, Method
 from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import BASE, Request, Split, Weights
+from taskgrid.evaluation.planner import BASE, Request, Weights
 from taskgrid.lattice import subset_of_number
 from taskgrid.merging.base import get_merger
 from taskgrid.models.card import ModelCard
-from taskgrid.models.clip import Clip, load_clip
+from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, build_head
 from taskgrid.models.inference import to_input
-from taskgrid.models.tower import build_tower
 from taskgrid.store.weights import State
-
-TASKS = (
-    "handwritten",
-    "street_digits",
-    "road_signs",
-    "textures",
-    "pictograms",
-    "counting",
-    "flags",
-    "shapes",
-)
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """Weights, heads and images in memory; an ``engine.Material``."""
-
-    card: ModelCard
-    state: State
-    vectors: dict[str, State]
-    heads: dict[str, Head]
-    examples: dict[str, LabelledImages]
-
-    def base(self) -> State:
-        return self.state
-
-    def expert(self, task: str) -> State:
-        return {key: tensor + self.vectors[task].get(key, 0) for key, tensor in self.state.items()}
-
-    def vector(self, task: str) -> State:
-        return self.vectors[task]
-
-    def head(self, task: str) -> Head:
-        return self.heads[task]
-
-    def images(self, task: str, split: Split) -> LabelledImages:
-        return self.examples[task]
 
 
 def random_vectors(state: State) -> dict[str, State]:
@@ -94,30 +57,6 @@ def random_vectors(state: State) -> dict[str, State]:
     }
 
 
-def random_tower(architecture: str, count: int) -> InMemory:
-    """Return a tower with random weights, and random images: speed does not depend on either."""
-    config = open_clip.get_model_config(architecture)
-    vision = config["vision_cfg"]
-    card = ModelCard(
-        architecture=architecture,
-        pretrained="random",
-        activation="quick_gelu" if config.get("quick_gelu") else "gelu",
-        tower={
-            key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config
-        },
-        image_size=vision["image_size"],
-        mean=open_clip.OPENAI_DATASET_MEAN,
-        std=open_clip.OPENAI_DATASET_STD,
-        interpolation="bicubic",
-        logit_scale=100.0,
-        base="",
-        text="",
-    )
-    torch.manual_seed(0)
-    state = {key: tensor.clone() for key, tensor in build_tower(card).state_dict().items()}
-    return material_of(card, state, count, classes=100)
-
-
 def material_of(card: ModelCard, state: State, count: int, classes: int) -> InMemory:
     random = np.random.default_rng(0)
     size = card.image_size
@@ -126,7 +65,12 @@ def material_of(card: ModelCard, state: State, count: int, classes: int) -> InMe
     rows = torch.nn.functional.normalize(torch.randn(classes, card.tower["embed_dim"]), dim=1)
     head = Head(100 * rows, tuple(f"class {i}" for i in range(classes)), {})
     return InMemory(
-        card, state, random_vectors(state), dict.fromkeys(TASKS, head), dict.fromkeys(TASKS, images)
+        card,
+        state,
+        {},
+        random_vectors(state),
+        dict.fromkeys(TASKS, head),
+        dict.fromkeys(TASKS, images),
     )
 
 
@@ -144,11 +88,8 @@ def requests(points: int, images: int) -> list[Request]:
 def limit(args: argparse.Namespace) -> None:
     """Compare the engine with a bare forward loop."""
     device = torch.device(args.device)
-    if args.architecture == "taskgrid-vit-4":
-        clip = load_clip("taskgrid-vit-4", "s0")
-        material = material_of(clip.card(), clip.visual_state(), args.images, classes=10)
-    else:
-        material = random_tower(args.architecture, args.images)
+    clip = clip_of(args.architecture)
+    material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
     method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
     engine = Engine(
         material, method, device=device, batch_size=args.batch_size, precision=args.precision
@@ -220,7 +161,7 @@ class Files:
             )
             labels = np.array([int(path.parent.name) for path in paths])
             images[task] = LabelledImages(pixels, np.arange(len(paths)), labels)
-        return InMemory(self.clip.card(), base, vectors, heads, images)
+        return InMemory(self.clip.card(), base, {}, vectors, heads, images)
 
 
 def head_of(clip: Clip, task: str) -> Head:
@@ -244,7 +185,7 @@ class Folder(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 def naive_point(files: Files, request: Request, workers: int) -> Iterator[int]:
     """Evaluate a point on its tasks as the papers' scripts do."""
-    clip = load_clip("taskgrid-vit-4", "s0")
+    clip = clip_of(BUILT_IN)
     base = load_file(files.folder / "base.safetensors")
     merged = {key: tensor.clone() for key, tensor in base.items()}
     for task in request.weights.subset:
@@ -289,7 +230,7 @@ def asks(files: Files, weights: Sequence[Weights], subset: tuple[str, ...]) -> l
 def naive(args: argparse.Namespace) -> None:
     """Compare the engine on whole lambda curves with the naive way on points drawn from them."""
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(Path(folder), load_clip("taskgrid-vit-4", "s0"))
+        files = Files(Path(folder), clip_of(BUILT_IN))
         files.write(args.images)
         random = np.random.default_rng(0)
         subsets = [
@@ -346,7 +287,7 @@ def main() -> None:
     """Run one comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["limit", "naive"])
-    parser.add_argument("--architecture", default="taskgrid-vit-4")
+    parser.add_argument("--architecture", default=BUILT_IN)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)

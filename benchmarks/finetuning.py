@@ -20,12 +20,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
+from memory import BUILT_IN, clip_of
 from pairing import machine
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -44,17 +44,14 @@ from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.card import ModelCard
-from taskgrid.models.clip import load_clip
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import PixelRows
-from taskgrid.models.tower import build_tower
 from taskgrid.store.images import ImageStore
 from taskgrid.store.originals import OriginalStore
-from taskgrid.store.weights import State, digest_state
+from taskgrid.store.weights import State
 
 CLASSES = 10
-BUILT_IN = "taskgrid-vit-4"
 
 
 @dataclass(frozen=True)
@@ -74,29 +71,9 @@ class Setting:
 
 
 def tower(architecture: str) -> tuple[ModelCard, State]:
-    """Return the built-in tower, or one with random weights: speed does not depend on them."""
-    if architecture == BUILT_IN:
-        clip = load_clip(BUILT_IN, "s0")
-        return clip.card(), clip.visual_state()
-    config = open_clip.get_model_config(architecture)
-    card = ModelCard(
-        architecture=architecture,
-        pretrained="random",
-        activation="quick_gelu" if config.get("quick_gelu") else "gelu",
-        tower={
-            key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config
-        },
-        image_size=config["vision_cfg"]["image_size"],
-        mean=open_clip.OPENAI_DATASET_MEAN,
-        std=open_clip.OPENAI_DATASET_STD,
-        interpolation="bicubic",
-        logit_scale=100.0,
-        base="",
-        text="",
-    )
-    torch.manual_seed(0)
-    state = {key: tensor.clone() for key, tensor in build_tower(card).state_dict().items()}
-    return replace(card, base=digest_state(state)), state
+    """Return the built-in tower, or one with random weights."""
+    clip = clip_of(architecture)
+    return clip.card(), clip.visual_state()
 
 
 def write_images(folder: Path, count: int, side: int) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from memory import BUILT_IN, TASKS, InMemory, clip_of
 from pairing import Paired, machine, seconds
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -28,60 +29,26 @@ from taskgrid.data.builtin.base import sample
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, Split, TaskRef, make_plan
+from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, TaskRef, make_plan
 from taskgrid.evaluation.tangent_engine import TangentEngine
 from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.lattice import format_lambda, parse_subset, subset_name, subset_of_number
 from taskgrid.merging.base import get_merger
-from taskgrid.models.card import ModelCard
-from taskgrid.models.clip import load_clip
-from taskgrid.models.heads import Head, build_head
+from taskgrid.models.heads import build_head
 from taskgrid.models.inference import to_input
 from taskgrid.models.tower import build_tower
 from taskgrid.provenance.digests import digest
 from taskgrid.store.weights import State
 from taskgrid.vectors import subtract
 
-TASKS = (
-    "handwritten",
-    "street_digits",
-    "road_signs",
-    "textures",
-    "pictograms",
-    "counting",
-    "flags",
-    "shapes",
-)
 RECIPE = Recipe(steps=40, batch_size=32, warmup_steps=4, lr=2e-4, crop_scale=1.0)
 LAMBDAS = tuple(format_lambda(step / 20) for step in range(21))
 
 
 @dataclass(frozen=True)
-class World:
-    """Weights, heads and images in memory; a material."""
-
-    card: ModelCard
-    state: State
-    experts: dict[str, State]
-    vectors: dict[str, State]
-    heads: dict[str, Head]
-    examples: dict[str, LabelledImages]
-
-    def base(self) -> State:
-        return self.state
-
-    def expert(self, task: str) -> State:
-        return self.experts[task]
-
-    def vector(self, task: str) -> State:
-        return self.vectors[task]
-
-    def head(self, task: str) -> Head:
-        return self.heads[task]
-
-    def images(self, task: str, split: Split) -> LabelledImages:
-        return self.examples[task]
+class World(InMemory):
+    """A material that names itself."""
 
     def setting(self) -> Setting:
         """Name everything; nothing is stored, so any names will do."""
@@ -119,7 +86,7 @@ def images_of(task: str, split: str, count: int, size: int) -> LabelledImages:
 
 
 def make_world(count: int) -> World:
-    clip = load_clip("taskgrid-vit-4", "s0")
+    clip = clip_of(BUILT_IN)
     card, base = clip.card(), clip.visual_state()
     heads, experts, examples = {}, {}, {}
     for task in TASKS:

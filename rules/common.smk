@@ -10,12 +10,13 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, f"{ROOT}/src")
 
 from taskgrid import plugins
-from taskgrid.config import Experiment, is_local, read_config
+from taskgrid.config import Experiment, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.lattice import format_lambda, parse_subset, subset_name
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
+from taskgrid.remote.cache import is_repository
 from taskgrid.store.atomic import check_writable, read_json
 
 SCRIPTS = ROOT / "scripts"

@@ -124,7 +124,7 @@ def finetune_code(wildcards):
 def import_files(wildcards):
     """A ready-made expert that is a file here; what lies on the hub is no input."""
     place = E.imported(wildcards.mode).place(wildcards.task)
-    return [place] if is_local(place) else []
+    return [] if is_repository(place) else [place]
 
 
 def import_settings(wildcards):

@@ -6,7 +6,7 @@ from typing import cast
 from taskgrid.command import parse, run
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.peaks import Lines, collect_peaks, peaks_table
 from taskgrid.evaluation.planner import Plan
 from taskgrid.merging.additive import Line
@@ -31,12 +31,9 @@ def main() -> None:
         write_table(args.table, collect_peaks([]))
         print(f"{plan.method.name}: no line in lambda, hence no exact curves")
         return
-    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
-    tasks = dict(
-        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
-    )
+    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
     with engine_on_demand(
-        GridFiles(plan.setting, Path(args.card), Path(args.base), tasks),
+        GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists),
         plan.method,
         device=args.device,
         threads=args.threads,

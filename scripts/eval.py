@@ -4,7 +4,7 @@ from pathlib import Path
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.runner import run_plan
 from taskgrid.progress import Progress
@@ -19,11 +19,8 @@ def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
     args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
     settings, plan = args.settings, Plan.read(args.plan)
-    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
-    tasks = dict(
-        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
-    )
-    material = GridFiles(plan.setting, Path(args.card), Path(args.base), tasks)
+    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
+    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
     studies = [get_study(name) for name in plan.studies]
     with engine_on_demand(
         material,

@@ -1,13 +1,12 @@
 """Evaluate a lattice on a budget: some merges measured, the others predicted, the error stated."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import cast
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
 from taskgrid.evaluation.budget import BudgetSpec
-from taskgrid.evaluation.files import GridFiles, TaskFiles
+from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.predict import ListeningBench, predict_plan
 from taskgrid.progress import Progress
@@ -22,11 +21,8 @@ def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
     args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
     settings, plan = args.settings, Plan.read(args.plan)
-    files = zip(args.images, args.splits, args.heads, args.experts, args.vectors, strict=True)
-    tasks = dict(
-        zip(settings["tasks"], (TaskFiles(*map(Path, found)) for found in files), strict=True)
-    )
-    material = GridFiles(plan.setting, Path(args.card), Path(args.base), tasks)
+    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
+    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
     with engine_on_demand(
         material,
         plan.method,

@@ -143,11 +143,6 @@ class Design:
         )
 
 
-def sample_numbers(tasks: int, per_size: int, seed: int) -> tuple[int, ...]:
-    """Draw up to ``per_size`` subsets of each size, without replacement; see ``draw_numbers``."""
-    return draw_numbers(tasks, Sample(per_size=per_size).counts(tasks), seed)
-
-
 def draw_numbers(tasks: int, counts: Mapping[int, int], seed: int) -> tuple[int, ...]:
     """Draw subsets of each size uniformly, without replacement and without listing the others.
 
@@ -193,14 +188,14 @@ def spread(tasks: int, total: int) -> dict[int, int]:
     return counts
 
 
-def rank_of(number: int) -> int:
-    """Return the place of a subset among those of its size, by increasing number."""
-    rank, taken = 0, 0
-    for bit in range(number.bit_length()):
-        if number >> bit & 1:
-            taken += 1
-            rank += math.comb(bit, taken)
-    return rank
+def enough_for(level: float) -> int:
+    """Return how many members must be audited for a limit that holds with probability ``level``."""
+    return math.ceil(level / (1 - level) - 1e-9)
+
+
+def least_audit(level: float) -> int:
+    """Return the smallest random sample by which a predicted lattice can be judged."""
+    return max(3, enough_for(level))
 
 
 def number_of_rank(size: int, rank: int) -> int:

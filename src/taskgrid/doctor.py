@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from taskgrid.config import Experiment, TaskSpec, is_local
+from taskgrid.config import Experiment, TaskSpec
 from taskgrid.config.architectures import local_weights
 from taskgrid.data.published.description import read_description
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
-from taskgrid.remote.cache import CachedRepository
+from taskgrid.remote.cache import CachedRepository, is_repository
 
 State = Literal["ready", "download", "missing"]
 
@@ -139,7 +139,7 @@ def _experts(experiment: Experiment, name: str) -> Iterator[Finding]:
         path = Path(place).expanduser()
         if path.exists():
             yield Finding(need, "ready", str(path))
-        elif is_local(place):
+        elif not is_repository(place):
             yield Finding(
                 need, "missing", f"{place} does not exist; correct `experts`, or put it there"
             )

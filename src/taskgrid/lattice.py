@@ -131,24 +131,13 @@ class Block:
         return cls.at(int(first), size, int(last or first) - int(first) + 1)
 
 
-def blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
-    """Return the blocks of ``size`` numbers that hold at least one of ``numbers``.
-
-    Raises:
-        ConfigError: if ``size`` is not a power of two (a block could then straddle the numbers of
-            an appended task).
-    """
-    _check_block_size(size)
-    return tuple(Block.at(index, size) for index in sorted({n // size for n in numbers}))
-
-
 def wide_blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
     """Return blocks that hold up to ``size`` of ``numbers`` each, wide where these lie far apart.
 
     A sample of a big lattice would put one subset into each block of fixed width. Here neighbouring
     halves are joined as long as both together hold no more than ``size`` subsets, but never the
     numbers of an appended task with those before it. So appending a task changes no block whose
-    numbers it leaves alone, and the whole lattice is cut as by ``blocks_of``.
+    numbers it leaves alone, and the whole lattice is cut into ranges of ``size`` numbers.
 
     Raises:
         ConfigError: if ``size`` is not a power of two.

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from taskgrid.evaluation.audit import conformal_limit, enough_for, most_beyond, rest_mean
+from taskgrid.designs import enough_for
+from taskgrid.evaluation.audit import conformal_limit, most_beyond, rest_mean
 
 
 @given(

@@ -20,8 +20,6 @@ from taskgrid.designs import (
     Sample,
     draw_numbers,
     number_of_rank,
-    rank_of,
-    sample_numbers,
     spread,
 )
 from taskgrid.errors import ConfigError
@@ -45,6 +43,16 @@ DESIGNS = st.builds(
     ).map(tuple),
     sample=st.none() | SAMPLES,
 )
+
+
+def sample_numbers(tasks: int, per_size: int, seed: int) -> tuple[int, ...]:
+    return draw_numbers(tasks, Sample(per_size=per_size).counts(tasks), seed)
+
+
+def rank_of(number: int) -> int:
+    """The place of a subset among those of its size, by increasing number."""
+    bits = [bit for bit in range(number.bit_length()) if number >> bit & 1]
+    return sum(math.comb(bit, taken) for taken, bit in enumerate(bits, start=1))
 
 
 @given(st.integers(1, 8), st.integers(1, 8))

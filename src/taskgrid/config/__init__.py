@@ -15,7 +15,6 @@ from taskgrid.config.schema import (
     SubsetSpec,
     TaskSpec,
     TrackingSpec,
-    is_local,
 )
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "SubsetSpec",
     "TaskSpec",
     "TrackingSpec",
-    "is_local",
     "merge_overlay",
     "parse_config",
     "read_config",

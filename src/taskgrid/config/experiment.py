@@ -233,7 +233,8 @@ def _resolved(task: TaskSpec, config: Config) -> TaskSpec:
         if layout == "original":
             folder = folder or "data"
         changes["options"] = {"dataset": task.dataset, "layout": layout, **task.options}
-        if (lineage := config.data.prompts) in published_prompts(task.dataset):
+        lineage = config.data.prompts
+        if lineage is not None and lineage in published_prompts(task.dataset):
             changes["options"].setdefault("prompts", lineage)
         changes["path"] = task.path or folder
         # The papers take the official splits as they are, also where an image stands in two.

@@ -6,19 +6,19 @@ from functools import cache
 
 import yaml
 
-from taskgrid.resources import resource_path
+from taskgrid.resources import resource_names, resource_path
 
 
 @cache
 def published_names() -> tuple[str, ...]:
     """Return the names of the described data sets, sorted."""
-    return tuple(sorted(path.stem for path in resource_path("tasks").glob("*.yaml")))
+    return resource_names("tasks", ".yaml")
 
 
 @cache
 def published_lineages() -> tuple[str, ...]:
     """Return the names of the lineages of published numbers, sorted."""
-    return tuple(sorted(path.stem for path in resource_path("published").glob("*.csv")))
+    return resource_names("published", ".csv")
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -23,7 +22,7 @@ from pydantic import (
 
 from taskgrid import plugins
 from taskgrid.config.published import published_lineages, published_names
-from taskgrid.designs import Design, Sample
+from taskgrid.designs import Design, Sample, least_audit
 from taskgrid.lattice import TASK_NAME, format_lambda
 
 Item = TypeVar("Item")
@@ -312,13 +311,6 @@ class ExpertSpec(Section):
         return self.file and self.file.replace("{task}", self.names.get(task, task))
 
 
-def is_local(place: str) -> bool:
-    """Say whether the place of an expert is a path, rather than ``owner/name`` on the hub."""
-    named = place.startswith((".", "/", "~")) or place.count("/") != 1
-    suffixes = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-    return named or Path(place).suffix in suffixes or Path(place).exists()
-
-
 class FinetuneSpec(Section):
     """Which experts are trained."""
 
@@ -541,16 +533,16 @@ class LatticeSpec(Section):
     def _merges(self) -> Self:
         if not all(float(scale) for scale in self.scales()):
             raise ValueError("at lambda 0 every merge is the base; give other lambdas")
-        if self.audit < 3 or self.audit < self.level * (self.audit + 1) - 1e-9:
+        if self.audit < (needed := least_audit(self.level)):
             raise ValueError(
-                f"an audit of {self.audit} merges says nothing at level {self.level:g}; enlarge the "
-                "audit, or lower the level"
+                f"an audit of {self.audit} merges says nothing at level {self.level:g}; "
+                f"audit at least {needed}, or lower the level"
             )
         return self
 
     def check_budget(self, tasks: int) -> None:
         """Refuse a budget that does not cover the base, all tasks and pairs, and the audit."""
-        needed = 1 + tasks + tasks * (tasks - 1) // 2 + self.audit
+        needed = 1 + Design(up_to=2).count(tasks) + self.audit
         if self.budget < needed:
             raise ValueError(
                 f"lattice.budget is {self.budget}, but {tasks} tasks and the audit of {self.audit} "

@@ -26,11 +26,6 @@ class Estimate:
     high: float
 
 
-def enough_for(level: float) -> int:
-    """Return how many members must be audited for ``conformal_limit`` to be finite."""
-    return math.ceil(level / (1 - level) - 1e-9)
-
-
 def conformal_limit(scores: ArrayLike, level: float) -> float:
     """Return a limit that a random member outside the audit keeps with probability ``level``.
 

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from taskgrid.designs import least_audit
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.anova import Surrogate, core_numbers
 from taskgrid.evaluation.audit import (
     Estimate,
     conformal_limit,
-    enough_for,
     most_beyond,
     rest_mean,
 )
@@ -232,7 +232,7 @@ def predict_lattice(
 
 
 def _check(spec: BudgetSpec, core: int, tasks: int) -> None:
-    if spec.audit < (needed := max(3, enough_for(spec.level))):
+    if spec.audit < (needed := least_audit(spec.level)):
         raise ConfigError(
             f"an audit of {spec.audit} merges says nothing at level {spec.level:g}; "
             f"audit at least {needed}, or lower the level"

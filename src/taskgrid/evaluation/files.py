@@ -5,7 +5,7 @@ torch is imported when the first file is read: a block whose rows are all known 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,22 @@ class GridFiles:
     card_file: Path
     base_file: Path
     tasks: Mapping[str, TaskFiles]
+
+    @classmethod
+    def listed(
+        cls, setting: Setting, card: str, base: str, tasks: Sequence[str], *lists: Sequence[str]
+    ) -> GridFiles:
+        """Return the files that a command was given.
+
+        Args:
+            setting: what the files should hold.
+            card: the base model's card.
+            base: the base's safetensors file.
+            tasks: the tasks, in the order of the lists.
+            *lists: images, splits, heads, experts and vectors, one file per task.
+        """
+        files = (TaskFiles(*map(Path, found)) for found in zip(*lists, strict=True))
+        return cls(setting, Path(card), Path(base), dict(zip(tasks, files, strict=True)))
 
     @cached_property
     def card(self) -> ModelCard:

@@ -16,7 +16,6 @@ from taskgrid.experts.format import Converted, Format
 from taskgrid.experts.source import Checkpoint
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.conversion import is_transformers
-from taskgrid.models.declared import check_declared
 from taskgrid.models.layout import LAYOUT
 from taskgrid.store.weights import State
 
@@ -74,16 +73,7 @@ def tower_of(
         key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
     }
     notes = _left_out((key for key in state if not key.startswith(prefix)), prefix, what)
-    around = checkpoint.around
-    if around.declared is not None:
-        check_declared(
-            around.declared,
-            card.tower,
-            architecture=card.architecture,
-            what=f"the weights of {what}",
-            source=around.source,
-        )
-    elif not declared:
+    if not checkpoint.check_declared(card, what) and not declared:
         notes.append(
             f"nothing beside it says its activation: {card.activation} was taken for granted"
         )

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from safetensors import SafetensorError, safe_open
 
 from taskgrid.errors import ArtifactError
 from taskgrid.experts.unpickle import load_tensors
-from taskgrid.models.repository import HUB, Reference, Surroundings, surroundings
+from taskgrid.models.card import ModelCard
+from taskgrid.models.declared import check_declared
+from taskgrid.models.repository import Reference, Surroundings, surroundings
+from taskgrid.remote.cache import is_repository
 from taskgrid.remote.hub import fetch
 from taskgrid.remote.meter import Meter
 from taskgrid.store.weights import Lineage, State, load_state
-
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,23 @@ class Checkpoint:
     provenance: Lineage
     around: Surroundings
 
+    def check_declared(self, card: ModelCard, what: str) -> bool:
+        """Hold the configuration beside it, if there is one, against a base; say whether there is.
+
+        Raises:
+            LineageError: if it describes another model than the base.
+        """
+        if self.around.declared is None:
+            return False
+        check_declared(
+            self.around.declared,
+            card.tower,
+            architecture=card.architecture,
+            what=f"the weights of {what}",
+            source=self.around.source,
+        )
+        return True
+
     def read(self) -> tuple[State, Lineage]:
         """Return the tensors, and this project's lineage where the file carries one.
 
@@ -92,12 +107,11 @@ def locate(request: Request, usual: Sequence[str], beside: Sequence[str] = ()) -
         ArtifactError: if there is no such file here, or it is damaged.
         RemoteError: if the repository does not exist or cannot be reached.
     """
-    path = Path(request.location).expanduser()
-    named = request.location.startswith(HUB)
-    if not named and path.exists():
-        return _local(path, request.file, usual)
-    if named or (_REPOSITORY.fullmatch(request.location) and path.suffix not in _SUFFIXES):
+    if is_repository(request.location):
         return _fetched(request, request.file or usual[0], beside)
+    path = Path(request.location).expanduser()
+    if path.exists():
+        return _local(path, request.file, usual)
     raise ArtifactError(
         f"{request.location} does not exist; correct `source` of the experts, or put the checkpoint "
         "there"

@@ -14,7 +14,7 @@ from taskgrid.experts.format import Converted, Format
 from taskgrid.experts.source import Checkpoint
 from taskgrid.models.card import ModelCard
 from taskgrid.models.conversion import LAYOUT, is_transformers, to_open_clip
-from taskgrid.models.declared import TRANSFORMERS_CONFIG, check_declared
+from taskgrid.models.declared import TRANSFORMERS_CONFIG
 
 
 def convert(
@@ -32,16 +32,7 @@ def convert(
             "write format: open_clip, or name the right file"
         )
     notes = []
-    around = checkpoint.around
-    if around.declared is not None:
-        check_declared(
-            around.declared,
-            card.tower,
-            architecture=card.architecture,
-            what=f"the weights of {what}",
-            source=around.source,
-        )
-    else:
+    if not checkpoint.check_declared(card, what):
         notes.append(f"no {TRANSFORMERS_CONFIG} beside it says its activation or number of heads")
     if any(key.startswith("text_model.") for key in state):
         notes.append("its text tower was left out: heads come from the base's")

@@ -15,11 +15,9 @@ from typing import Any, Final
 
 from taskgrid.errors import ConfigError, LineageError, RemoteError
 from taskgrid.models.declared import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
+from taskgrid.remote.cache import HUB
 from taskgrid.remote.hub import HubFiles, fetch
 from taskgrid.store.atomic import read_json
-
-HUB: Final = "hf-hub:"
-"""What a reference to a repository of the hub begins with, as in open_clip."""
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PREPROCESSOR: Final = "preprocessor_config.json"

@@ -31,6 +31,11 @@ Kind: TypeAlias = Literal["dataset", "model"]
 NEWEST = "main"
 """The revision that a repository has where none is asked for."""
 
+HUB = "hf-hub:"
+"""What a reference to a repository of the hub may begin with, as in open_clip."""
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
@@ -47,6 +52,19 @@ def default_cache() -> Path:
     if home:
         return _folder(home) / "hub"
     return _folder(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def is_repository(place: str) -> bool:
+    """Say whether a place is a repository of the hub, and not a path.
+
+    ``hf-hub:owner/name`` always is; ``owner/name`` is one unless it ends like a file of weights, or
+    there is such a path.
+    """
+    if place.startswith(HUB):
+        return True
+    path = Path(place).expanduser()
+    named = _REPOSITORY.fullmatch(place) is not None and path.suffix not in _WEIGHTS
+    return named and not path.exists()
 
 
 def is_commit(revision: str) -> bool:

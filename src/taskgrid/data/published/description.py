@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.resources import resource_path
+from taskgrid.resources import resource_names, resource_path
 from taskgrid.store.images import Split
 
 Layout = Literal["hub", "original"]
@@ -312,7 +312,7 @@ def described() -> tuple[str, ...]:
     Raises:
         ArtifactError: if the project's resources are incomplete.
     """
-    return tuple(sorted(path.stem for path in resource_path("tasks").glob("*.yaml")))
+    return resource_names("tasks", ".yaml")
 
 
 def descriptions() -> dict[str, Description]:
