@@ -248,7 +248,7 @@ def lattice_settings(wildcards):
     return canonical_json(
         {
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "split": lattice.split,
             "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
         }
@@ -261,14 +261,13 @@ def merge_code(wildcards):
     )
 
 
+def pass_settings():
+    """How images pass through the encoder."""
+    return E.config.evaluation.model_dump(include={"batch_size", "compile"})
+
+
 def evaluation_settings(wildcards):
-    evaluation = E.config.evaluation
-    return canonical_json(
-        {
-            "tasks": plan_tasks(wildcards),
-            "batch_size": evaluation.batch_size,
-        }
-    )
+    return canonical_json({"tasks": plan_tasks(wildcards), **pass_settings()})
 
 
 def eval_code(wildcards):
@@ -283,7 +282,7 @@ def reference_settings(wildcards):
             "mode": wildcards.mode,
             "seed": int(wildcards.seed),
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "precision": E.config.evaluation.precision,
             "evaluation": E.evaluation(wildcards.mode),
         }

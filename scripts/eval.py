@@ -28,7 +28,8 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
-        features=Path(args.store, "features"),
+        compiled=settings["compile"],
+        store=Path(args.store),
     ) as open_engine:
         result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress)
     write_table(args.rows, result.table)

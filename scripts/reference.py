@@ -56,7 +56,8 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
-        features=Path(args.store, "features"),
+        compiled=settings["compile"],
+        store=Path(args.store),
     ) as open_engine:
         result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress)
     write_table(args.rows, result.table)
