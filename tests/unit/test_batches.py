@@ -71,11 +71,12 @@ def test_passes_that_take_nothing_more_for_more_images_break_nothing() -> None:
     assert largest_batch(5, 5, 1 << 30) == largest_batch(9, 5, 1 << 30) == LARGEST
 
 
-def test_auto_is_what_two_small_passes_say() -> None:
+def test_auto_is_what_two_small_passes_say(capsys: pytest.CaptureFixture[str]) -> None:
     # An eighth of 8 GiB for passes of 3 MiB per image: 341 images would fit, hence 256.
     card = Card(3 * MIB, total=8 << 30)
     assert card.fitted().size == 256
     assert max(card.passes) == 16
+    assert capsys.readouterr().err == "batch size auto: 256 images per pass\n"
     # 400 MiB that every pass takes leave room for 208.
     assert Card(3 * MIB, fixed=400 * MIB, total=8 << 30).fitted().size == 128
 

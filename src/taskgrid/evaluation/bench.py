@@ -45,21 +45,16 @@ def engine_on_demand(
         def open_bench() -> Bench:
             import torch
 
-            from taskgrid.evaluation.engine import Engine, Method
+            from taskgrid.evaluation.engine import Engine
             from taskgrid.evaluation.remembered import Job, RememberedSize
             from taskgrid.evaluation.tangent_engine import TangentEngine
-            from taskgrid.merging.base import get_merger
-            from taskgrid.options import parse_options
+            from taskgrid.merging.base import MergeRecipe
             from taskgrid.store.features import FeatureStore
 
             use_threads(threads)
-            ready = None
-            if method is not None:
-                merger = get_merger(method.name)
-                options = parse_options(
-                    f"merge method {method.name!r}", merger.Options, method.options
-                )
-                ready = Method(merger, options, method.seed or 0)
+            recipe = (
+                MergeRecipe.of(method.name, method.options, method.seed or 0) if method else None
+            )
             leased = held.enter_context(lease_device(device))
             setting, remembered = material.setting, None
             if store is not None and leased.type == "cuda":
@@ -72,7 +67,7 @@ def engine_on_demand(
                 return TangentEngine(
                     material,
                     setting,
-                    ready,
+                    recipe,
                     device=leased,
                     batch_size=batch_size,
                     store=FeatureStore(store / "features") if store is not None else None,
@@ -80,7 +75,7 @@ def engine_on_demand(
                 )
             return Engine(
                 material,
-                ready,
+                recipe,
                 device=leased,
                 batch_size=batch_size,
                 precision=setting.precision,

@@ -156,9 +156,10 @@ def fitted(
     if device.type != "cuda":
         return BatchSize(CPU_BATCH, halved)
     size = measured(meter or CudaMeter(device), passing)
-    if remembered is None:
-        return BatchSize(size, halved)
-    return BatchSize(min(size, remembered.find() or size), remembered.keep)
+    if remembered is not None:
+        size, halved = min(size, remembered.find() or size), remembered.keep
+    print(f"batch size auto: {size} images per pass", file=sys.stderr)
+    return BatchSize(size, halved)
 
 
 def measured(meter: Meter, passing: Callable[[int], object]) -> int:
