@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from taskgrid.command import use_threads
 from taskgrid.devices import lease_device
 from taskgrid.evaluation.planner import MethodRef
+from taskgrid.evaluation.precision import admit
 from taskgrid.evaluation.runner import Bench, OpenBench
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def engine_on_demand(
     threads: int | None = None,
     batch_size: int = 512,
     features: Path | None = None,
+    proof: str | Path | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
 
@@ -35,6 +37,7 @@ def engine_on_demand(
         threads: CPU threads.
         batch_size: images per forward pass.
         features: folder in which the features of tangent models are kept; None keeps none.
+        proof: file of the proof that a precision below fp32 needs; None where there is none.
     """
     with ExitStack() as held:
 
@@ -54,6 +57,7 @@ def engine_on_demand(
                 )
                 ready = Method(merger, options, method.seed or 0)
             leased = held.enter_context(lease_device(device))
+            admit(proof, material.setting, leased.type)
             if material.setting.evaluation == "tangent":
                 return TangentEngine(
                     material,

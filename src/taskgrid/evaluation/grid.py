@@ -118,7 +118,8 @@ def evaluate_grid(
         seed: seed for the table and for methods that draw.
         device: where to compute.
         batch_size: images per forward pass.
-        precision: ``fp32``, or ``bf16`` for autocast on CUDA.
+        precision: ``fp32``, or ``bf16`` for an encoder under autocast; nothing is proven of it here, see
+            ``evaluation.proving``. Tangent models are measured in ``fp32`` alone.
         evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
         curves: how sweeps over lambda are interpolated; None measures every point. Columns
             ``interpolated`` and ``bound`` tell what was interpolated, and how good it is.
