@@ -4,15 +4,13 @@ from pathlib import Path
 
 from taskgrid.command import parse, run, use_threads
 from taskgrid.devices import lease_device
-from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import make_plan
 from taskgrid.evaluation.proving import passes, prove_with_engines
 from taskgrid.evaluation.references import TaskManifests, read_method, read_setting
 from taskgrid.lattice import subset_name
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.card import ModelCard
-from taskgrid.options import parse_options
 from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json
 
@@ -40,14 +38,12 @@ def main() -> None:
     reference = read_method(name, options, settings["seed"])
     plan = make_plan(setting, reference, [subset_name(tasks)], [settings["lambda"]])
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
-    merger = get_merger(name)
-    parsed = parse_options(f"merge method {name!r}", merger.Options, options)
     total = passes(plan, settings["images"])
     with lease_device(args.device) as device, Progress("precision", total, "image") as bar:
         proof = prove_with_engines(
             plan,
             GridFiles.listed(setting, args.card, args.base, tasks, *lists),
-            Method(merger, parsed, reference.seed or 0),
+            MergeRecipe.of(name, options, reference.seed or 0),
             images=settings["images"],
             tolerance=settings["tolerance"],
             device=device,

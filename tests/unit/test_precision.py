@@ -19,7 +19,7 @@ from taskgrid.config.experiment import Experiment
 from taskgrid.config.schema import Config
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import Plan, Request, make_plan
@@ -33,7 +33,7 @@ from taskgrid.evaluation.precision import (
     together,
 )
 from taskgrid.evaluation.proving import FewImages, comparisons, drawn, passes, prove_with_engines
-from taskgrid.merging import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.outcomes import Outcome
@@ -217,9 +217,8 @@ def plan_of(small: World, scale: str = "0.30") -> Plan:
     return make_plan(setting, method("task_arithmetic"), ["+".join(small.tasks)], [scale])
 
 
-def ready() -> Method:
-    merger = get_merger("task_arithmetic")
-    return Method(merger, merger.Options())
+def ready() -> MergeRecipe:
+    return MergeRecipe.of("task_arithmetic", {})
 
 
 def prove(small: World, **options: Any) -> Proof:

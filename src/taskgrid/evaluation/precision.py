@@ -461,7 +461,7 @@ def _row(one: Comparison, proof: Proof) -> dict[str, Any]:
 
 def _classes(logits: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the class of each image; -1 where a logit is not finite."""
-    found = logits.argmax(axis=1).astype(np.int64)
+    found: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
     found[~np.isfinite(logits).all(axis=1)] = -1
     return found
 

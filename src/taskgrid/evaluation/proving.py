@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Plan, Request, Split
 from taskgrid.evaluation.precision import Comparison, Digests, Kind, Probe, Proof, compare
 from taskgrid.lattice import parse_subset
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.provenance.digests import derive_seed
@@ -97,7 +98,7 @@ def drawn(n: int, most: int) -> NDArray[np.int64]:
 def prove_with_engines(
     plan: Plan,
     material: Material,
-    method: Method,
+    recipe: MergeRecipe,
     *,
     images: int,
     tolerance: float,
@@ -110,7 +111,7 @@ def prove_with_engines(
     Args:
         plan: a merge of all tasks at one lambda; its setting has the reduced precision.
         material: base, experts, vectors, heads, images.
-        method: the plan's merge method.
+        recipe: how to merge, as the plan's method says.
         images: images per task at most.
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         device: where to compute.
@@ -121,7 +122,7 @@ def prove_with_engines(
     few = FewImages(material, images)
 
     def opened(precision: str) -> Listener:
-        return Engine(few, method, device=device, batch_size=batch_size, precision=precision)
+        return Engine(few, recipe, device=device, batch_size=batch_size, precision=precision)
 
     return Proof(
         precision=plan.setting.precision,
