@@ -16,11 +16,12 @@ from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 
 PATHS = ("store", "plan", "card", "base", "rows", "report")
+LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
-    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    args = parse(__doc__, paths=PATHS, lists=LISTS)
     settings, plan = args.settings, Plan.read(args.plan)
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
     material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
@@ -32,6 +33,7 @@ def main() -> None:
         batch_size=settings["batch_size"],
         compiled=settings["compile"],
         store=Path(args.store),
+        proof=next(iter(args.proof), None),
     ) as open_engine:
         found = predict_plan(
             plan,

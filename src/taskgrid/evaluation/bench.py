@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from taskgrid.command import use_threads
 from taskgrid.devices import lease_device
 from taskgrid.evaluation.planner import MethodRef
+from taskgrid.evaluation.precision import admit
 from taskgrid.evaluation.runner import Bench, OpenBench
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def engine_on_demand(
     batch_size: BatchChoice = "auto",
     compiled: bool = False,
     store: Path | None = None,
+    proof: str | Path | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
 
@@ -39,6 +41,7 @@ def engine_on_demand(
         compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
         store: the outcome store's folder, beside whose outcomes features of tangent models and batch
             sizes are kept; None keeps none.
+        proof: file of the proof that a precision below fp32 needs; None where there is none.
     """
     with ExitStack() as held:
 
@@ -56,6 +59,7 @@ def engine_on_demand(
                 MergeRecipe.of(method.name, method.options, method.seed or 0) if method else None
             )
             leased = held.enter_context(lease_device(device))
+            admit(proof, material.setting, leased.type)
             setting, remembered = material.setting, None
             if store is not None and leased.type == "cuda":
                 name = torch.cuda.get_device_name(leased)

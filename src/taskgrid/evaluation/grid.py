@@ -119,7 +119,8 @@ def evaluate_grid(
         seed: seed for the table and for methods that draw.
         device: where to compute.
         batch_size: images per forward pass; ``auto`` takes what fits (a constant on a CPU).
-        precision: ``fp32``, or ``bf16`` for autocast on CUDA.
+        precision: ``fp32``, or ``bf16`` for an encoder under autocast; nothing is proven of it here, see
+            ``evaluation.proving``. Tangent models are measured in ``fp32`` alone.
         compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
         evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
         curves: how sweeps over lambda are interpolated; None measures every point. Columns

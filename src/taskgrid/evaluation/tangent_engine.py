@@ -64,7 +64,7 @@ class TangentEngine:
 
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
-        setting: what the material is, by digest; its ``tangent`` is set.
+        setting: what the material is, by digest; its ``tangent`` is set, its ``precision`` fp32.
         recipe: how to merge; None where no merge is measured.
         device: where to compute.
         batch_size: images per pass; halved, for good, when the device runs out of memory. ``auto`` takes
@@ -88,6 +88,11 @@ class TangentEngine:
     ) -> None:
         if setting.tangent is None:
             raise ValueError("this setting measures networks as they are")
+        if setting.precision != "fp32":
+            raise ConfigError(
+                f"tangent models are evaluated in fp32, not in {setting.precision}: their derivatives "
+                "would be off by percents; use precision fp32"
+            )
         self._kernel = setting.tangent
         self._setting = setting
         self._resident = Resident(material, torch.device(device), resident_bytes)

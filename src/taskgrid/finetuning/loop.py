@@ -326,7 +326,7 @@ class _Run:
         )
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        half = self._recipe.precision == "bf16" and self._device.type == "cuda"
+        half = self._recipe.precision == "bf16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
             features = self.trainee(images)
         return functional.cross_entropy(
