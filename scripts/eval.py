@@ -4,19 +4,22 @@ from pathlib import Path
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.clock import Clock
 from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.runner import run_plan
 from taskgrid.progress import Progress
+from taskgrid.store.atomic import write_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
 
-PATHS = ("store", "plan", "card", "base", "rows")
+PATHS = ("store", "plan", "card", "base", "rows", "timing")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
+    clock = Clock.of_process()
     args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
     settings, plan = args.settings, Plan.read(args.plan)
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
@@ -29,9 +32,11 @@ def main() -> None:
         threads=args.threads,
         batch_size=settings["batch_size"],
         features=Path(args.store, "features"),
+        first_image=clock.first_image,
     ) as open_engine:
-        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress)
+        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress, clock)
     write_table(args.rows, result.table)
+    write_json(args.timing, result.cost())
     print(f"{plan.method.name}: {result.sentence()}")
 
 

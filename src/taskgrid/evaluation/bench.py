@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ def engine_on_demand(
     threads: int | None = None,
     batch_size: int = 512,
     features: Path | None = None,
+    first_image: Callable[[], None] | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
 
@@ -35,6 +36,7 @@ def engine_on_demand(
         threads: CPU threads.
         batch_size: images per forward pass.
         features: folder in which the features of tangent models are kept; None keeps none.
+        first_image: called when the first image reaches a network.
     """
     with ExitStack() as held:
 
@@ -54,6 +56,8 @@ def engine_on_demand(
                 )
                 ready = Method(merger, options, method.seed or 0)
             leased = held.enter_context(lease_device(device))
+            if first_image is not None:
+                held.callback(_at_first_pass(first_image))
             if material.setting.evaluation == "tangent":
                 return TangentEngine(
                     material,
@@ -72,3 +76,15 @@ def engine_on_demand(
             )
 
         yield open_bench
+
+
+def _at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:
+    """Call ``tell`` when a network is run for the first time; return what calls it off."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    def once(*_: object) -> None:
+        handle.remove()
+        tell()
+
+    handle = register_module_forward_pre_hook(once)
+    return handle.remove
