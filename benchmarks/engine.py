@@ -32,11 +32,11 @@ from safetensors.torch import load_file, save_file
 
 from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import BASE, Request, Weights
 from taskgrid.lattice import subset_of_number
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
@@ -90,7 +90,7 @@ def limit(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     clip = clip_of(args.architecture)
     material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
-    method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
+    method = MergeRecipe.of("task_arithmetic", {})
     engine = Engine(
         material, method, device=device, batch_size=args.batch_size, precision=args.precision
     )
@@ -251,8 +251,7 @@ def naive(args: argparse.Namespace) -> None:
 
         def start() -> Engine:
             vars(files).pop("material", None)
-            merger = get_merger("task_arithmetic")
-            return Engine(files.material, Method(merger, merger.Options()), batch_size=128)
+            return Engine(files.material, MergeRecipe.of("task_arithmetic", {}), batch_size=128)
 
         def ours() -> None:
             engine = start()

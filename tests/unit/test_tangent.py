@@ -18,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import evaluate_grid, keys, tangent_engine
 from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.planner import Plan, Request, make_plan
@@ -28,6 +27,7 @@ from taskgrid.evaluation.tangent import Projected
 from taskgrid.evaluation.tangent_engine import TangentEngine
 from taskgrid.merging import MergeContext, Prepared, get_merger
 from taskgrid.merging.additive import Line, add_direction
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
 from taskgrid.options import Options
@@ -200,7 +200,7 @@ def memory(small: World) -> _Memory:
 def engine(small: World, merger: Any = None, **options: Any) -> TangentEngine:
     material = memory(small)
     given = {"batch_size": 5, **options}
-    ready = Method(merger or get_merger("task_arithmetic"), Options())
+    ready = MergeRecipe(merger or get_merger("task_arithmetic"), Options())
     where = material.setting("tiny", "linear", 0, "fp32", "tangent")
     return TangentEngine(material, where, ready, **given)
 

@@ -41,20 +41,15 @@ def engine_on_demand(
     with ExitStack() as held:
 
         def open_bench() -> Bench:
-            from taskgrid.evaluation.engine import Engine, Method
+            from taskgrid.evaluation.engine import Engine
             from taskgrid.evaluation.tangent_engine import TangentEngine
-            from taskgrid.merging.base import get_merger
-            from taskgrid.options import parse_options
+            from taskgrid.merging.base import MergeRecipe
             from taskgrid.store.features import FeatureStore
 
             use_threads(threads)
-            ready = None
-            if method is not None:
-                merger = get_merger(method.name)
-                options = parse_options(
-                    f"merge method {method.name!r}", merger.Options, method.options
-                )
-                ready = Method(merger, options, method.seed or 0)
+            recipe = (
+                MergeRecipe.of(method.name, method.options, method.seed or 0) if method else None
+            )
             leased = held.enter_context(lease_device(device))
             if first_image is not None:
                 held.callback(_at_first_pass(first_image))
@@ -62,14 +57,14 @@ def engine_on_demand(
                 return TangentEngine(
                     material,
                     material.setting,
-                    ready,
+                    recipe,
                     device=leased,
                     batch_size=batch_size,
                     store=FeatureStore(features) if features is not None else None,
                 )
             return Engine(
                 material,
-                ready,
+                recipe,
                 device=leased,
                 batch_size=batch_size,
                 precision=material.setting.precision,

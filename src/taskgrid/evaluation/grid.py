@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import (
     SPLITS,
@@ -37,10 +37,9 @@ from taskgrid.evaluation.study import Study
 from taskgrid.evaluation.tangent_engine import Features, TangentEngine
 from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, subset_name
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
-from taskgrid.options import parse_options
 from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -143,17 +142,16 @@ def evaluate_grid(
     )
     named = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
 
-    def engine(method: Method | None = None) -> Bench:
+    def engine(recipe: MergeRecipe | None = None) -> Bench:
         if evaluation == "tangent":
             return TangentEngine(
-                material, setting, method, device=device, batch_size=batch_size, store=features
+                material, setting, recipe, device=device, batch_size=batch_size, store=features
             )
-        return Engine(material, method, device=device, batch_size=batch_size, precision=precision)
+        return Engine(material, recipe, device=device, batch_size=batch_size, precision=precision)
 
     tables = [run_reference(setting, outcomes, engine, progress).table]
     for name, options in named.items():
         method = read_method(name, options, seed)
-        merger = get_merger(name)
         plan = make_plan(
             setting,
             method,
@@ -164,13 +162,9 @@ def evaluate_grid(
             outside=outside,
             curves=read_curves(curves.nodes, curves.tolerance) if curves is not None else None,
         )
-        ready = Method(
-            merger,
-            parse_options(f"merge method {name!r}", merger.Options, options),
-            method.seed or 0,
-        )
+        recipe = MergeRecipe.of(name, options, method.seed or 0)
         asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
-        tables.append(run_plan(plan, outcomes, partial(engine, ready), asked, progress).table)
+        tables.append(run_plan(plan, outcomes, partial(engine, recipe), asked, progress).table)
     frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
     return frame.astype({"seed": "Int64"})
 

@@ -16,7 +16,6 @@ import torch
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.material import Material
 from taskgrid.evaluation.measure import score
 from taskgrid.evaluation.planner import Request, Setting, Split
@@ -25,6 +24,8 @@ from taskgrid.evaluation.tangent import Line, Projected, features_along, feature
 from taskgrid.lattice import lambda_value
 from taskgrid.merging.additive import Additive
 from taskgrid.merging.additive import Line as LineMerger
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.merging.walks import Walk
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.store.outcomes import Outcome
@@ -63,7 +64,7 @@ class TangentEngine:
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
         setting: what the material is, by digest; its ``tangent`` is set.
-        method: the merge method; None where no merge is measured.
+        recipe: how to merge; None where no merge is measured.
         device: where to compute.
         batch_size: images per pass.
         store: where features are looked up and kept; None keeps those of one image set in memory.
@@ -74,7 +75,7 @@ class TangentEngine:
         self,
         material: Material,
         setting: Setting,
-        method: Method | None = None,
+        recipe: MergeRecipe | None = None,
         *,
         device: torch.device | str = "cpu",
         batch_size: int = 512,
@@ -86,7 +87,7 @@ class TangentEngine:
         self._kernel = setting.tangent
         self._setting = setting
         self._resident = Resident(material, torch.device(device), resident_bytes)
-        self._method = method
+        self._recipe = recipe
         self._batch_size = batch_size
         self._store = store
         self._starts: dict[_Place, torch.Tensor] = {}
@@ -96,7 +97,7 @@ class TangentEngine:
         self, requests: Sequence[Request], advance: Callable[[int], None]
     ) -> Iterator[Outcome]:
         """Yield the outcome of every request: image set by image set, then what needs own passes."""
-        additive = self._method is None or isinstance(self._method.merger, Additive)
+        additive = self._recipe is None or isinstance(self._recipe.merger, Additive)
         sums: list[Request] = []
         own: list[Request] = []
         for request in requests:
@@ -115,15 +116,15 @@ class TangentEngine:
         Raises:
             ConfigError: if the method does not move on a line.
         """
-        method = self._merges()
-        if isinstance(method.merger, Additive):
-            return self._projected((task, split), subset).line(method.merger.weights(subset))
-        if not isinstance(method.merger, LineMerger):
+        recipe, walk = self._merging
+        if isinstance(recipe.merger, Additive):
+            return self._projected((task, split), subset).line(recipe.merger.weights(subset))
+        if not isinstance(recipe.merger, LineMerger):
             raise ConfigError(
-                f"merge method {method.merger.name!r} does not move on a line as lambda grows; "
+                f"merge method {recipe.merger.name!r} does not move on a line as lambda grows; "
                 "its continuous curve is not known, evaluate it at a list of lambdas"
             )
-        return self._line_along(method.prepare(self._resident, subset), (task, split))
+        return self._line_along(walk(subset), (task, split))
 
     def _by_algebra(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Answer what sums of kept features answer: the base, experts, merges of additive methods."""
@@ -140,16 +141,16 @@ class TangentEngine:
     def _by_passes(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Answer merges that are no sums: each direction has passes of its own."""
         subsets = _grouped(requests, lambda r: r.weights.subset)
-        for subset in sorted(subsets, key=lambda names: (len(names), names)):
-            method = self._merges()
-            prepared = method.prepare(self._resident, subset)
-            if isinstance(method.merger, LineMerger):
+        for subset in sorted(subsets):
+            recipe, walk = self._merging
+            prepared = walk(subset)
+            if isinstance(recipe.merger, LineMerger):
                 for place, asked in _grouped(subsets[subset], lambda r: (r.task, r.split)).items():
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
             for scale, same in _grouped(subsets[subset], lambda r: r.weights.scale).items():
-                merged = method.merger.apply(
-                    self._exact_base, prepared, lambda_value(scale), method.options
+                merged = recipe.merger.apply(
+                    self._exact_base, prepared, lambda_value(scale), recipe.options
                 )
                 step = {
                     name: (tensor - self._exact_base[name]).float()
@@ -174,14 +175,15 @@ class TangentEngine:
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
 
     def _sum(self, subset: Sequence[str]) -> dict[str, float]:
-        merger = self._merges().merger
-        assert isinstance(merger, Additive)
-        return merger.weights(subset)
+        recipe, _ = self._merging
+        assert isinstance(recipe.merger, Additive)
+        return recipe.merger.weights(subset)
 
-    def _merges(self) -> Method:
-        if self._method is None:
+    @cached_property
+    def _merging(self) -> tuple[MergeRecipe, Walk]:
+        if self._recipe is None:
             raise ValueError("this engine has no merge method")
-        return self._method
+        return self._recipe, self._resident.walk(self._recipe)
 
     def _projected(self, place: _Place, tasks: Iterable[str]) -> Projected:
         """Return an image set with its features along some tasks' vectors, or more."""
