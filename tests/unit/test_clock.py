@@ -109,6 +109,13 @@ def test_start_and_rows_are_told_apart(tmp_path: Path) -> None:
     more = run_plan(wider, store, silent.open, [ADDITION], clock=hands.clock())
     assert more.timing.startup == 2
     assert more.timing.merges["a"].seconds == more.timing.measured == 5 + len(silent.asked)
+    # One that tells begins its first merge with the first image.
+    wider = make_plan(setting("ab"), method(), ["a"], ["0.00", "0.25", "0.50", "0.75", "1.00"])
+    clock = hands.clock()
+    frank = SlowBench(hands=hands, first_image=clock.first_image)
+    most = run_plan(wider, store, frank.open, [ADDITION], clock=clock)
+    assert most.timing.startup == 7
+    assert most.timing.merges["a"].seconds == most.timing.measured == len(frank.asked)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.floats(0, 50)), max_size=20))
