@@ -1,10 +1,13 @@
 """The engine against its limit, and against the usual way of doing it.
 
-    python benchmarks/engine.py limit [--architecture ViT-B-32-quickgelu] [--device cuda]
+    python benchmarks/engine.py limit [--architecture ViT-B-32-quickgelu] [--device cuda] [--compile]
+    python benchmarks/engine.py precision [--architecture ViT-B-32-quickgelu] [--device cuda]
     python benchmarks/engine.py naive
 
 ``limit``: images per second of the engine over many grid points, as a share of a bare forward loop
 of the same model over images that are resident, already normalised float tensors.
+
+``precision``: the engine in bf16 against the engine in fp32, over the same points.
 
 ``naive``: the same points of the built-in 8-task grid, done as the papers' scripts do them: for each
 point load the checkpoints, open the images and decode them, build the heads, run the model. Their
@@ -17,7 +20,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +35,11 @@ from safetensors.torch import load_file, save_file
 
 from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import BASE, Request, Weights
 from taskgrid.lattice import subset_of_number
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
@@ -90,9 +93,14 @@ def limit(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     clip = clip_of(args.architecture)
     material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
-    method = Method(get_merger("task_arithmetic"), get_merger("task_arithmetic").Options())
+    method = MergeRecipe.of("task_arithmetic", {})
     engine = Engine(
-        material, method, device=device, batch_size=args.batch_size, precision=args.precision
+        material,
+        method,
+        device=device,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        compiled=args.compile,
     )
     asked = requests(args.points, args.images)
     card = material.card
@@ -107,7 +115,7 @@ def limit(args: argparse.Namespace) -> None:
             pass
 
     def bare() -> None:
-        half = args.precision == "bf16" and device.type == "cuda"
+        half = args.precision == "bf16"
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             for _ in range(args.points):
                 for batch in resident:
@@ -118,6 +126,33 @@ def limit(args: argparse.Namespace) -> None:
     print(f"limit, {args.architecture}, batch {args.batch_size}, {args.precision}, {device}")
     print(f"{args.points} points x {args.images} images: {found}; engine {rate:.1f} images/s")
     print(f"engine / bare rate: {found.ratio:.3f}")
+
+
+def precision(args: argparse.Namespace) -> None:
+    """Compare the engine in bf16 with the engine in fp32."""
+    clip = clip_of(args.architecture)
+    material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
+    asked = requests(args.points, args.images)
+
+    def measured(kind: str) -> Callable[[], None]:
+        engine = Engine(
+            material,
+            MergeRecipe.of("task_arithmetic", {}),
+            device=args.device,
+            batch_size=args.batch_size,
+            precision=kind,
+        )
+
+        def evaluate() -> None:
+            for _ in engine.evaluate(asked, lambda count: None):
+                pass
+
+        return evaluate
+
+    found = paired(measured("bf16"), measured("fp32"), args.turns)
+    print(f"precision, {args.architecture}, batch {args.batch_size}, {args.device}")
+    print(f"{args.points} points x {args.images} images: {found}")
+    print(f"bf16 / fp32 rate: {found.ratio:.3f}")
 
 
 @dataclass(frozen=True)
@@ -251,8 +286,7 @@ def naive(args: argparse.Namespace) -> None:
 
         def start() -> Engine:
             vars(files).pop("material", None)
-            merger = get_merger("task_arithmetic")
-            return Engine(files.material, Method(merger, merger.Options()), batch_size=128)
+            return Engine(files.material, MergeRecipe.of("task_arithmetic", {}), batch_size=128)
 
         def ours() -> None:
             engine = start()
@@ -286,10 +320,11 @@ def naive(args: argparse.Namespace) -> None:
 def main() -> None:
     """Run one comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["limit", "naive"])
+    parser.add_argument("what", choices=["limit", "precision", "naive"])
     parser.add_argument("--architecture", default=BUILT_IN)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--compile", action="store_true", help="limit: torch.compile in the engine")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=512)
@@ -299,7 +334,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(machine())
-    {"limit": limit, "naive": naive}[args.what](args)
+    {"limit": limit, "precision": precision, "naive": naive}[args.what](args)
 
 
 if __name__ == "__main__":

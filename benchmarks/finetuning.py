@@ -165,7 +165,7 @@ def plain(setting: Setting) -> float:
             with torch.autocast(
                 device.type,
                 dtype=torch.bfloat16,
-                enabled=setting.precision == "bf16" and device.type == "cuda",
+                enabled=setting.precision == "bf16",
             ):
                 features = encoder(images)
             loss = torch.nn.functional.cross_entropy(head.logits(features.float()), labels)

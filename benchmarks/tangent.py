@@ -27,14 +27,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskgrid.data.builtin import builtin_task
 from taskgrid.data.builtin.base import sample
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, TaskRef, make_plan
 from taskgrid.evaluation.tangent_engine import TangentEngine
 from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.lattice import format_lambda, parse_subset, subset_name, subset_of_number
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.heads import build_head
 from taskgrid.models.inference import to_input
 from taskgrid.models.tower import build_tower
@@ -165,7 +164,6 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     world = make_world(args.images)
-    merger = get_merger("task_arithmetic")
     subsets = [subset_name(subset_of_number(number, TASKS)) for number in range(1, 256)]
     ref = MethodRef("task_arithmetic", {}, digest("code"))
     plan = make_plan(world.setting(), ref, subsets, LAMBDAS)
@@ -178,7 +176,7 @@ def main() -> None:
 
     def open_engine() -> TangentEngine:
         return TangentEngine(
-            world, world.setting(), Method(merger, merger.Options()), batch_size=128
+            world, world.setting(), MergeRecipe.of("task_arithmetic", {}), batch_size=128
         )
 
     def grid() -> None:

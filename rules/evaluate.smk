@@ -15,6 +15,8 @@ rule reference:
         splits=task_files("results/splits/{pixels}/{task}.json"),
         images=ancient(task_files("results/data/{pixels}/{task}/images.arrow")),
         datasets=task_files("results/data/{pixels}/{task}/dataset.json"),
+        # A proof lets an evaluation begin; no row depends on it.
+        proof=ancient(proof),
     output:
         rows="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
     log:
@@ -39,7 +41,7 @@ rule reference:
         " --card {input.card} --base {input.base} --experts {input.experts}"
         " --manifests {input.manifests} --heads {input.heads} --head-manifests {input.head_manifests}"
         " --splits {input.splits} --images {input.images} --datasets {input.datasets}"
-        " --rows {output.rows} 2>&1 | tee {log}"
+        " --proof {input.proof} --rows {output.rows} 2>&1 | tee {log}"
 
 
 rule eval:
@@ -68,6 +70,7 @@ rule eval:
         images=ancient(
             task_files("results/data/{pixels}/{task}/images.arrow", plan_tasks)
         ),
+        proof=ancient(proof),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
     log:
@@ -91,7 +94,7 @@ rule eval:
         " --device $DEVICE --threads {threads} --store results/store"
         " --plan {input.plan} --card {input.card} --base {input.base}"
         " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
-        " --splits {input.splits} --images {input.images}"
+        " --splits {input.splits} --images {input.images} --proof {input.proof}"
         " --rows {output.rows} 2>&1 | tee {log}"
 
 

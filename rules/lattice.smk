@@ -47,6 +47,7 @@ rule predict:
         heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
         splits=task_files("results/splits/{pixels}/{task}.json"),
         images=ancient(task_files("results/data/{pixels}/{task}/images.arrow")),
+        proof=ancient(proof),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/lattice/rows.parquet",
         report="results/eval/{model}/{mode}/{seed}/{method}/lattice/report.json",
@@ -75,7 +76,7 @@ rule predict:
         " --device $DEVICE --threads {threads} --store results/store"
         " --plan {input.plan} --card {input.card} --base {input.base}"
         " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
-        " --splits {input.splits} --images {input.images}"
+        " --splits {input.splits} --images {input.images} --proof {input.proof}"
         " --rows {output.rows} --report {output.report} 2>&1 | tee {log}"
 
 

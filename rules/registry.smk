@@ -69,6 +69,7 @@ rule sync:
         attached=[
             "results/tables/summary.csv",
             *expand("results/figures/{figure}.png", figure=FIGURES),
+            *(["results/tables/precision.csv"] if PROVEN else []),
         ],
     output:
         report="results/registry/sync.json",

@@ -151,7 +151,8 @@ def verify_settings(wildcards):
             "expected": check.expected.get(wildcards.task),
             "tolerance": check.tolerance,
             "batch_size": E.config.evaluation.batch_size,
-            "precision": E.config.evaluation.precision,
+            # Published numbers are of fp32, and nothing is proven of a lower precision yet.
+            "precision": "fp32",
         }
     )
 
@@ -248,11 +249,45 @@ def lattice_settings(wildcards):
     return canonical_json(
         {
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "split": lattice.split,
             "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
         }
     )
+
+
+# Runs whose precision is proven against fp32 before anything is evaluated in it.
+PROVEN = [] if E.config.evaluation.precision == "fp32" else RUNS
+PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
+
+
+def proof(wildcards):
+    """What must have passed before a run is evaluated; fp32 needs no proof."""
+    return PROOF.format(**wildcards) if PROVEN else []
+
+
+def precision_settings(wildcards):
+    evaluation = E.config.evaluation
+    label, scale = E.probe()
+    return canonical_json(
+        {
+            "model": wildcards.model,
+            "mode": wildcards.mode,
+            "seed": int(wildcards.seed),
+            "method": E.method(label).name,
+            "options": E.method(label).options,
+            "lambda": scale,
+            "tasks": E.tasks,
+            "batch_size": evaluation.batch_size,
+            "precision": evaluation.precision,
+            **evaluation.proof.model_dump(),
+        }
+    )
+
+
+def precision_code(wildcards):
+    merger = plugins.module_of("merger", E.method(E.probe()[0]).name)
+    return code("precision.py", merger)
 
 
 def merge_code(wildcards):
@@ -261,14 +296,13 @@ def merge_code(wildcards):
     )
 
 
+def pass_settings():
+    """How images pass through the encoder."""
+    return E.config.evaluation.model_dump(include={"batch_size", "compile"})
+
+
 def evaluation_settings(wildcards):
-    evaluation = E.config.evaluation
-    return canonical_json(
-        {
-            "tasks": plan_tasks(wildcards),
-            "batch_size": evaluation.batch_size,
-        }
-    )
+    return canonical_json({"tasks": plan_tasks(wildcards), **pass_settings()})
 
 
 def eval_code(wildcards):
@@ -283,7 +317,7 @@ def reference_settings(wildcards):
             "mode": wildcards.mode,
             "seed": int(wildcards.seed),
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "precision": E.config.evaluation.precision,
             "evaluation": E.evaluation(wildcards.mode),
         }
@@ -375,7 +409,13 @@ def figure_settings(wildcards):
 
 def registry_settings(wildcards):
     # A tracking URI may hold a password, and where a grid was computed is no part of what it is.
-    shown = E.config.model_dump(mode="json", exclude={"tracking", "device"})
+    # Where nothing is to be proven, what a proof would need is none either.
+    hidden = {
+        "tracking": True,
+        "device": True,
+        **({} if PROVEN else {"evaluation": {"proof"}}),
+    }
+    shown = E.config.model_dump(mode="json", exclude=hidden)
     return canonical_json({**E.config.tracking.model_dump(), "config": shown})
 
 

@@ -6,6 +6,7 @@ rule tables:
         published="results/tables/published.csv",
         continuous="results/tables/continuous.parquet" if TANGENT_RUNS else [],
         lattice="results/tables/lattice.parquet" if LATTICES else [],
+        precision=rules.precision_table.output if PROVEN else [],
 
 
 rule grid:

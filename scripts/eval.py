@@ -13,11 +13,12 @@ from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
 
 PATHS = ("store", "plan", "card", "base", "rows")
+LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
-    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    args = parse(__doc__, paths=PATHS, lists=LISTS)
     settings, plan = args.settings, Plan.read(args.plan)
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
     material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
@@ -28,7 +29,9 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
-        features=Path(args.store, "features"),
+        compiled=settings["compile"],
+        store=Path(args.store),
+        proof=next(iter(args.proof), None),
     ) as open_engine:
         result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress)
     write_table(args.rows, result.table)

@@ -1,6 +1,7 @@
 """Evaluate a lattice on a budget: some merges measured, the others predicted, the error stated."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 from taskgrid.command import parse, run
@@ -15,11 +16,12 @@ from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 
 PATHS = ("store", "plan", "card", "base", "rows", "report")
+LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
-    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    args = parse(__doc__, paths=PATHS, lists=LISTS)
     settings, plan = args.settings, Plan.read(args.plan)
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
     material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
@@ -29,6 +31,9 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
+        compiled=settings["compile"],
+        store=Path(args.store),
+        proof=next(iter(args.proof), None),
     ) as open_engine:
         found = predict_plan(
             plan,

@@ -18,7 +18,7 @@ LISTS = ("experts", "manifests", "heads", "head-manifests", "splits", "images", 
 
 def main() -> None:
     """Read experts, heads and images; write the rows, measuring only those that are new."""
-    args = parse(__doc__, paths=("store", "card", "base", "rows"), lists=LISTS)
+    args = parse(__doc__, paths=("store", "card", "base", "rows"), lists=(*LISTS, "proof"))
     settings = args.settings
     per_task = {
         name: dict(zip(settings["tasks"], map(Path, getattr(args, name)), strict=True))
@@ -56,7 +56,9 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
-        features=Path(args.store, "features"),
+        compiled=settings["compile"],
+        store=Path(args.store),
+        proof=next(iter(args.proof), None),
     ) as open_engine:
         result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress)
     write_table(args.rows, result.table)

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.measure import expected_calibration_error, score
 from taskgrid.evaluation.planner import BASE, Plan, Request, Weights, make_plan
 from taskgrid.merging import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
@@ -252,7 +253,7 @@ def engine(small: World, **options: Any) -> Engine:
         _vectors(small.base, small.experts, None),
         small.experts,
     )
-    merger = Method(get_merger(options.pop("name", "task_arithmetic")), Options())
+    merger = MergeRecipe(get_merger(options.pop("name", "task_arithmetic")), Options())
     return Engine(material, merger, **{"batch_size": 5, **options})
 
 
@@ -322,18 +323,17 @@ def test_the_engine_reports_every_image_once(small: World) -> None:
 def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one, prepared = engine(small, name="average"), []
     merger = get_merger("average")
-    prepare = merger.prepare
+    finish = merger.finish  # type: ignore[attr-defined]
 
-    def counted(context: Any) -> Any:
-        prepared.append(tuple(context.vectors))
-        return prepare(context)
+    def counted(total: Any, tasks: tuple[str, ...]) -> Any:
+        prepared.append(tasks)
+        return finish(total, tasks)
 
-    monkeypatch.setattr(merger, "prepare", counted, raising=False)
+    monkeypatch.setattr(merger, "finish", counted, raising=False)
     plan = plan_for(small, "average")
     merges = [r for r in requests_of(plan) if r.weights.kind == "merge"]
     answers(one, sorted(merges, key=lambda r: r.weights.scale))
-    # The average of one task is its vector; the sums along the walk give that.
-    assert sorted(prepared) == [("a", "b"), ("a", "b", "c"), ("a", "c"), ("b", "c")]
+    assert prepared == sorted(tuple(name.split("+")) for name in plan.subsets)
 
 
 class Starved:

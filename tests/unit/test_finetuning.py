@@ -485,10 +485,18 @@ def test_validation_takes_fewer_images_where_memory_is_short(
     assert found.history == expected.history
 
 
-def test_bf16_on_a_cpu_is_fp32(clip: Clip) -> None:
-    assert digest_state(run(clip, replace(SHORT, precision="bf16")).state) == digest_state(
-        run(clip).state
+@pytest.mark.parametrize("mode", ["standard", "linear"])
+def test_bf16_on_a_cpu_is_bf16_and_leaves_the_weights_in_float32(clip: Clip, mode: str) -> None:
+    half = replace(SHORT, precision="bf16")
+    found, again, exact = (run(clip, recipe, mode=mode) for recipe in (half, half, SHORT))
+    assert digest_state(found.state) == digest_state(again.state)
+    assert all(tensor.dtype == torch.float32 for tensor in found.state.values())
+    start = clip.visual_state()
+    moved, off = (
+        sum(float((found.state[key] - other[key]).norm() ** 2) for key in start)
+        for other in (start, exact.state)
     )
+    assert 0 < off < 0.5 * moved
 
 
 def test_divergence_is_told_with_task_step_and_rate(clip: Clip) -> None:

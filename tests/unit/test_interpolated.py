@@ -17,7 +17,7 @@ import pytest
 
 from taskgrid.analysis.selection import select
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.grid import evaluate_grid
 from taskgrid.evaluation.interpolated import CurveAsk, Interpolated, read_curve
 from taskgrid.evaluation.material import LabelledImages
@@ -26,7 +26,7 @@ from taskgrid.evaluation.rows import sort_rows, unique_rows
 from taskgrid.evaluation.runner import run_plan, run_reference
 from taskgrid.evaluation.tracing import CurveSpec, node_levels, trace
 from taskgrid.lattice import format_lambda
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe, get_merger
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study
 from tests.unit.example_grid import world
@@ -151,7 +151,7 @@ def test_a_listening_head_changes_no_bit() -> None:
             return LabelledImages(pixels, np.arange(len(labels)), labels)
 
     merger = get_merger("task_arithmetic")
-    engine = Engine(Memory(), Method(merger, merger.Options()), batch_size=16)  # type: ignore[arg-type]
+    engine = Engine(Memory(), MergeRecipe(merger, merger.Options()), batch_size=16)  # type: ignore[arg-type]
     ask = asked(lambdas=SWEEP, n=60)
     outcomes = {outcome.key: outcome for outcome in engine.trace(ask, lambda count: None)}
     exact = [ask.exact(scale) for scale in SWEEP]

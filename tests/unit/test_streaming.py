@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
-from taskgrid.merging import MergeContext, get_merger, merge, streaming, windows
+from taskgrid.merging import MergeContext, get_merger, merge, windows
+from taskgrid.merging import base as merging
 from taskgrid.merging.additive import add_direction
 from taskgrid.merging.streaming import Output, stream_merge
 from taskgrid.options import Options
@@ -298,7 +299,7 @@ def test_a_method_that_sees_whole_tensors_gets_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     merger = PerTensor()
-    monkeypatch.setattr(streaming, "get_merger", lambda name: merger)
+    monkeypatch.setattr(merging, "get_merger", lambda name: merger)
     path, files = own
     target = tmp_path / "out.safetensors"
     stream_merge("centred", path, files, [Output(target, TASKS, 0.7)])
@@ -318,7 +319,7 @@ def test_a_method_that_sees_the_whole_model_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     merger: PerTensor,
 ) -> None:
-    monkeypatch.setattr(streaming, "get_merger", lambda name: merger)
+    monkeypatch.setattr(merging, "get_merger", lambda name: merger)
     path, files = own
     with pytest.raises(ConfigError, match=r"looks at all tensors.*taskgrid\.merging\.merge.* GB"):
         stream_merge("x", path, files, [Output(tmp_path / "out.safetensors", TASKS, 0.7)])
@@ -327,7 +328,7 @@ def test_a_method_that_sees_the_whole_model_is_refused(
 
 def test_linear_methods_are_elementwise() -> None:
     for method in METHODS:
-        assert windows.Recipe(get_merger(method), Options()).scope == "element"
+        assert windows.scope_of(get_merger(method)) == "element"
 
 
 def test_a_float64_base_is_not_changed_by_a_merge() -> None:

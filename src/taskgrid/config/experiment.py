@@ -23,6 +23,9 @@ from taskgrid.errors import ConfigError
 from taskgrid.lattice import Block, subset_name, subset_of_number, wide_blocks_of
 from taskgrid.provenance.listing import fingerprint
 
+_PROBED = 0.3
+"""A lambda at which merges of several tasks are about at their best."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -170,6 +173,12 @@ class Experiment:
     def lambdas(self, method: str) -> tuple[str, ...]:
         """Return a method's scaling coefficients as text."""
         return self.config.grid.lambdas_of(self._methods[method])
+
+    def probe(self) -> tuple[str, str]:
+        """Return the method and the lambda, of the first method, that a precision is proven with."""
+        method = self.methods[0]
+        moving = [scale for scale in self.lambdas(method) if float(scale)]
+        return method, min(moving, key=lambda scale: abs(float(scale) - _PROBED), default="0.00")
 
     def files_of(self, task: str) -> tuple[str, ...]:
         """Return the files and folders that a task's images, class names and prompts come from.

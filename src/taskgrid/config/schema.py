@@ -46,10 +46,18 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _batch(value: Any) -> Any:
+    # Looked at before the union is, which would say one sentence per alternative.
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError("write a whole number of 1 or more, or auto")
+    return value
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Name = Annotated[StrictStr, Field(pattern=f"^{TASK_NAME.pattern}$", max_length=64)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[StrictInt, Field(ge=1)]
+Batch = Annotated[Positive | Literal["auto"], BeforeValidator(_batch)]
 Natural = Annotated[StrictInt, Field(ge=0)]
 
 
@@ -101,7 +109,8 @@ class RecipeSpec(Section):
         0.0, description="Label smoothing of the cross-entropy."
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="`bf16` uses autocast on CUDA; the weights stay fp32."
+        "fp32",
+        description="`bf16` runs the encoder under autocast, on any device; weights and head stay fp32.",
     )
     eval_every: Positive | None = Field(
         None, description="Steps between validations; null validates after each epoch."
@@ -572,11 +581,37 @@ class CurvesSpec(Section):
     )
 
 
+class ProofSpec(Section):
+    """What a reduced precision must show before anything is evaluated in it: docs/precision.md."""
+
+    images: Positive = Field(
+        512, description="Validation images per task, at most, that pass in both precisions."
+    )
+    tolerance: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.01,
+        description="Largest difference of an accuracy from fp32, beside what chance explains.",
+    )
+
+
 class EvaluationSpec(Section):
     """How grid points are evaluated."""
 
-    batch_size: Positive = Field(512, description="Images per forward pass.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16` uses autocast on CUDA.")
+    batch_size: Batch = Field(
+        "auto",
+        description="Images per forward pass; halved when memory runs out. `auto` is 128 on a CPU; on a "
+        "GPU it takes what fits into the free memory.",
+    )
+    compile: StrictBool = Field(
+        False,
+        description="Whole batches pass through `torch.compile` (CUDA graphs on a GPU). Does not pay on "
+        "a CPU, see docs/performance.md; tangent models never do.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="`bf16` runs the encoder under autocast, on any device, once it is proven against "
+        "fp32: see `docs/precision.md`.",
+    )
+    proof: ProofSpec = Field(default_factory=ProofSpec, description="What is asked of `bf16`.")
     posthoc: StrictStr | None = Field(
         None,
         description="A mode (or the name of ready-made experts) whose experts are also evaluated as "
@@ -692,6 +727,7 @@ class Config(Section):
             raise ValueError(
                 f"evaluation.posthoc names {self.evaluation.posthoc!r}; there are: {', '.join(runs)}"
             )
+        self._no_tangent_in_bf16()
         if not self.finetune.modes and not self.experts:
             raise ValueError("there are no experts: give `finetune.modes` or `experts`")
         for name in self.finetune.recipes or {}:
@@ -719,6 +755,19 @@ class Config(Section):
                             f"{', '.join(names)}"
                         )
         return self
+
+    def _no_tangent_in_bf16(self) -> None:
+        if self.evaluation.precision == "fp32":
+            return
+        tangent = [m.path_name for m in self.finetune.modes if m.name in plugins.TANGENT_MODES]
+        tangent += [e.name for e in self.experts if e.evaluation == "tangent"]
+        tangent += [POSTHOC] if self.evaluation.posthoc is not None else []
+        if tangent:
+            raise ValueError(
+                f"evaluation.precision is {self.evaluation.precision}, but {tangent[0]!r} is evaluated "
+                "as tangent models, whose derivatives would be off by percents; use fp32, or give "
+                "tangent models an experiment of their own"
+            )
 
     def recipe_of(self, task: TaskSpec) -> RecipeSpec:
         """Return a task's recipe: the common one with the task's own keys on top."""

@@ -9,7 +9,6 @@ the same bit for bit (on a CPU) whatever was measured before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,44 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.batches import BatchSize
+from taskgrid.evaluation.compiled import CompiledEncoder
 from taskgrid.evaluation.interpolated import CurveAsk
 from taskgrid.evaluation.material import Material
 from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.planner import Request, Split, Weights
-from taskgrid.evaluation.prefixes import PrefixSums
-from taskgrid.evaluation.resident import Resident, free_bytes
+from taskgrid.evaluation.resident import Resident
 from taskgrid.evaluation.tracer import ListeningHead, Tracer
 from taskgrid.lattice import lambda_value
-from taskgrid.merging.additive import Additive
-from taskgrid.merging.base import MergeContext, Merger, Prepared
+from taskgrid.merging.base import MergeRecipe, Prepared
+from taskgrid.merging.walks import Walk
+from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, fitted, passing
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
-from taskgrid.options import Options
 from taskgrid.store.outcomes import Outcome
-
-_SUMS_SHARE = 0.25
-"""Share of the memory that is free when the first merge comes which sums of vectors may take."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A merge method, ready to be applied.
-
-    Attributes:
-        merger: the method.
-        options: its options.
-        seed: what its random draws come from.
-    """
-
-    merger: Merger
-    options: Options
-    seed: int = 0
-
-    def prepare(self, resident: Resident, subset: Sequence[str]) -> Prepared:
-        """Prepare the merge of a subset from what is on the device."""
-        vectors = {task: resident.vector(task) for task in subset}
-        return self.merger.prepare(MergeContext(resident.base, vectors, self.options, self.seed))
 
 
 class Engine:
@@ -62,30 +37,38 @@ class Engine:
 
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
-        method: the merge method; None where no merge is measured.
+        recipe: how to merge; None where no merge is measured.
         device: where to compute.
         batch_size: images per forward pass; halved, for good, when the device runs out of memory.
+            ``auto`` takes what fits.
         precision: ``fp32`` or ``bf16``.
         resident_bytes: memory that images may take on the device; None measures what is free.
+        compiled: whether whole batches pass through ``torch.compile``.
+        remembered: where ``auto`` keeps a size that was halved.
     """
 
     def __init__(
         self,
         material: Material,
-        method: Method | None = None,
+        recipe: MergeRecipe | None = None,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 512,
+        batch_size: BatchChoice = "auto",
         precision: str = "fp32",
         resident_bytes: int | None = None,
+        compiled: bool = False,
+        remembered: Remembers | None = None,
     ) -> None:
         self._resident = Resident(material, torch.device(device), resident_bytes)
-        self._method = method
-        self._batch_size = BatchSize(batch_size)
+        self._recipe = recipe
+        self._asked, self._remembered = batch_size, remembered
         self._precision = precision
         encoder = ImageEncoder.from_card(material.card, self._resident.base)
         self._encoder = encoder.to(self._resident.device).eval()
         self._live = self._encoder.requires_grad_(False).live_state()
+        self._passing: ImageEncoder = self._encoder
+        if compiled:
+            self._passing = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
         self._prepared: tuple[tuple[str, ...], Prepared] | None = None
 
     def evaluate(
@@ -106,6 +89,11 @@ class Engine:
     def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
         """Yield the outcomes of a lambda curve, most of its points interpolated."""
         yield from self._tracer.trace(ask, self.labels(ask.task, ask.split), advance)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        return self._batch_size.size
 
     def labels(self, task: str, split: Split) -> NDArray[np.int64]:
         """Return the true classes of an image set, (n,)."""
@@ -129,7 +117,7 @@ class Engine:
 
         def scored(batch_size: int) -> Scores:
             return score(
-                self._encoder,
+                self._passing,
                 head() if head is not None else self._resident.head(task),
                 pixels,
                 labels,
@@ -141,43 +129,44 @@ class Engine:
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
 
     @cached_property
+    def _batch_size(self) -> BatchSize:
+        # At the first pass: what is on the device already has its room.
+        device = self._resident.device
+        probe = passing(self._encoder, device, self._precision)
+        return fitted(self._asked, device, probe, remembered=self._remembered)
+
+    @cached_property
     def _tracer(self) -> Tracer:
         return Tracer(self.listen)
 
     def _place(self, weights: Weights) -> None:
-        if weights.kind == "merge" and self._method is None:
-            raise ValueError("this engine has no merge method")
         with torch.inference_mode():
             if weights.kind == "base":
                 self._copy(self._resident.base)
             elif weights.kind == "expert":
                 self._encoder.load(self._resident.expert(weights.subset[0]))
-            elif self._method is not None:
-                self._method.merger.apply(
-                    self._resident.base,
-                    self._prepare(weights.subset, self._method),
-                    lambda_value(weights.scale),
-                    self._method.options,
-                    out=self._live,
-                )
+            else:
+                self._merge(weights)
 
-    def _prepare(self, subset: tuple[str, ...], method: Method) -> Prepared:
-        if self._prepared is None or self._prepared[0] != subset:
+    def _merge(self, weights: Weights) -> None:
+        recipe, walk = self._merging
+        if self._prepared is None or self._prepared[0] != weights.subset:
+            # Let go of first: the walk may write over it.
             self._prepared = None
-            self._prepared = (subset, self._direction(subset, method))
-        return self._prepared[1]
-
-    def _direction(self, subset: tuple[str, ...], method: Method) -> Prepared:
-        merger = method.merger
-        if isinstance(merger, Additive) and set(merger.weights(subset).values()) == {1.0}:
-            return self._sums.of(subset)
-        return method.prepare(self._resident, subset)
+            self._prepared = (weights.subset, walk(weights.subset))
+        recipe.merger.apply(
+            self._resident.base,
+            self._prepared[1],
+            lambda_value(weights.scale),
+            recipe.options,
+            out=self._live,
+        )
 
     @cached_property
-    def _sums(self) -> PrefixSums:
-        return PrefixSums(
-            self._resident.vector, int(_SUMS_SHARE * free_bytes(self._resident.device))
-        )
+    def _merging(self) -> tuple[MergeRecipe, Walk]:
+        if self._recipe is None:
+            raise ValueError("this engine has no merge method")
+        return self._recipe, self._resident.walk(self._recipe)
 
     def _copy(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in self._live.items():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.engine import Engine, Method
+from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import (
     SPLITS,
@@ -37,10 +37,10 @@ from taskgrid.evaluation.study import Study
 from taskgrid.evaluation.tangent_engine import Features, TangentEngine
 from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, subset_name
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
-from taskgrid.options import parse_options
 from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -89,8 +89,9 @@ def evaluate_grid(
     mode: str = "standard",
     seed: int = 0,
     device: torch.device | str = "cpu",
-    batch_size: int = 512,
+    batch_size: BatchChoice = "auto",
     precision: str = "fp32",
+    compiled: bool = False,
     evaluation: Evaluation = "plain",
     curves: CurveSpec | None = None,
     store: str | Path | None = None,
@@ -117,8 +118,10 @@ def evaluate_grid(
         mode: name for the table.
         seed: seed for the table and for methods that draw.
         device: where to compute.
-        batch_size: images per forward pass.
-        precision: ``fp32``, or ``bf16`` for autocast on CUDA.
+        batch_size: images per forward pass; ``auto`` takes what fits (a constant on a CPU).
+        precision: ``fp32``, or ``bf16`` for an encoder under autocast; nothing is proven of it here, see
+            ``evaluation.proving``. Tangent models are measured in ``fp32`` alone.
+        compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
         evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
         curves: how sweeps over lambda are interpolated; None measures every point. Columns
             ``interpolated`` and ``bound`` tell what was interpolated, and how good it is.
@@ -143,17 +146,23 @@ def evaluate_grid(
     )
     named = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
 
-    def engine(method: Method | None = None) -> Bench:
+    def engine(recipe: MergeRecipe | None = None) -> Bench:
         if evaluation == "tangent":
             return TangentEngine(
-                material, setting, method, device=device, batch_size=batch_size, store=features
+                material, setting, recipe, device=device, batch_size=batch_size, store=features
             )
-        return Engine(material, method, device=device, batch_size=batch_size, precision=precision)
+        return Engine(
+            material,
+            recipe,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+            compiled=compiled,
+        )
 
     tables = [run_reference(setting, outcomes, engine, progress).table]
     for name, options in named.items():
         method = read_method(name, options, seed)
-        merger = get_merger(name)
         plan = make_plan(
             setting,
             method,
@@ -164,13 +173,9 @@ def evaluate_grid(
             outside=outside,
             curves=read_curves(curves.nodes, curves.tolerance) if curves is not None else None,
         )
-        ready = Method(
-            merger,
-            parse_options(f"merge method {name!r}", merger.Options, options),
-            method.seed or 0,
-        )
+        recipe = MergeRecipe.of(name, options, method.seed or 0)
         asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
-        tables.append(run_plan(plan, outcomes, partial(engine, ready), asked, progress).table)
+        tables.append(run_plan(plan, outcomes, partial(engine, recipe), asked, progress).table)
     frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
     return frame.astype({"seed": "Int64"})
 

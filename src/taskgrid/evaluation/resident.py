@@ -14,6 +14,8 @@ import torch
 from taskgrid.errors import DataError
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Split
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.merging.walks import Walk, walk
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import Pixels
@@ -21,6 +23,9 @@ from taskgrid.store.weights import State
 
 _RESIDENT_SHARE = 0.5
 """Share of the memory that is free when the first images come which images may take."""
+
+_WALK_SHARE = 0.25
+"""Share of the memory that is free when the first merge comes which a walk over subsets may keep."""
 
 
 class Resident:
@@ -87,6 +92,13 @@ class Resident:
         if (task, split) not in self._pixels:
             self._pixels[task, split] = self._fitting(self._open(task, split))
         return self._pixels[task, split]
+
+    def walk(self, recipe: MergeRecipe) -> Walk:
+        """Return what prepares merges of what is on the device, subset after subset.
+
+        Ask for it when the first merge comes: it measures what memory is free.
+        """
+        return walk(recipe, self.base, self.vector, int(_WALK_SHARE * free_bytes(self.device)))
 
     def place(self, state: State) -> State:
         """Return a state on the device."""

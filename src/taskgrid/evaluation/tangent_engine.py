@@ -16,15 +16,17 @@ import torch
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import keys
-from taskgrid.evaluation.engine import Method
 from taskgrid.evaluation.material import Material
-from taskgrid.evaluation.measure import score
+from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.planner import Request, Setting, Split
 from taskgrid.evaluation.resident import Resident
 from taskgrid.evaluation.tangent import Line, Projected, features_along, features_at_origin
 from taskgrid.lattice import lambda_value
 from taskgrid.merging.additive import Additive
 from taskgrid.merging.additive import Line as LineMerger
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.merging.walks import Walk
+from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, blank, fitted
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.store.outcomes import Outcome
@@ -62,32 +64,40 @@ class TangentEngine:
 
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
-        setting: what the material is, by digest; its ``tangent`` is set.
-        method: the merge method; None where no merge is measured.
+        setting: what the material is, by digest; its ``tangent`` is set, its ``precision`` fp32.
+        recipe: how to merge; None where no merge is measured.
         device: where to compute.
-        batch_size: images per pass.
+        batch_size: images per pass; halved, for good, when the device runs out of memory. ``auto`` takes
+            what fits.
         store: where features are looked up and kept; None keeps those of one image set in memory.
         resident_bytes: memory that images may take on the device; None measures what is free.
+        remembered: where ``auto`` keeps a size that was halved.
     """
 
     def __init__(
         self,
         material: Material,
         setting: Setting,
-        method: Method | None = None,
+        recipe: MergeRecipe | None = None,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 512,
+        batch_size: BatchChoice = "auto",
         store: Features | None = None,
         resident_bytes: int | None = None,
+        remembered: Remembers | None = None,
     ) -> None:
         if setting.tangent is None:
             raise ValueError("this setting measures networks as they are")
+        if setting.precision != "fp32":
+            raise ConfigError(
+                f"tangent models are evaluated in fp32, not in {setting.precision}: their derivatives "
+                "would be off by percents; use precision fp32"
+            )
         self._kernel = setting.tangent
         self._setting = setting
         self._resident = Resident(material, torch.device(device), resident_bytes)
-        self._method = method
-        self._batch_size = batch_size
+        self._recipe = recipe
+        self._asked, self._remembered = batch_size, remembered
         self._store = store
         self._starts: dict[_Place, torch.Tensor] = {}
         self._moving: _Moving | None = None
@@ -96,7 +106,7 @@ class TangentEngine:
         self, requests: Sequence[Request], advance: Callable[[int], None]
     ) -> Iterator[Outcome]:
         """Yield the outcome of every request: image set by image set, then what needs own passes."""
-        additive = self._method is None or isinstance(self._method.merger, Additive)
+        additive = self._recipe is None or isinstance(self._recipe.merger, Additive)
         sums: list[Request] = []
         own: list[Request] = []
         for request in requests:
@@ -115,15 +125,15 @@ class TangentEngine:
         Raises:
             ConfigError: if the method does not move on a line.
         """
-        method = self._merges()
-        if isinstance(method.merger, Additive):
-            return self._projected((task, split), subset).line(method.merger.weights(subset))
-        if not isinstance(method.merger, LineMerger):
+        recipe, walk = self._merging
+        if isinstance(recipe.merger, Additive):
+            return self._projected((task, split), subset).line(recipe.merger.weights(subset))
+        if not isinstance(recipe.merger, LineMerger):
             raise ConfigError(
-                f"merge method {method.merger.name!r} does not move on a line as lambda grows; "
+                f"merge method {recipe.merger.name!r} does not move on a line as lambda grows; "
                 "its continuous curve is not known, evaluate it at a list of lambdas"
             )
-        return self._line_along(method.prepare(self._resident, subset), (task, split))
+        return self._line_along(walk(subset), (task, split))
 
     def _by_algebra(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Answer what sums of kept features answer: the base, experts, merges of additive methods."""
@@ -140,16 +150,16 @@ class TangentEngine:
     def _by_passes(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Answer merges that are no sums: each direction has passes of its own."""
         subsets = _grouped(requests, lambda r: r.weights.subset)
-        for subset in sorted(subsets, key=lambda names: (len(names), names)):
-            method = self._merges()
-            prepared = method.prepare(self._resident, subset)
-            if isinstance(method.merger, LineMerger):
+        for subset in sorted(subsets):
+            recipe, walk = self._merging
+            prepared = walk(subset)
+            if isinstance(recipe.merger, LineMerger):
                 for place, asked in _grouped(subsets[subset], lambda r: (r.task, r.split)).items():
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
             for scale, same in _grouped(subsets[subset], lambda r: r.weights.scale).items():
-                merged = method.merger.apply(
-                    self._exact_base, prepared, lambda_value(scale), method.options
+                merged = recipe.merger.apply(
+                    self._exact_base, prepared, lambda_value(scale), recipe.options
                 )
                 step = {
                     name: (tensor - self._exact_base[name]).float()
@@ -163,25 +173,31 @@ class TangentEngine:
     def _base(self, request: Request) -> Outcome:
         """Measure the base as ``engine.Engine`` does: it is its own tangent model."""
         task, split = request.task, request.split
-        scores = score(
-            ImageEncoder(self._encoder.origin, self._encoder.card),
-            self._resident.head(task),
-            self._resident.pixels(task, split),
-            self._resident.labels(task, split),
-            batch_size=self._batch_size,
-            precision=self._setting.precision,
-        )
+        pixels, labels = self._resident.pixels(task, split), self._resident.labels(task, split)
+
+        def scored(batch_size: int) -> Scores:
+            return score(
+                ImageEncoder(self._encoder.origin, self._encoder.card),
+                self._resident.head(task),
+                pixels,
+                labels,
+                batch_size=batch_size,
+                precision=self._setting.precision,
+            )
+
+        scores = self._batch_size.fit(scored)
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
 
     def _sum(self, subset: Sequence[str]) -> dict[str, float]:
-        merger = self._merges().merger
-        assert isinstance(merger, Additive)
-        return merger.weights(subset)
+        recipe, _ = self._merging
+        assert isinstance(recipe.merger, Additive)
+        return recipe.merger.weights(subset)
 
-    def _merges(self) -> Method:
-        if self._method is None:
+    @cached_property
+    def _merging(self) -> tuple[MergeRecipe, Walk]:
+        if self._recipe is None:
             raise ValueError("this engine has no merge method")
-        return self._method
+        return self._recipe, self._resident.walk(self._recipe)
 
     def _projected(self, place: _Place, tasks: Iterable[str]) -> Projected:
         """Return an image set with its features along some tasks' vectors, or more."""
@@ -197,7 +213,8 @@ class TangentEngine:
         return held.projected
 
     def _line_along(self, direction: State, place: _Place) -> Line:
-        along = {"direction": self._pass_along(place, direction)}
+        features = self._batch_size.fit(lambda size: self._pass_along(place, direction, size))
+        along = {"direction": features}
         return self._project(place, along).line({"direction": 1.0})
 
     def _project(self, place: _Place, along: Mapping[str, torch.Tensor]) -> Projected:
@@ -209,7 +226,11 @@ class TangentEngine:
 
     def _features(self, place: _Place, expert: str | None) -> torch.Tensor:
         """Return f_0, or J tau of an expert, from the store or from a pass over the images."""
-        key = self._key(place, expert)
+        # Looked up anew for each size that is tried: the size is in the key.
+        return self._batch_size.fit(lambda size: self._features_at(place, expert, size))
+
+    def _features_at(self, place: _Place, expert: str | None, batch_size: int) -> torch.Tensor:
+        key = self._key(place, expert, batch_size)
         found = self._store.find(key) if self._store is not None else None
         if found is not None:
             return found.to(self._resident.device)
@@ -218,26 +239,26 @@ class TangentEngine:
             features = features_at_origin(
                 self._encoder,
                 self._resident.pixels(task, split),
-                batch_size=self._batch_size,
+                batch_size=batch_size,
                 precision=self._setting.precision,
             )
         else:
-            features = self._pass_along(place, self._direction(expert))
+            features = self._pass_along(place, self._direction(expert), batch_size)
         if self._store is not None:
             self._store.add(key, features)
         return features
 
-    def _pass_along(self, place: _Place, direction: State) -> torch.Tensor:
+    def _pass_along(self, place: _Place, direction: State, batch_size: int) -> torch.Tensor:
         task, split = place
         return features_along(
             self._encoder,
             self._resident.pixels(task, split),
             direction,
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             precision=self._setting.precision,
         )
 
-    def _key(self, place: _Place, expert: str | None) -> str:
+    def _key(self, place: _Place, expert: str | None, batch_size: int) -> str:
         task, split = place
         direction = None
         if expert is not None:
@@ -251,7 +272,7 @@ class TangentEngine:
             base=self._setting.base,
             direction=direction,
             machine={
-                "batch_size": self._batch_size,
+                "batch_size": batch_size,
                 "device": self._resident.device.type,
                 "torch": torch.__version__,
             },
@@ -262,6 +283,17 @@ class TangentEngine:
             return self._resident.vector(task)
         # Where no vector was made yet, it is made here, by the code that makes them.
         return subtract(self._resident.base, self._resident.expert(task), task)
+
+    @cached_property
+    def _batch_size(self) -> BatchSize:
+        device, encoder = self._resident.device, self._encoder
+
+        def probe(count: int) -> torch.Tensor:
+            # Along a direction, which takes more than a pass at theta_0.
+            images, precision = blank(encoder.card, count, device), self._setting.precision
+            return features_along(encoder, images, {}, batch_size=count, precision=precision)
+
+        return fitted(self._asked, device, probe, remembered=self._remembered)
 
     @cached_property
     def _encoder(self) -> LinearizedEncoder:

@@ -15,13 +15,12 @@ import torch
 
 from taskgrid.errors import LineageError
 from taskgrid.lattice import canonical_subset, lambda_value
-from taskgrid.merging.base import MergeContext, get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.inputs import Inputs
 from taskgrid.merging.passes import Frame
 from taskgrid.merging.streaming import DEFAULT_BYTES, Output, layout_of, lineage_of, stream_merge
-from taskgrid.merging.windows import Recipe
+from taskgrid.merging.windows import scope_of
 from taskgrid.models.clip import Clip
-from taskgrid.options import parse_options
 from taskgrid.store.shards import load_checkpoint
 from taskgrid.store.streams import write_stream
 from taskgrid.vectors import TaskVector
@@ -93,9 +92,7 @@ def export_points(
         Output(p.path, p.tasks, lambda_value(p.scale), {"kind": "clip", **(lineage or {})})
         for p in points
     ]
-    merger = get_merger(method.name)
-    options = parse_options(f"merge method {method.name!r}", merger.Options, method.options)
-    recipe = Recipe(merger, options, method.seed)
+    recipe = MergeRecipe.of(method.name, method.options, method.seed)
     inputs = Inputs.open(base, vectors)
     found = inputs.base.lineage.get("digest")
     if found != clip.visual_digest:
@@ -103,7 +100,7 @@ def export_points(
             f"{base} holds the base {found}, but the image tower of {clip.architecture} "
             f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
         )
-    if recipe.scope == "model" and not merger.needs:
+    if scope_of(recipe.merger) == "model" and not recipe.merger.needs:
         return tuple(_export_whole(inputs, recipe, output, frame) for output in outputs)
     return stream_merge(
         method.name,
@@ -127,14 +124,13 @@ def _frame_of(clip: Clip) -> Frame:
     return Frame(_VISUAL, others, {"activation": clip.activation, "format": "pt"})
 
 
-def _export_whole(inputs: Inputs, recipe: Recipe, output: Output, frame: Frame) -> str:
+def _export_whole(inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame) -> str:
     state, _ = load_checkpoint(inputs.base.path)
     vectors = {
         task: TaskVector.load(inputs.experts[task].path).deltas
         for task in canonical_subset(output.tasks)
     }
-    context = MergeContext(state, vectors, recipe.options, recipe.seed)
-    prepared = recipe.merger.prepare(context)
+    prepared = recipe.prepare(state, vectors)
     merged = recipe.merger.apply(state, prepared, output.scale, recipe.options)
     everything = {frame.prefix + key: tensor for key, tensor in merged.items()} | dict(frame.others)
     layout = layout_of(inputs.base, frame)

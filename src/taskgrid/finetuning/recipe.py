@@ -28,7 +28,8 @@ class Recipe:
         clip_norm: largest L2 norm of the gradient; None does not clip.
         crop_scale: smallest area of the random crop as a share of the image; 1 turns it off.
         label_smoothing: label smoothing of the cross-entropy.
-        precision: ``bf16`` uses autocast on CUDA (weights stay float32); on a CPU it is ``fp32``.
+        precision: ``bf16`` runs the encoder under autocast on every kind of device; weights stay
+            float32.
         eval_every: steps between validations; None validates after each epoch.
     """
 

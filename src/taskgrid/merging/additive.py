@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from taskgrid.merging.algebra import Fold
 from taskgrid.merging.base import Algebra, MergeContext, Prepared
 from taskgrid.options import Options as PluginOptions
 from taskgrid.store.weights import State
@@ -80,7 +81,7 @@ class Additive(Line):
     """A method whose direction is sum_t w_t tau_t; no options, no statistics.
 
     A method says its weights and nothing else. What is linear in theta can then be had from one
-    number per task: sums over many subsets, streams of tensors, tangent models.
+    number per task: streams of tensors, tangent models.
     """
 
     algebra: Algebra = "additive"
@@ -93,3 +94,22 @@ class Additive(Line):
         """Return sum_t w_t tau_t in float64, added in the canonical order of the tasks."""
         weights = self.weights(tuple(context.vectors))
         return weighted_sum([(weights[task], vector) for task, vector in context.vectors.items()])
+
+
+class Sum(Fold, Additive):
+    """An additive method with one weight for all tasks of a subset: its plain sum, then the weight.
+
+    A method says its ``weights``, and in ``finish`` what becomes of a sum.
+    """
+
+    algebra: Algebra = "additive"
+
+    def begin(self, lifted: Prepared) -> Prepared:
+        """Return the first vector in float64."""
+        return weighted_sum([(1.0, lifted)])
+
+    def step(self, total: Prepared, lifted: Prepared, *, reuse: bool) -> Prepared:
+        """Add one vector."""
+        if reuse:
+            return {key: tensor.add_(lifted[key]) for key, tensor in total.items()}
+        return {key: tensor + lifted[key] for key, tensor in total.items()}

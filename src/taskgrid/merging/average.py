@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskgrid.merging.additive import Additive, weighted_sum
-from taskgrid.merging.base import MergeContext, Prepared
+from taskgrid.merging.additive import Sum
+from taskgrid.merging.base import Prepared
 
 
-class Average(Additive):
+class Average(Sum):
     """Adds the mean of the task vectors, times lambda. No options."""
 
     name = "average"
@@ -20,10 +20,9 @@ class Average(Additive):
         """Return 1/T for each of T tasks."""
         return dict.fromkeys(tasks, 1 / len(tasks))
 
-    def prepare(self, context: MergeContext) -> Prepared:
+    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
         """Return (1/T) sum_t tau_t in float64; divided once, because 1/3 is no float."""
-        total = weighted_sum([(1.0, vector) for vector in context.vectors.values()])
-        return {key: tensor.div_(len(context.vectors)) for key, tensor in total.items()}
+        return {key: tensor / len(tasks) for key, tensor in total.items()}
 
 
 MERGER = Average()

@@ -1,13 +1,14 @@
 """The merger seam: a lambda-free *prepare*, then a cheap *apply* for every lambda.
 
 A method is one module with a ``MERGER`` and one line in ``taskgrid.plugins``. Nothing here assumes
-that a merged model is affine in lambda; a method that is says so in its ``algebra``.
+that a merged model is affine in lambda, or that subsets have anything in common; a method that knows
+better says so by what it inherits from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import torch
@@ -22,7 +23,8 @@ from taskgrid.vectors import subtract
 
 Algebra = Literal["additive", "monoid", "factors", "rerun"]
 """How a lattice of subsets can be prepared: ``additive`` from sums over tasks, ``monoid`` from a
-subset's parent (max, min), ``factors`` from cached factors per task, ``rerun`` each on its own."""
+smaller subset (max, min), ``factors`` from cached factors per task, ``rerun`` each on its own. Classes
+to inherit from are in ``additive`` and ``algebra``."""
 
 Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
@@ -50,6 +52,10 @@ class MergeContext:
         # One order for all: a merge does not depend on how the caller listed the tasks.
         ordered = {task: self.vectors[task] for task in canonical_subset(self.vectors)}
         object.__setattr__(self, "vectors", ordered)
+
+    def alone(self, task: str) -> MergeContext:
+        """Return the context of one of the tasks."""
+        return replace(self, vectors={task: self.vectors[task]})
 
     def statistic(self, name: str) -> Any:
         """Return a statistic.
@@ -112,6 +118,41 @@ class Merger(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MergeRecipe:
+    """How task vectors are merged.
+
+    Attributes:
+        merger: the method.
+        options: its options.
+        seed: what its random draws come from.
+    """
+
+    merger: Merger
+    options: PluginOptions
+    seed: int = 0
+
+    @classmethod
+    def of(cls, method: str, options: Mapping[str, Any], seed: int = 0) -> MergeRecipe:
+        """Return the recipe of a method by name.
+
+        Raises:
+            ConfigError: if there is no such method, or it has no such option.
+        """
+        merger = get_merger(method)
+        return cls(merger, parse_options(f"merge method {method!r}", merger.Options, options), seed)
+
+    def context(
+        self, base: Mapping[str, torch.Tensor], vectors: Mapping[str, State]
+    ) -> MergeContext:
+        """Return what ``merger.prepare`` is to look at."""
+        return MergeContext(base, vectors, self.options, self.seed)
+
+    def prepare(self, base: Mapping[str, torch.Tensor], vectors: Mapping[str, State]) -> Prepared:
+        """Prepare the merge of some task vectors."""
+        return self.merger.prepare(self.context(base, vectors))
+
+
 def methods() -> tuple[str, ...]:
     """Return the names of all merge methods, sorted."""
     return tuple(sorted(plugins.names("merger")))
@@ -154,15 +195,14 @@ def merge(
             given, or the method needs statistics of data.
         LineageError: if an expert does not fit the base; names the key and both values.
     """
-    merger = get_merger(method)
-    chosen = parse_options(f"merge method {method!r}", merger.Options, options)
+    recipe = MergeRecipe.of(method, options, seed)
     if not experts:
         raise ConfigError("merge needs at least one expert; for the base alone, use the base")
-    if merger.needs:
+    if recipe.merger.needs:
         raise ConfigError(
-            f"merge method {method!r} needs statistics of data ({', '.join(sorted(merger.needs))}); "
+            f"merge method {method!r} needs statistics of data ({', '.join(sorted(recipe.merger.needs))}); "
             "use it through the workflow, or call its prepare with a MergeContext that has them"
         )
     vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    prepared = merger.prepare(MergeContext(base, vectors, chosen, seed))
-    return merger.apply(base, prepared, scale, chosen)
+    prepared = recipe.prepare(base, vectors)
+    return recipe.merger.apply(base, prepared, scale, recipe.options)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from taskgrid.lattice import canonical_subset
-from taskgrid.merging.base import MergeContext
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.reading import Loaded
-from taskgrid.merging.windows import Recipe, Window, slices
+from taskgrid.merging.windows import Window, scope_of, slices
 from taskgrid.store.shards import TensorSpec
 from taskgrid.store.sink import Sink
 
@@ -43,7 +43,7 @@ class Pass:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: MergeRecipe,
         points: Sequence[tuple[Sequence[str], float]],
         window: Window,
         sink: Sink,
@@ -81,7 +81,7 @@ class Pass:
 
     def _merge(self, name: str, loaded: Loaded) -> None:
         spec, count = loaded.spec, len(loaded.base)
-        whole = self._recipe.scope == "tensor"
+        whole = scope_of(self._recipe.merger) == "tensor"
         pieces = [slice(0, count)] if whole else list(slices(count))
         shape = spec.shape if whole else (-1,)
         size = spec.torch_dtype.itemsize
@@ -90,13 +90,8 @@ class Pass:
         for tasks, members in self._subsets.items():
             vectors = {task: loaded.vectors[task] for task in tasks}
             ready = [
-                recipe.merger.prepare(
-                    MergeContext(
-                        base,
-                        {task: {spec.name: v[piece].view(shape)} for task, v in vectors.items()},
-                        recipe.options,
-                        recipe.seed,
-                    )
+                recipe.prepare(
+                    base, {task: {spec.name: v[piece].view(shape)} for task, v in vectors.items()}
                 )
                 for base, piece in zip(bases, pieces, strict=True)
             ]

@@ -19,12 +19,11 @@ from typing import Any
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import format_lambda, subset_name
-from taskgrid.merging.base import get_merger
+from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.inputs import Inputs
 from taskgrid.merging.passes import Frame, Pass
 from taskgrid.merging.reading import WindowReader
-from taskgrid.merging.windows import Recipe, Window
-from taskgrid.options import parse_options
+from taskgrid.merging.windows import Window, scope_of
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.shards import Checkpoint, TensorSpec
 from taskgrid.store.sink import Sink
@@ -92,10 +91,7 @@ def stream_merge(
         LineageError: if an expert does not fit the base; names the key and both values.
         ArtifactError: if an input cannot be read or an output cannot be written.
     """
-    merger = get_merger(method)
-    recipe = Recipe(
-        merger, parse_options(f"merge method {method!r}", merger.Options, options), seed
-    )
+    recipe = MergeRecipe.of(method, options, seed)
     inputs = Inputs.open(Path(base), _used(experts, outputs))
     _check_recipe(recipe, inputs)
     frame = frame or Frame()
@@ -150,14 +146,14 @@ def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[
     return {task: Path(experts[task]) for output in outputs for task in output.tasks}
 
 
-def _check_recipe(recipe: Recipe, inputs: Inputs) -> None:
+def _check_recipe(recipe: MergeRecipe, inputs: Inputs) -> None:
     merger = recipe.merger
     if merger.needs:
         raise ConfigError(
             f"merge method {merger.name!r} needs statistics of data "
             f"({', '.join(sorted(merger.needs))}), which merging from files has not"
         )
-    if recipe.scope == "model":
+    if scope_of(merger) == "model":
         raise ConfigError(
             f"merge method {merger.name!r} looks at all tensors at once and cannot merge them piece by "
             f"piece; merge in memory with taskgrid.merging.merge, which needs about "
@@ -185,7 +181,7 @@ def layout_of(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
     return sorted([*merged, *others], key=lambda s: (-s.torch_dtype.itemsize, s.name))
 
 
-def lineage_of(inputs: Inputs, recipe: Recipe, output: Output) -> Lineage:
+def lineage_of(inputs: Inputs, recipe: MergeRecipe, output: Output) -> Lineage:
     """Return what an output was made from, as far as the inputs say it themselves."""
     base = inputs.base.lineage
     kept = {key: value for key, value in base.items() if key not in ("kind", "digest")}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskgrid.merging.additive import Additive
+from taskgrid.merging.additive import Sum
 
 
-class TaskArithmetic(Additive):
+class TaskArithmetic(Sum):
     """Adds the sum of the task vectors, times lambda. No options."""
 
     name = "task_arithmetic"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taskgrid.errors import ConfigError
-from taskgrid.merging.base import Merger
+from taskgrid.merging.additive import Additive
+from taskgrid.merging.base import Merger, MergeRecipe
 from taskgrid.merging.inputs import Inputs
-from taskgrid.options import Options as PluginOptions
 from taskgrid.store.shards import TensorSpec
 from taskgrid.store.sink import Sink
 
@@ -34,29 +34,14 @@ SLOTS = 2
 """Windows of the inputs: one is merged while the next is read."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How experts are merged.
+def scope_of(merger: Merger) -> Scope:
+    """Return what a method must see at once; one that does not say sees the whole model.
 
-    Attributes:
-        merger: the method.
-        options: its options.
-        seed: what its random draws come from.
+    A sum of task vectors with one weight each is elementwise whatever the weights are.
     """
-
-    merger: Merger
-    options: PluginOptions
-    seed: int = 0
-
-    @property
-    def scope(self) -> Scope:
-        """What the method must see at once; one that does not say sees the whole model.
-
-        A sum of task vectors with one weight each is elementwise whatever the weights are.
-        """
-        fallback: Scope = "element" if hasattr(self.merger, "weights") else "model"
-        declared: Scope = getattr(self.merger, "scope", fallback)
-        return declared
+    fallback: Scope = "element" if isinstance(merger, Additive) else "model"
+    declared: Scope = getattr(merger, "scope", fallback)
+    return declared
 
 
 @dataclass(frozen=True)
@@ -85,7 +70,7 @@ class Window:
             yield start, min(length, spec.numel - start)
 
     @classmethod
-    def within(cls, max_bytes: int, inputs: Inputs, recipe: Recipe, threads: int) -> Window:
+    def within(cls, max_bytes: int, inputs: Inputs, recipe: MergeRecipe, threads: int) -> Window:
         """Return the largest useful window whose buffers, all together, stay below a bound.
 
         Args:
@@ -103,7 +88,7 @@ class Window:
         # Base, outputs, an expert that must be converted; the vectors; two float64 of `prepare`.
         states = SLOTS + Sink.buffers(threads) + (not direct)
         per_element = widest * states + SLOTS * 4 * len(inputs.experts) + 16
-        if recipe.scope == "element":
+        if scope_of(recipe.merger) == "element":
             smallest, what = _SLICE, f"{len(inputs.experts)} experts"
             room = (max_bytes - _SLACK) // per_element
             length = max(smallest, min(room // _SLICE * _SLICE, _LONGEST))

@@ -89,12 +89,13 @@ def iter_features(
         pixels: ``(N, S, S, 3)`` uint8.
         batch_size: images per forward pass.
         device: where the encoder is.
-        precision: ``bf16`` uses autocast on CUDA; on a CPU it is ``fp32``.
+        precision: ``bf16`` runs the encoder under autocast, on every kind of device; its weights and
+            its features are float32 all the same.
     """
     device = torch.device(device)
     encoder.eval()
     card = encoder.card
-    half = precision == "bf16" and device.type == "cuda"
+    half = precision == "bf16"
     for start in range(0, len(pixels), batch_size):
         # Entered per batch: a generator must not leave the caller in inference mode.
         with (

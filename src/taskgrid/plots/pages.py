@@ -11,7 +11,12 @@ import pandas as pd
 from taskgrid.plots.render import read_table
 from taskgrid.store.atomic import write_text
 
-_NOT_FRACTIONS = ("lambda", "level")
+_NOT_FRACTIONS = (
+    "lambda",
+    "level",
+    "largest_logit_difference",
+    "mean_logit_difference",
+)
 
 _STYLE = """
 body { font: 14px/1.4 "DejaVu Sans", Verdana, sans-serif; margin: 1rem; color: #222; }
@@ -109,7 +114,8 @@ class _Column:
             return f'<td{self._class} data-key=""></td>'
         if self._fraction:
             return f'<td{self._class} data-key="{value:.6f}">{100 * value:.1f}</td>'
-        return f"<td{self._class}>{html.escape(str(value))}</td>"
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        return f"<td{self._class}>{html.escape(text)}</td>"
 
 
 def _is_constant(values: pd.Series[Any]) -> bool:

@@ -1,0 +1,59 @@
+"""Prove that a reduced precision does what fp32 does: base, experts and one merge, both ways."""
+
+from pathlib import Path
+
+from taskgrid.command import parse, run, use_threads
+from taskgrid.devices import lease_device
+from taskgrid.evaluation.files import GridFiles
+from taskgrid.evaluation.planner import make_plan
+from taskgrid.evaluation.proving import passes, prove_with_engines
+from taskgrid.evaluation.references import TaskManifests, read_method, read_setting
+from taskgrid.lattice import subset_name
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.models.card import ModelCard
+from taskgrid.progress import Progress
+from taskgrid.store.atomic import read_json
+
+MANIFESTS = ("datasets", "splits", "head-manifests", "vector-manifests")
+FILES = ("images", "heads", "experts", "vectors")
+
+
+def main() -> None:
+    """Read all that a run is evaluated with; write the proof, or say why there is none."""
+    args = parse(__doc__, paths=("card", "base", "proof"), lists=(*MANIFESTS, *FILES))
+    use_threads(args.threads)
+    settings = args.settings
+    tasks, name, options = settings["tasks"], settings["method"], settings["options"]
+    manifests = zip(
+        args.datasets, args.splits, args.head_manifests, args.vector_manifests, strict=True
+    )
+    setting = read_setting(
+        **{key: settings[key] for key in ("model", "mode", "seed", "precision")},
+        card=ModelCard.from_json(read_json(args.card)),
+        tasks={
+            task: TaskManifests(*map(Path, found))
+            for task, found in zip(tasks, manifests, strict=True)
+        },
+    )
+    reference = read_method(name, options, settings["seed"])
+    plan = make_plan(setting, reference, [subset_name(tasks)], [settings["lambda"]])
+    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
+    total = passes(plan, settings["images"])
+    with lease_device(args.device) as device, Progress("precision", total, "image") as bar:
+        proof = prove_with_engines(
+            plan,
+            GridFiles.listed(setting, args.card, args.base, tasks, *lists),
+            MergeRecipe.of(name, options, reference.seed or 0),
+            images=settings["images"],
+            tolerance=settings["tolerance"],
+            device=device,
+            batch_size=settings["batch_size"],
+            advance=bar.advance,
+        )
+    print(proof.sentence())
+    proof.insist()
+    proof.write(args.proof)
+
+
+if __name__ == "__main__":
+    run(main)
