@@ -29,6 +29,7 @@ from taskgrid.tracking.records import (
     read_records,
     write_records,
 )
+from taskgrid.tracking.registry import resolve_target, sync_records
 from tests.unit.example_tables import Example, example
 
 SETTINGS = {
@@ -329,6 +330,18 @@ def test_records_need_no_mlflow_and_no_torch() -> None:
     )
     source = Path(__file__).resolve().parents[2] / "src"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(source)})
+
+
+def test_without_mlflow_records_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "taskgrid.tracking.mlflow_store", raising=False)
+    for name in [*(name for name in sys.modules if name.startswith("mlflow.")), "mlflow"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    target = resolve_target(None, results=tmp_path, environ={})
+    record = RunRecord("e1", "expert", "one")
+    report = sync_records([record, record], target, environ={})
+    assert (report.status, report.delayed, report.created) == ("delayed", 2, 0)
+    assert "mlflow is not installed" in report.sentence()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_one_module_imports_mlflow() -> None:
