@@ -97,11 +97,12 @@ class Design:
         drawn = sum(sum(counts.values()) for _, counts in self._samples(tasks))
         return min(whole + listed + drawn, (1 << tasks) - 1)
 
-    def numbers(self, order: Sequence[str]) -> tuple[int, ...]:
+    def numbers(self, order: Sequence[str], key: str = "grid.subsets") -> tuple[int, ...]:
         """Return the numbers of the design's subsets, increasing.
 
         Args:
             order: the tasks; task ``i`` is bit ``i``.
+            key: where the design stands in the configuration, for what is said when it is refused.
 
         Raises:
             ConfigError: if there would be more than ``MOST_SUBSETS``, a listed task is unknown, or a
@@ -110,7 +111,7 @@ class Design:
         tasks = len(order)
         if (count := self.count(tasks)) > MOST_SUBSETS:
             raise ConfigError(
-                f"grid.subsets means {count} subsets of {tasks} tasks, more than {MOST_SUBSETS}; "
+                f"{key} means {count} subsets of {tasks} tasks, more than {MOST_SUBSETS}; "
                 "choose sizes, up_to, leave_out, include or a sample"
             )
         found: set[int] = set()
@@ -118,8 +119,10 @@ class Design:
         found.update(all_numbers(tasks) if len(sizes) == tasks else numbers_of_sizes(tasks, sizes))
         for names in self.include:
             if not names:
+                raise ConfigError(f"{key}.include holds an empty subset; that is the base itself")
+            if unknown := sorted(set(names) - set(order)):
                 raise ConfigError(
-                    "grid.subsets.include holds an empty subset; that is the base itself"
+                    f"{key}.include names task {unknown[0]!r}, which is not in tasks: {', '.join(order)}"
                 )
             found.add(subset_number(names, order))
         for drawn_from, counts in self._samples(tasks):
@@ -196,6 +199,17 @@ def enough_for(level: float) -> int:
 def least_audit(level: float) -> int:
     """Return the smallest random sample by which a predicted lattice can be judged."""
     return max(3, enough_for(level))
+
+
+def least_budget(tasks: int, larger: int, audit: int) -> int:
+    """Return the fewest merges that a lattice on a budget takes: the core, and an audit.
+
+    Args:
+        tasks: number of tasks.
+        larger: merges of three and more tasks that are asked for; an audit of more evaluates them all.
+        audit: merges that are audited.
+    """
+    return 1 + tasks + math.comb(tasks, 2) + min(audit, larger)
 
 
 def number_of_rank(size: int, rank: int) -> int:

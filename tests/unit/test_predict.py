@@ -35,6 +35,8 @@ class Bench:
     """Logits that are sums of effects; lambda scales them."""
 
     asked: list[Request] = field(default_factory=list)
+    machine: dict[str, str | int] = field(default_factory=lambda: {"batch_size": 8})
+    stop_after: int | None = None
 
     def labels(self, task: str, split: str) -> NDArray[np.int64]:
         return np.random.default_rng(derive_seed(task, split)).integers(0, 4, 40)

@@ -19,6 +19,7 @@ from taskgrid.config.schema import (
     ModeSpec,
     TaskSpec,
 )
+from taskgrid.designs import least_budget
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import Block, subset_name, subset_of_number, wide_blocks_of
 from taskgrid.provenance.listing import fingerprint
@@ -115,7 +116,7 @@ class Experiment:
 
         Raises:
             ConfigError: if an architecture, a file of weights or the data of a task does not exist,
-                or the grid is too large.
+                the grid is too large, or the lattice's budget too small.
         """
         for model in self.config.models:
             self.image_size(model.name)
@@ -127,6 +128,29 @@ class Experiment:
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )
         _ = self.numbers
+        self._check_lattice()
+
+    def _check_lattice(self) -> None:
+        lattice = self.config.lattice
+        if lattice is None:
+            return
+        if all(self.evaluation(run.mode) == "tangent" for run in self.runs):
+            raise ConfigError(
+                "lattice asks for a budget, but all experts are tangent models, whose whole lattice is "
+                "exact; leave `lattice` out, or add experts that are evaluated as they are"
+            )
+        numbers = lattice.design().numbers(self.tasks, "lattice.subsets")
+        # The core is that of the tasks that are measured, and a merge is evaluated once.
+        union = 0 if not self.config.evaluation.outside else (1 << len(self.tasks)) - 1
+        for number in numbers:
+            union |= number
+        larger = sum(number.bit_count() > 2 for number in numbers)
+        needed = least_budget(union.bit_count(), larger, lattice.audit)
+        if lattice.budget < needed:
+            raise ConfigError(
+                f"lattice.budget is {lattice.budget}, but {union.bit_count()} tasks and the audit of "
+                f"{lattice.audit} need {needed}: the base, all tasks and pairs, and the audit"
+            )
 
     def model(self, name: str) -> ModelSpec:
         """Return a base model's specification."""
