@@ -113,7 +113,6 @@ def test_effects_of_order_three_are_noticed_and_covered(third: float) -> None:
         means += found.report.error.low <= truth <= found.report.error.high
         noticed += found.report.error.mean > 0
     assert kept / merges > level - 0.03
-    print(third, beyond, means, kept / merges)
     assert beyond / worlds >= level - 0.05
     assert means / worlds >= level - 0.05
     assert noticed / worlds > 0.9
@@ -185,7 +184,6 @@ def test_errors_that_are_rare_and_large_are_covered_or_named(bad: int, images_of
     assert limited / turns >= 0.95
     if supposed == turns:
         assert held / turns >= 0.95
-    print(bad, images_off, supposed, held, limited, ceilings)
 
 
 def test_the_budget_is_kept_and_nothing_is_evaluated_twice() -> None:

@@ -30,7 +30,7 @@ class LogitsStore:
         """Return the logits ``(n, C)`` as a mapped file; None where there are none that can be read."""
         try:
             found = np.load(self._path(key), mmap_mode="r")
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
         return found if found.ndim == 2 and found.dtype == np.float32 else None
 
