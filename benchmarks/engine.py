@@ -1,6 +1,6 @@
 """The engine against its limit, and against the usual way of doing it.
 
-    python benchmarks/engine.py limit [--architecture ViT-B-32-quickgelu] [--device cuda]
+    python benchmarks/engine.py limit [--architecture ViT-B-32-quickgelu] [--device cuda] [--compile]
     python benchmarks/engine.py precision [--architecture ViT-B-32-quickgelu] [--device cuda]
     python benchmarks/engine.py naive
 
@@ -95,7 +95,12 @@ def limit(args: argparse.Namespace) -> None:
     material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
     method = MergeRecipe.of("task_arithmetic", {})
     engine = Engine(
-        material, method, device=device, batch_size=args.batch_size, precision=args.precision
+        material,
+        method,
+        device=device,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        compiled=args.compile,
     )
     asked = requests(args.points, args.images)
     card = material.card
@@ -319,6 +324,7 @@ def main() -> None:
     parser.add_argument("--architecture", default=BUILT_IN)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--compile", action="store_true", help="limit: torch.compile in the engine")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=512)

@@ -249,7 +249,7 @@ def lattice_settings(wildcards):
     return canonical_json(
         {
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "split": lattice.split,
             "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
         }
@@ -278,8 +278,8 @@ def precision_settings(wildcards):
             "options": E.method(label).options,
             "lambda": scale,
             "tasks": E.tasks,
-            "batch_size": evaluation.batch_size,
             "precision": evaluation.precision,
+            **pass_settings(),
             **evaluation.proof.model_dump(),
         }
     )
@@ -296,14 +296,13 @@ def merge_code(wildcards):
     )
 
 
+def pass_settings():
+    """How images pass through the encoder."""
+    return E.config.evaluation.model_dump(include={"batch_size", "compile"})
+
+
 def evaluation_settings(wildcards):
-    evaluation = E.config.evaluation
-    return canonical_json(
-        {
-            "tasks": plan_tasks(wildcards),
-            "batch_size": evaluation.batch_size,
-        }
-    )
+    return canonical_json({"tasks": plan_tasks(wildcards), **pass_settings()})
 
 
 def eval_code(wildcards):
@@ -318,7 +317,7 @@ def reference_settings(wildcards):
             "mode": wildcards.mode,
             "seed": int(wildcards.seed),
             "tasks": E.tasks,
-            "batch_size": E.config.evaluation.batch_size,
+            **pass_settings(),
             "precision": E.config.evaluation.precision,
             "evaluation": E.evaluation(wildcards.mode),
         }

@@ -38,7 +38,7 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
-        features=Path(args.store, "features"),
+        store=Path(args.store),
     ) as open_engine:
         # A setting of tangent models opens the engine that knows their lines.
         lines = cast(Lines, open_engine())

@@ -1,6 +1,7 @@
 """Evaluate a lattice on a budget: some merges measured, the others predicted, the error stated."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 from taskgrid.command import parse, run
@@ -30,6 +31,8 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
+        compiled=settings["compile"],
+        store=Path(args.store),
         proof=next(iter(args.proof), None),
     ) as open_engine:
         found = predict_plan(

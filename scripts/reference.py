@@ -56,8 +56,9 @@ def main() -> None:
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],
+        compiled=settings["compile"],
+        store=Path(args.store),
         proof=next(iter(args.proof), None),
-        features=Path(args.store, "features"),
     ) as open_engine:
         result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress)
     write_table(args.rows, result.table)

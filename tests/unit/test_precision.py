@@ -333,6 +333,7 @@ def planted(small: World, tolerance: float = 0.01, **wrong: int) -> Proof:
         machine="m",
         torch="t",
         batch_size=1,
+        compiled=False,
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=None,

@@ -28,6 +28,7 @@ from taskgrid.evaluation.tangent_engine import TangentEngine
 from taskgrid.merging import MergeContext, Prepared, get_merger
 from taskgrid.merging.additive import Line, add_direction
 from taskgrid.merging.base import MergeRecipe
+from taskgrid.models.batches import BatchSize
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
 from taskgrid.options import Options
@@ -276,6 +277,91 @@ def test_a_pass_is_made_once_for_each_vector_and_image_set(
     )
 
 
+class Watched:
+    """A store of features in memory that remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def find(self, key: str) -> torch.Tensor | None:
+        self.asked.append(key)
+        return self.kept.get(key)
+
+    def add(self, key: str, features: torch.Tensor) -> None:
+        self.kept[key] = features
+
+
+@pytest.mark.parametrize("which", ["features_at_origin", "features_along", "score"])
+def test_a_pass_without_room_begins_again_with_half_the_images(
+    small: World, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    requests, few = requests_of(plan_for(small)), Watched()
+    if which != "score":
+        # The base is measured first; here it is the passes of tangent models that find no room.
+        requests = [r for r in requests if r.weights.kind != "base"]
+    expected = answers(engine(small, batch_size=3, store=few), requests)
+    real, sizes = getattr(tangent_engine, which), []
+
+    def starved(*given: Any, batch_size: int, **options: Any) -> Any:
+        sizes.append(batch_size)
+        if batch_size > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*given, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(tangent_engine, which, starved)
+    store = Watched()
+    found = answers(engine(small, batch_size=12, store=store), requests)
+    assert sizes[:3] == [12, 6, 3]
+    assert set(sizes[3:]) == {3}
+    if which == "features_at_origin":
+        # Directions come first: those of the first image set had passed with the size before.
+        assert found.keys() == expected.keys()
+        return
+    assert found == expected
+    # Features are kept, and found again, under the size of the passes that made them.
+    assert store.kept.keys() == few.kept.keys()
+    assert all(torch.equal(store.kept[key], few.kept[key]) for key in few.kept)
+    before = len(sizes)
+    assert answers(engine(small, batch_size=3, store=store), requests) == expected
+    assert len(sizes) == (before if which == "features_along" else before + 6)
+
+
+@pytest.mark.parametrize("which", ["along", "apply"])
+def test_own_passes_of_a_merge_begin_again_with_half_the_images(
+    small: World, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    merger = OnALine() if which == "along" else Curved()
+    requests = [r for r in requests_of(plan_for(small)) if r.weights.kind == "merge"]
+    expected = answers(engine(small, merger, batch_size=3), requests)
+    real = tangent_engine.features_along
+
+    def starved(*given: Any, batch_size: int, **options: Any) -> torch.Tensor:
+        if batch_size > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*given, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(tangent_engine, "features_along", starved)
+    assert answers(engine(small, merger, batch_size=12), requests) == expected
+
+
+def test_a_tangent_model_is_probed_along_a_direction(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, probed = requests_of(plan_for(small))[:3], []
+    expected = answers(engine(small), requests)
+
+    def fitted(asked: Any, device: torch.device, probe: Any, **options: Any) -> BatchSize:
+        assert (asked, device.type, options) == ("auto", "cpu", {"remembered": None})
+        probed.append(probe(8))
+        return BatchSize(5)
+
+    monkeypatch.setattr(tangent_engine, "fitted", fitted)
+    assert answers(engine(small, batch_size="auto"), requests) == expected
+    assert probed[0].shape == (8, 12)
+    assert not probed[0].any()
+
+
 class OnALine(Line):
     """Task arithmetic that does not say that it is a sum."""
 
@@ -379,7 +465,7 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
         files = {t: replace(f, vector=None) if of is where else f for t, f in flow.files.items()}
         return GridFiles(of, tmp_path / "base.json", tmp_path / "base.safetensors", files)
 
-    with engine_on_demand(material(where), device="cpu", batch_size=5, features=features) as bench:
+    with engine_on_demand(material(where), device="cpu", batch_size=5, store=tmp_path) as bench:
         reference = run_reference(where, store, bench)
     assert reference.evaluated == 6 + 18
     plan = make_plan(
@@ -390,7 +476,7 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
     )
     ready = (material(plan.setting), plan.method)
     before = sorted(features.iterdir())
-    with engine_on_demand(*ready, device="cpu", batch_size=5, features=features) as bench:
+    with engine_on_demand(*ready, device="cpu", batch_size=5, store=tmp_path) as bench:
         result = run_plan(plan, store, bench, [get_study("addition")])
     # All features of the grid were needed for the reference rows already.
     assert sorted(features.iterdir()) == before
@@ -403,5 +489,5 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
     for path in before:
         path.write_bytes(path.read_bytes()[:-5])
     again = OutcomeStore(tmp_path / "again")
-    with engine_on_demand(*ready, device="cpu", batch_size=5, features=features) as bench:
+    with engine_on_demand(*ready, device="cpu", batch_size=5, store=tmp_path) as bench:
         assert run_plan(plan, again, bench, [get_study("addition")]).table == result.table

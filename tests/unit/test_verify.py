@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from taskgrid.data.splits import make_split
 from taskgrid.errors import DataError, LineageError
 from taskgrid.evaluation.material import LabelledImages
+from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.verify import Check, Verification, _interval, verify_expert
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
@@ -96,6 +97,23 @@ def test_an_expert_that_has_the_published_accuracy_passes(small: World) -> None:
     assert (found.rule, found.expected, found.tangent) == ("published", 0.75, False)
     assert found.expert == digest_state(small.experts["a"])
     assert found.base == digest_state(small.base)
+
+
+def test_a_pass_without_room_begins_again_with_half_the_images(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, sizes = labelled(small, lambda i: i % 4 != 0), []
+
+    def starved(*given: Any, batch_size: int, **options: Any) -> Scores:
+        sizes.append(batch_size)
+        if batch_size > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score(*given, batch_size=batch_size, **options)
+
+    monkeypatch.setattr("taskgrid.evaluation.verify.score", starved)
+    assert verify(small, images, Check(tolerance=1.0)).correct == 45
+    # The base's own accuracy is asked for, then the expert's.
+    assert sizes == [7, 3, 3]
 
 
 def test_the_threshold_is_the_interval_and_the_tolerance(small: World) -> None:

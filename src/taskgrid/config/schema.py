@@ -46,10 +46,18 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _batch(value: Any) -> Any:
+    # Looked at before the union is, which would say one sentence per alternative.
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError("write a whole number of 1 or more, or auto")
+    return value
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Name = Annotated[StrictStr, Field(pattern=f"^{TASK_NAME.pattern}$", max_length=64)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[StrictInt, Field(ge=1)]
+Batch = Annotated[Positive | Literal["auto"], BeforeValidator(_batch)]
 Natural = Annotated[StrictInt, Field(ge=0)]
 
 
@@ -588,7 +596,16 @@ class ProofSpec(Section):
 class EvaluationSpec(Section):
     """How grid points are evaluated."""
 
-    batch_size: Positive = Field(512, description="Images per forward pass.")
+    batch_size: Batch = Field(
+        "auto",
+        description="Images per forward pass; halved when memory runs out. `auto` is 128 on a CPU; on a "
+        "GPU it takes what fits into the free memory.",
+    )
+    compile: StrictBool = Field(
+        False,
+        description="Whole batches pass through `torch.compile` (CUDA graphs on a GPU). Does not pay on "
+        "a CPU, see docs/performance.md; tangent models never do.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="`bf16` runs the encoder under autocast, on any device, once it is proven against "

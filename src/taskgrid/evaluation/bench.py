@@ -15,6 +15,7 @@ from taskgrid.evaluation.runner import Bench, OpenBench
 
 if TYPE_CHECKING:
     from taskgrid.evaluation.files import GridFiles
+    from taskgrid.models.batches import BatchChoice
 
 
 @contextmanager
@@ -24,8 +25,9 @@ def engine_on_demand(
     *,
     device: str = "auto",
     threads: int | None = None,
-    batch_size: int = 512,
-    features: Path | None = None,
+    batch_size: BatchChoice = "auto",
+    compiled: bool = False,
+    store: Path | None = None,
     proof: str | Path | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
@@ -35,14 +37,19 @@ def engine_on_demand(
         method: the merge method as planned; None where no merge is measured.
         device: ``auto``, ``cpu`` or ``cuda``; held until the block ends.
         threads: CPU threads.
-        batch_size: images per forward pass.
-        features: folder in which the features of tangent models are kept; None keeps none.
+        batch_size: images per forward pass; ``auto`` takes what fits.
+        compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
+        store: the outcome store's folder, beside whose outcomes features of tangent models and batch
+            sizes are kept; None keeps none.
         proof: file of the proof that a precision below fp32 needs; None where there is none.
     """
     with ExitStack() as held:
 
         def open_bench() -> Bench:
+            import torch
+
             from taskgrid.evaluation.engine import Engine
+            from taskgrid.evaluation.remembered import Job, RememberedSize
             from taskgrid.evaluation.tangent_engine import TangentEngine
             from taskgrid.merging.base import MergeRecipe
             from taskgrid.store.features import FeatureStore
@@ -53,21 +60,31 @@ def engine_on_demand(
             )
             leased = held.enter_context(lease_device(device))
             admit(proof, material.setting, leased.type)
-            if material.setting.evaluation == "tangent":
+            setting, remembered = material.setting, None
+            if store is not None and leased.type == "cuda":
+                name = torch.cuda.get_device_name(leased)
+                job = Job(
+                    setting.tower, setting.evaluation, setting.precision, name, torch.__version__
+                )
+                remembered = RememberedSize(store / "batches", job)
+            if setting.evaluation == "tangent":
                 return TangentEngine(
                     material,
-                    material.setting,
+                    setting,
                     recipe,
                     device=leased,
                     batch_size=batch_size,
-                    store=FeatureStore(features) if features is not None else None,
+                    store=FeatureStore(store / "features") if store is not None else None,
+                    remembered=remembered,
                 )
             return Engine(
                 material,
                 recipe,
                 device=leased,
                 batch_size=batch_size,
-                precision=material.setting.precision,
+                precision=setting.precision,
+                compiled=compiled,
+                remembered=remembered,
             )
 
         yield open_bench

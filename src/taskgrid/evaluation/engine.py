@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.batches import BatchSize
+from taskgrid.evaluation.compiled import CompiledEncoder
 from taskgrid.evaluation.interpolated import CurveAsk
 from taskgrid.evaluation.material import Material
 from taskgrid.evaluation.measure import Scores, score
@@ -26,6 +26,7 @@ from taskgrid.evaluation.tracer import ListeningHead, Tracer
 from taskgrid.lattice import lambda_value
 from taskgrid.merging.base import MergeRecipe, Prepared
 from taskgrid.merging.walks import Walk
+from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, fitted, passing
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.store.outcomes import Outcome
@@ -39,8 +40,11 @@ class Engine:
         recipe: how to merge; None where no merge is measured.
         device: where to compute.
         batch_size: images per forward pass; halved, for good, when the device runs out of memory.
+            ``auto`` takes what fits.
         precision: ``fp32`` or ``bf16``.
         resident_bytes: memory that images may take on the device; None measures what is free.
+        compiled: whether whole batches pass through ``torch.compile``.
+        remembered: where ``auto`` keeps a size that was halved.
     """
 
     def __init__(
@@ -49,17 +53,22 @@ class Engine:
         recipe: MergeRecipe | None = None,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 512,
+        batch_size: BatchChoice = "auto",
         precision: str = "fp32",
         resident_bytes: int | None = None,
+        compiled: bool = False,
+        remembered: Remembers | None = None,
     ) -> None:
         self._resident = Resident(material, torch.device(device), resident_bytes)
         self._recipe = recipe
-        self._batch_size = BatchSize(batch_size)
+        self._asked, self._remembered = batch_size, remembered
         self._precision = precision
         encoder = ImageEncoder.from_card(material.card, self._resident.base)
         self._encoder = encoder.to(self._resident.device).eval()
         self._live = self._encoder.requires_grad_(False).live_state()
+        self._passing: ImageEncoder = self._encoder
+        if compiled:
+            self._passing = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
         self._prepared: tuple[tuple[str, ...], Prepared] | None = None
 
     def evaluate(
@@ -103,7 +112,7 @@ class Engine:
 
         def scored(batch_size: int) -> Scores:
             return score(
-                self._encoder,
+                self._passing,
                 head() if head is not None else self._resident.head(task),
                 pixels,
                 labels,
@@ -113,6 +122,13 @@ class Engine:
 
         scores = self._batch_size.fit(scored)
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+
+    @cached_property
+    def _batch_size(self) -> BatchSize:
+        # At the first pass: what is on the device already has its room.
+        device = self._resident.device
+        probe = passing(self._encoder, device, self._precision)
+        return fitted(self._asked, device, probe, remembered=self._remembered)
 
     @cached_property
     def _tracer(self) -> Tracer:

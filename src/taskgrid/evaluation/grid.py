@@ -38,6 +38,7 @@ from taskgrid.evaluation.tangent_engine import Features, TangentEngine
 from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, subset_name
 from taskgrid.merging.base import MergeRecipe
+from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
 from taskgrid.provenance.digests import digest, digest_bytes
@@ -88,8 +89,9 @@ def evaluate_grid(
     mode: str = "standard",
     seed: int = 0,
     device: torch.device | str = "cpu",
-    batch_size: int = 512,
+    batch_size: BatchChoice = "auto",
     precision: str = "fp32",
+    compiled: bool = False,
     evaluation: Evaluation = "plain",
     curves: CurveSpec | None = None,
     store: str | Path | None = None,
@@ -116,9 +118,10 @@ def evaluate_grid(
         mode: name for the table.
         seed: seed for the table and for methods that draw.
         device: where to compute.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; ``auto`` takes what fits (a constant on a CPU).
         precision: ``fp32``, or ``bf16`` for an encoder under autocast; nothing is proven of it here, see
             ``evaluation.proving``. Tangent models are measured in ``fp32`` alone.
+        compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
         evaluation: ``tangent`` measures experts and merges as tangent models at theta_0.
         curves: how sweeps over lambda are interpolated; None measures every point. Columns
             ``interpolated`` and ``bound`` tell what was interpolated, and how good it is.
@@ -148,7 +151,14 @@ def evaluate_grid(
             return TangentEngine(
                 material, setting, recipe, device=device, batch_size=batch_size, store=features
             )
-        return Engine(material, recipe, device=device, batch_size=batch_size, precision=precision)
+        return Engine(
+            material,
+            recipe,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+            compiled=compiled,
+        )
 
     tables = [run_reference(setting, outcomes, engine, progress).table]
     for name, options in named.items():

@@ -4,8 +4,8 @@ A row's number depends on *weights* (which state the encoder holds) and on a *co
 are classified, by which head, how). Names do not enter, apart from the method's: a task that is
 renamed, moved in the configuration or joined by others keeps its rows.
 
-Left out on purpose: batch size, device and the versions of libraries. They move the last bits of a
-logit, not the quantity that is measured; the run record beside each table names them.
+Left out on purpose: batch size, device, compilation and the versions of libraries. They move the last
+bits of a logit, not the quantity that is measured; the run record beside each table names them.
 """
 
 from __future__ import annotations

@@ -271,7 +271,8 @@ class Proof:
         device: kind of device, ``cpu`` or ``cuda``.
         machine: its name.
         torch: version of torch.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, as configured.
+        compiled: whether batches of the reduced precision were compiled.
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         digests: what was compared.
         probe: the merge among it; None where the grid has no lambda but zero.
@@ -282,7 +283,8 @@ class Proof:
     device: str
     machine: str
     torch: str
-    batch_size: int
+    batch_size: int | str
+    compiled: bool
     tolerance: float
     digests: Digests
     probe: Probe | None

@@ -21,6 +21,7 @@ from taskgrid.evaluation.planner import Plan, Request, Split
 from taskgrid.evaluation.precision import Comparison, Digests, Kind, Probe, Proof, compare
 from taskgrid.lattice import parse_subset
 from taskgrid.merging.base import MergeRecipe
+from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.provenance.digests import derive_seed
@@ -103,7 +104,8 @@ def prove_with_engines(
     images: int,
     tolerance: float,
     device: torch.device | str = "cpu",
-    batch_size: int = 512,
+    batch_size: BatchChoice = "auto",
+    compiled: bool = False,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Proof:
     """Measure in float32 and in the precision of a plan, one after the other, and compare.
@@ -115,14 +117,23 @@ def prove_with_engines(
         images: images per task at most.
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         device: where to compute.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; ``auto`` takes what fits.
+        compiled: whether whole batches of the reduced precision pass through ``torch.compile``, as those
+            of the grid do; float32 never does.
         advance: told of images as they pass.
     """
     device = torch.device(device)
     few = FewImages(material, images)
 
     def opened(precision: str) -> Listener:
-        return Engine(few, recipe, device=device, batch_size=batch_size, precision=precision)
+        return Engine(
+            few,
+            recipe,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+            compiled=compiled and precision != "fp32",
+        )
 
     return Proof(
         precision=plan.setting.precision,
@@ -130,6 +141,7 @@ def prove_with_engines(
         machine=machine_name(device),
         torch=torch.__version__,
         batch_size=batch_size,
+        compiled=compiled,
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=_probe(plan),

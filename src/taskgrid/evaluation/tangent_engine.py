@@ -17,7 +17,7 @@ import torch
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import keys
 from taskgrid.evaluation.material import Material
-from taskgrid.evaluation.measure import score
+from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.planner import Request, Setting, Split
 from taskgrid.evaluation.resident import Resident
 from taskgrid.evaluation.tangent import Line, Projected, features_along, features_at_origin
@@ -26,6 +26,7 @@ from taskgrid.merging.additive import Additive
 from taskgrid.merging.additive import Line as LineMerger
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.walks import Walk
+from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, blank, fitted
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.store.outcomes import Outcome
@@ -66,9 +67,11 @@ class TangentEngine:
         setting: what the material is, by digest; its ``tangent`` is set, its ``precision`` fp32.
         recipe: how to merge; None where no merge is measured.
         device: where to compute.
-        batch_size: images per pass.
+        batch_size: images per pass; halved, for good, when the device runs out of memory. ``auto`` takes
+            what fits.
         store: where features are looked up and kept; None keeps those of one image set in memory.
         resident_bytes: memory that images may take on the device; None measures what is free.
+        remembered: where ``auto`` keeps a size that was halved.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class TangentEngine:
         recipe: MergeRecipe | None = None,
         *,
         device: torch.device | str = "cpu",
-        batch_size: int = 512,
+        batch_size: BatchChoice = "auto",
         store: Features | None = None,
         resident_bytes: int | None = None,
+        remembered: Remembers | None = None,
     ) -> None:
         if setting.tangent is None:
             raise ValueError("this setting measures networks as they are")
@@ -93,7 +97,7 @@ class TangentEngine:
         self._setting = setting
         self._resident = Resident(material, torch.device(device), resident_bytes)
         self._recipe = recipe
-        self._batch_size = batch_size
+        self._asked, self._remembered = batch_size, remembered
         self._store = store
         self._starts: dict[_Place, torch.Tensor] = {}
         self._moving: _Moving | None = None
@@ -169,14 +173,19 @@ class TangentEngine:
     def _base(self, request: Request) -> Outcome:
         """Measure the base as ``engine.Engine`` does: it is its own tangent model."""
         task, split = request.task, request.split
-        scores = score(
-            ImageEncoder(self._encoder.origin, self._encoder.card),
-            self._resident.head(task),
-            self._resident.pixels(task, split),
-            self._resident.labels(task, split),
-            batch_size=self._batch_size,
-            precision=self._setting.precision,
-        )
+        pixels, labels = self._resident.pixels(task, split), self._resident.labels(task, split)
+
+        def scored(batch_size: int) -> Scores:
+            return score(
+                ImageEncoder(self._encoder.origin, self._encoder.card),
+                self._resident.head(task),
+                pixels,
+                labels,
+                batch_size=batch_size,
+                precision=self._setting.precision,
+            )
+
+        scores = self._batch_size.fit(scored)
         return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
 
     def _sum(self, subset: Sequence[str]) -> dict[str, float]:
@@ -204,7 +213,8 @@ class TangentEngine:
         return held.projected
 
     def _line_along(self, direction: State, place: _Place) -> Line:
-        along = {"direction": self._pass_along(place, direction)}
+        features = self._batch_size.fit(lambda size: self._pass_along(place, direction, size))
+        along = {"direction": features}
         return self._project(place, along).line({"direction": 1.0})
 
     def _project(self, place: _Place, along: Mapping[str, torch.Tensor]) -> Projected:
@@ -216,7 +226,11 @@ class TangentEngine:
 
     def _features(self, place: _Place, expert: str | None) -> torch.Tensor:
         """Return f_0, or J tau of an expert, from the store or from a pass over the images."""
-        key = self._key(place, expert)
+        # Looked up anew for each size that is tried: the size is in the key.
+        return self._batch_size.fit(lambda size: self._features_at(place, expert, size))
+
+    def _features_at(self, place: _Place, expert: str | None, batch_size: int) -> torch.Tensor:
+        key = self._key(place, expert, batch_size)
         found = self._store.find(key) if self._store is not None else None
         if found is not None:
             return found.to(self._resident.device)
@@ -225,26 +239,26 @@ class TangentEngine:
             features = features_at_origin(
                 self._encoder,
                 self._resident.pixels(task, split),
-                batch_size=self._batch_size,
+                batch_size=batch_size,
                 precision=self._setting.precision,
             )
         else:
-            features = self._pass_along(place, self._direction(expert))
+            features = self._pass_along(place, self._direction(expert), batch_size)
         if self._store is not None:
             self._store.add(key, features)
         return features
 
-    def _pass_along(self, place: _Place, direction: State) -> torch.Tensor:
+    def _pass_along(self, place: _Place, direction: State, batch_size: int) -> torch.Tensor:
         task, split = place
         return features_along(
             self._encoder,
             self._resident.pixels(task, split),
             direction,
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             precision=self._setting.precision,
         )
 
-    def _key(self, place: _Place, expert: str | None) -> str:
+    def _key(self, place: _Place, expert: str | None, batch_size: int) -> str:
         task, split = place
         direction = None
         if expert is not None:
@@ -258,7 +272,7 @@ class TangentEngine:
             base=self._setting.base,
             direction=direction,
             machine={
-                "batch_size": self._batch_size,
+                "batch_size": batch_size,
                 "device": self._resident.device.type,
                 "torch": torch.__version__,
             },
@@ -269,6 +283,17 @@ class TangentEngine:
             return self._resident.vector(task)
         # Where no vector was made yet, it is made here, by the code that makes them.
         return subtract(self._resident.base, self._resident.expert(task), task)
+
+    @cached_property
+    def _batch_size(self) -> BatchSize:
+        device, encoder = self._resident.device, self._encoder
+
+        def probe(count: int) -> torch.Tensor:
+            # Along a direction, which takes more than a pass at theta_0.
+            images, precision = blank(encoder.card, count, device), self._setting.precision
+            return features_along(encoder, images, {}, batch_size=count, precision=precision)
+
+        return fitted(self._asked, device, probe, remembered=self._remembered)
 
     @cached_property
     def _encoder(self) -> LinearizedEncoder:

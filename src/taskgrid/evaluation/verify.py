@@ -19,6 +19,7 @@ import torch
 from taskgrid.errors import DataError, LineageError
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.measure import score
+from taskgrid.models.batches import BatchChoice, fitted, passing
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
@@ -106,7 +107,7 @@ def verify_expert(
     *,
     task: str,
     device: torch.device | str = "cpu",
-    batch_size: int = 512,
+    batch_size: BatchChoice = "auto",
     precision: str = "fp32",
 ) -> Verification:
     """Put an expert to the test images of its own task.
@@ -124,7 +125,7 @@ def verify_expert(
         check: what is asked of it.
         task: the task's name.
         device: where to compute.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; ``auto`` takes what fits.
         precision: ``fp32`` or ``bf16``.
 
     Raises:
@@ -139,8 +140,10 @@ def verify_expert(
     kind = LinearizedEncoder if tangent else ImageEncoder
     encoder = kind.from_card(card, base).to(torch.device(device)).eval().requires_grad_(False)
     head = head.to(device)
+    probe = passing(encoder, torch.device(device), precision)
+    size = fitted(batch_size, torch.device(device), probe)
 
-    def correct() -> int:
+    def correct_of(batch_size: int) -> int:
         hits = score(
             encoder,
             head,
@@ -153,9 +156,9 @@ def verify_expert(
 
     expected = check.expected
     if expected is None:
-        expected = correct() / len(images)
+        expected = size.fit(correct_of) / len(images)
     encoder.load(expert)
-    hits = correct()
+    hits = size.fit(correct_of)
     low, high = _interval(hits, len(images))
     found = Verification(
         task=task,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from taskgrid.errors import DataError, LineageError, TrainingError
+from taskgrid.errors import DataError, DeviceError, LineageError, TrainingError
 from taskgrid.finetuning.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -36,6 +37,7 @@ from taskgrid.finetuning.history import History, Recorder
 from taskgrid.finetuning.modes.base import Trainee, get_mode
 from taskgrid.finetuning.pace import Pace
 from taskgrid.finetuning.recipe import Recipe
+from taskgrid.models.batches import BatchChoice, BatchSize, fitted, passing
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
@@ -101,7 +103,7 @@ def finetune(
     mode_options: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    eval_batch_size: int = 512,
+    eval_batch_size: BatchChoice = "auto",
     scratch: Scratch | None = None,
     lineage: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -120,8 +122,9 @@ def finetune(
         mode_options: options of the mode.
         seed: the experiment's seed; batches, crops and the mode's own draws follow from it.
         device: where to compute.
-        eval_batch_size: images per forward pass of a validation; with the evaluation's own batch
-            size, the last validation is the expert's row of the grid, bit for bit.
+        eval_batch_size: images per forward pass of a validation; ``auto`` takes what fits. With the
+            evaluation's own batch size, the last validation is the expert's row of the grid, bit for
+            bit.
         scratch: where to save progress. A checkpoint of the same training is resumed, one of other
             settings is ignored; on SIGTERM the training saves, then ends with exit status 143.
         lineage: entries of the expert's lineage to add (``model``, ``split``, ...); a checkpoint of
@@ -194,7 +197,7 @@ class _Run:
         task: str,
         root: int,
         device: torch.device,
-        eval_batch_size: int,
+        eval_batch_size: BatchChoice,
     ) -> None:
         self.trainee = trainee
         self.recorder = Recorder(task, recipe, total, device)
@@ -208,7 +211,7 @@ class _Run:
         self._recipe = recipe
         self._root = root
         self._device = device
-        self._eval_batch_size = eval_batch_size
+        self._asked = eval_batch_size
         self._period = recipe.eval_every or recipe.steps_per_epoch(len(train))
         parameters = trainee.trained()
         self._names = list(parameters)
@@ -338,25 +341,27 @@ class _Run:
             return
         # Frozen, as the grid is evaluated: the last bits depend on it (see ImageEncoder).
         _let_train(self._parameters, False)
-        correct: int | None = None
-        while correct is None:
-            try:
-                correct = self._correct(self._val)
-            except torch.OutOfMemoryError as error:
-                if self._eval_batch_size == 1:
-                    raise TrainingError(self._too_large()) from error
-                self._eval_batch_size = -(-self._eval_batch_size // 2)
+        val = self._val
+        try:
+            correct = self._batch_size.fit(lambda size: self._correct(val, size))
+        except DeviceError as error:
+            raise TrainingError(self._too_large()) from error
         _let_train(self._parameters, True)
-        self.recorder.val(self.step, correct / len(self._val))
+        self.recorder.val(self.step, correct / len(val))
 
-    def _correct(self, val: Samples) -> int:
+    @cached_property
+    def _batch_size(self) -> BatchSize:
+        probe = passing(self.trainee, self._device, self._recipe.precision)
+        return fitted(self._asked, self._device, probe, halved=lambda size: "")
+
+    def _correct(self, val: Samples, batch_size: int) -> int:
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         labels = torch.as_tensor(np.array(val.labels), dtype=torch.int64).to(self._device)
         start = 0
         for features in iter_features(
             self.trainee,
             val.pixels,
-            batch_size=self._eval_batch_size,
+            batch_size=batch_size,
             device=self._device,
             precision=self._recipe.precision,
         ):
