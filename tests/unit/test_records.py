@@ -29,6 +29,7 @@ from taskgrid.tracking.records import (
     read_records,
     write_records,
 )
+from taskgrid.tracking.registry import resolve_target, sync_records
 from tests.unit.example_tables import Example, example
 
 SETTINGS = {
@@ -81,6 +82,18 @@ def test_json_keeps_the_content(record: RunRecord) -> None:
         record.seconds,
         record.parent,
     )
+
+
+def test_a_merge_has_the_time_of_its_rows_or_none(small: Example) -> None:
+    grid = small.grid[small.grid["method"] == "task_arithmetic"]
+    selected = small.selected[small.selected["method"] == "task_arithmetic"]
+    name = "digits+glyphs"
+    spans = {name: {"started": "2026-01-02T03:04:05.000+00:00", "seconds": 1.25}}
+    made = {record.tags["tasks"]: record for record in subset_records(grid, selected, spans=spans)}
+    assert (made[name].started, made[name].seconds) == (spans[name]["started"], 1.25)
+    assert {(r.started, r.seconds) for n, r in made.items() if n != name} == {(None, None)}
+    plain = {record.tags["tasks"]: record for record in subset_records(grid, selected)}
+    assert plain[name].content_key == made[name].content_key
 
 
 @given(records)
@@ -317,6 +330,18 @@ def test_records_need_no_mlflow_and_no_torch() -> None:
     )
     source = Path(__file__).resolve().parents[2] / "src"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(source)})
+
+
+def test_without_mlflow_records_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "taskgrid.tracking.mlflow_store", raising=False)
+    for name in [*(name for name in sys.modules if name.startswith("mlflow.")), "mlflow"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    target = resolve_target(None, results=tmp_path, environ={})
+    record = RunRecord("e1", "expert", "one")
+    report = sync_records([record, record], target, environ={})
+    assert (report.status, report.delayed, report.created) == ("delayed", 2, 0)
+    assert "mlflow is not installed" in report.sentence()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_one_module_imports_mlflow() -> None:

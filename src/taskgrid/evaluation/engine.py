@@ -90,6 +90,11 @@ class Engine:
         """Yield the outcomes of a lambda curve, most of its points interpolated."""
         yield from self._tracer.trace(ask, self.labels(ask.task, ask.split), advance)
 
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        return self._batch_size.size
+
     def labels(self, task: str, split: Split) -> NDArray[np.int64]:
         """Return the true classes of an image set, (n,)."""
         return self._resident.labels(task, split).cpu().numpy()

@@ -271,7 +271,7 @@ class Proof:
         device: kind of device, ``cpu`` or ``cuda``.
         machine: its name.
         torch: version of torch.
-        batch_size: images per forward pass, as configured.
+        batch_size: images per forward pass.
         compiled: whether batches of the reduced precision were compiled.
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         digests: what was compared.
@@ -283,7 +283,7 @@ class Proof:
     device: str
     machine: str
     torch: str
-    batch_size: int | str
+    batch_size: int
     compiled: bool
     tolerance: float
     digests: Digests

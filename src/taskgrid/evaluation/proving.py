@@ -125,27 +125,34 @@ def prove_with_engines(
     device = torch.device(device)
     few = FewImages(material, images)
 
+    sizes: list[int] = []
+
     def opened(precision: str) -> Listener:
-        return Engine(
+        # What fits is found out once, so that both pass in batches of one size.
+        asked = sizes[0] if sizes else batch_size
+        engine = Engine(
             few,
             recipe,
             device=device,
-            batch_size=batch_size,
+            batch_size=asked,
             precision=precision,
             compiled=compiled and precision != "fp32",
         )
+        sizes.append(engine.batch_size)
+        return engine
 
+    compared = comparisons(plan, opened, images, advance)
     return Proof(
         precision=plan.setting.precision,
         device=device.type,
         machine=machine_name(device),
         torch=torch.__version__,
-        batch_size=batch_size,
+        batch_size=sizes[-1],
         compiled=compiled,
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=_probe(plan),
-        comparisons=comparisons(plan, opened, images, advance),
+        comparisons=compared,
     )
 
 

@@ -1,7 +1,7 @@
 """Bringing a registry level with the records: where it is, and what came of it.
 
-Nothing here fails a workflow. A registry that cannot be reached is brought level later; the records
-stay with the results.
+Nothing here fails a workflow. A registry that cannot be reached, or a machine without MLflow, is
+brought level later; the records stay with the results.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class SyncReport:
         if self.delayed:
             return (
                 f"MLflow is not up to date: {self.delayed} records wait because {self.reason}; nothing is "
-                "lost, run `snakemake registry` when it is back"
+                "lost, run `snakemake registry` later"
             )
         counts = {
             "new": self.created,
@@ -173,7 +173,14 @@ def sync_records(
     """
     for name, value in _SURROUNDINGS.items():
         environ.setdefault(name, value)
+    waiting = list(records)
     # Imported late: two seconds that only a process which writes the registry should pay.
-    from taskgrid.tracking.mlflow_store import MlflowRegistry
-
-    return MlflowRegistry(target).sync(list(records), whole_grid=whole_grid, advance=advance)
+    try:
+        from taskgrid.tracking.mlflow_store import MlflowRegistry
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mlflow":
+            raise
+        return SyncReport(
+            target.shown, delayed=len(waiting), reason="the package mlflow is not installed here"
+        )
+    return MlflowRegistry(target).sync(waiting, whole_grid=whole_grid, advance=advance)
