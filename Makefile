@@ -51,6 +51,7 @@ bench: $(READY)
 	python benchmarks/finetuning.py
 	python benchmarks/workflow.py
 	python benchmarks/workflow.py finished
+	python benchmarks/reuse.py
 	python benchmarks/interpolation.py results
 	python benchmarks/anova.py results --lambdas 0.30
 
