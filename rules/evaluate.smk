@@ -73,6 +73,7 @@ rule eval:
         proof=ancient(proof),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        timing="results/eval/{model}/{mode}/{seed}/{method}/{block}/timing.json",
     log:
         "results/logs/eval/{model}/{mode}/{seed}/{method}/{block}.log",
     benchmark:
@@ -83,7 +84,7 @@ rule eval:
     resources:
         gpu=GPU,
         mem_mb=memory(5000, 8, vectors=True),
-        runtime=minutes(240),
+        runtime=evaluation_minutes(),
     params:
         settings=evaluation_settings,
         code=eval_code,
@@ -95,7 +96,7 @@ rule eval:
         " --plan {input.plan} --card {input.card} --base {input.base}"
         " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
         " --splits {input.splits} --images {input.images} --proof {input.proof}"
-        " --rows {output.rows} 2>&1 | tee {log}"
+        " --rows {output.rows} --timing {output.timing} 2>&1 | tee {log}"
 
 
 # The exact best lambda of every subset, where models are linear in their weights.

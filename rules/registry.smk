@@ -31,6 +31,7 @@ rule record_block:
         plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
         reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        timing="results/eval/{model}/{mode}/{seed}/{method}/{block}/timing.json",
         splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
     output:
         record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
@@ -52,7 +53,7 @@ rule record_block:
     shell:
         "$PYTHON $SCRIPTS/record_block.py --settings {params.settings:q} --store results/store"
         " --plan {input.plan} --reference {input.reference} --rows {input.rows}"
-        " --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
+        " --timing {input.timing} --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
 
 
 # A registry that could not be reached is tried again by the next call.

@@ -30,8 +30,18 @@ def memory(fixed, towers, vectors=False):
 
 
 def minutes(small):
-    """runtime of a rule: what a model up to the size of ViT-B/32 may take, more for larger ones."""
-    return lambda wildcards: round(small * max(1, E.parameters(wildcards.model) / 9e7))
+    """runtime of a rule: what a model that costs up to ViT-B/32 may take, up to a day for others."""
+
+    def runtime(wildcards):
+        cost = max(1, E.operations(wildcards.model) / 4.5e9)
+        return round(max(small, min(small * cost, 24 * 60)))
+
+    return runtime
+
+
+def evaluation_minutes():
+    """runtime of a block, more where no matrix product is in bf16."""
+    return minutes(240 if E.config.evaluation.precision == "bf16" else 960)
 
 
 def originals_kept(task):
@@ -278,8 +288,8 @@ def precision_settings(wildcards):
             "options": E.method(label).options,
             "lambda": scale,
             "tasks": E.tasks,
-            "batch_size": evaluation.batch_size,
             "precision": evaluation.precision,
+            **pass_settings(),
             **evaluation.proof.model_dump(),
         }
     )

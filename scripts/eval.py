@@ -4,20 +4,23 @@ from pathlib import Path
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.clock import Clock
 from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.runner import run_plan
 from taskgrid.progress import Progress
+from taskgrid.store.atomic import write_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
 
-PATHS = ("store", "plan", "card", "base", "rows")
+PATHS = ("store", "plan", "card", "base", "rows", "timing")
 LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
+    clock = Clock.of_process()
     args = parse(__doc__, paths=PATHS, lists=LISTS)
     settings, plan = args.settings, Plan.read(args.plan)
     lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
@@ -32,9 +35,11 @@ def main() -> None:
         compiled=settings["compile"],
         store=Path(args.store),
         proof=next(iter(args.proof), None),
+        first_image=clock.first_image,
     ) as open_engine:
-        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress)
+        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress, clock)
     write_table(args.rows, result.table)
+    write_json(args.timing, result.cost())
     print(f"{plan.method.name}: {result.sentence()}")
 
 

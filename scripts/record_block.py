@@ -8,22 +8,31 @@ from taskgrid.data.splits import SplitManifest
 from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.rows import read_rows
 from taskgrid.results import frame_of
+from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.studies import get_study
 from taskgrid.tracking.builders import point_records, subset_records
 from taskgrid.tracking.records import write_records
 
+PATHS = ("store", "plan", "reference", "rows", "timing", "record")
+
 
 def main() -> None:
     """Read a block's rows and the reference rows, write the records."""
-    args = parse(__doc__, paths=("store", "plan", "reference", "rows", "record"), lists=("splits",))
+    args = parse(__doc__, paths=PATHS, lists=("splits",))
     studies = [get_study(name) for name in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
     known = pa.concat_tables([read_rows(args.reference), rows])
     selected = select(known, studies, OutcomeStore(args.store).find)
     splits = {split.task: split.digest for split in map(SplitManifest.read, args.splits)}
     grid = frame_of(rows)
-    records = subset_records(grid, frame_of(selected), parent="grid/grid", splits=splits)
+    records = subset_records(
+        grid,
+        frame_of(selected),
+        parent="grid/grid",
+        splits=splits,
+        spans=read_json(args.timing)["merges"],
+    )
     points = point_records(grid) if args.settings["points"] else []
     write_records(args.record, [*records, *points])
 

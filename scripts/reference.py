@@ -4,6 +4,7 @@ from pathlib import Path
 
 from taskgrid.command import parse, run
 from taskgrid.evaluation.bench import engine_on_demand
+from taskgrid.evaluation.clock import Clock
 from taskgrid.evaluation.files import GridFiles, TaskFiles
 from taskgrid.evaluation.references import TaskManifests, read_setting
 from taskgrid.evaluation.runner import run_reference
@@ -18,6 +19,7 @@ LISTS = ("experts", "manifests", "heads", "head-manifests", "splits", "images", 
 
 def main() -> None:
     """Read experts, heads and images; write the rows, measuring only those that are new."""
+    clock = Clock.of_process()
     args = parse(__doc__, paths=("store", "card", "base", "rows"), lists=(*LISTS, "proof"))
     settings = args.settings
     per_task = {
@@ -59,8 +61,9 @@ def main() -> None:
         compiled=settings["compile"],
         store=Path(args.store),
         proof=next(iter(args.proof), None),
+        first_image=clock.first_image,
     ) as open_engine:
-        result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress)
+        result = run_reference(setting, OutcomeStore(args.store), open_engine, Progress, clock)
     write_table(args.rows, result.table)
     print(f"reference: {result.sentence()}")
 

@@ -136,8 +136,9 @@ def wide_blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
 
     A sample of a big lattice would put one subset into each block of fixed width. Here neighbouring
     halves are joined as long as both together hold no more than ``size`` subsets, but never the
-    numbers of an appended task with those before it. So appending a task changes no block whose
-    numbers it leaves alone, and the whole lattice is cut into ranges of ``size`` numbers.
+    numbers of an appended task with those before it, unless all of them are less than a block's worth.
+    So appending a task changes no block but a lone one, which may grow; and the whole lattice is cut
+    into ranges of ``size`` numbers.
 
     Raises:
         ConfigError: if ``size`` is not a power of two.
@@ -154,8 +155,11 @@ def wide_blocks_of(numbers: Iterable[int], size: int) -> tuple[Block, ...]:
         elif count:
             yield Block(start // size, start, stop, (stop - start) // size)
 
-    found = list(cut(0, size))
     start = size
+    # Less than a block's worth, for number 0 (no task) takes a place in a range of fixed width.
+    while ordered and start <= ordered[-1] and bisect_left(ordered, 2 * start) < size:
+        start *= 2
+    found = list(cut(0, start))
     while ordered and start <= ordered[-1]:
         found += cut(start, 2 * start)
         start *= 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,22 @@ def example(
                 selected.append(_select(rows, truth))
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
     return Example(*map(pd.DataFrame, (grid, selected, cosine, history)), published)
+
+
+def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:
+    """Return the tables with two of ``every`` three lambdas interpolated, but for chosen points."""
+    grid = given.grid
+    order = {text: place for place, text in enumerate(sorted(grid["lambda"].unique()))}
+    on = ["model", "mode", "seed", "method", "options", "subset", "lambda"]
+    marked = grid.merge(given.selected[on].assign(chosen=True), on=on, how="left")
+    between = (
+        ~grid["method"].isin(("zeroshot", "expert"))
+        & (grid["lambda"].map(order) % every != 0)
+        & marked["chosen"].isna().to_numpy()
+    )
+    return replace(
+        given, grid=grid.assign(interpolated=between, bound=np.where(between, bound, np.nan))
+    )
 
 
 def all_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -212,6 +228,8 @@ class _Truth:
             "nll": float(-np.log(max(correct / n, 0.05))),
             "ece": 0.05,
             "key": f"{mode}-{seed}-{method}-{options}-{'+'.join(subset)}-{text}-{task}-{split}",
+            "interpolated": False,
+            "bound": None,
         }
 
 

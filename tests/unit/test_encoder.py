@@ -9,7 +9,9 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from taskgrid.config import architectures
 from taskgrid.errors import LineageError
 from taskgrid.models import ImageEncoder
 from taskgrid.models.inference import (
@@ -139,3 +141,18 @@ def test_iteration_leaves_the_caller_out_of_inference_mode(tmp_path: Path) -> No
         assert features.is_inference()
         assert not torch.is_inference_mode_enabled()
         assert torch.is_grad_enabled()
+
+
+def test_what_a_tower_costs_is_known_from_its_config() -> None:
+    for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14"):
+        with torch.device("meta"):
+            tower = open_clip.model.CLIP(**open_clip.get_model_config(name)).visual
+            with FlopCounterMode(display=False) as counted:
+                tower.train()(torch.empty(1, 3, 224, 224))
+        passes = counted.get_total_flops() / 2  # a multiply-add is two
+        assert architectures.operations(name) == pytest.approx(passes, rel=0.06)
+        weights = sum(parameter.numel() for parameter in tower.parameters())
+        assert architectures.parameters(name) == pytest.approx(weights, rel=0.01)
+    assert architectures.operations("RN50") == pytest.approx(
+        architectures.operations("ViT-L-14"), rel=0.01
+    )

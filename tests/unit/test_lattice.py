@@ -135,7 +135,20 @@ def test_wide_blocks_hold_each_number_once_and_survive_an_appended_task(
         assert 1 <= len(inside) <= size
         assert block == Block.parse(block.label, size)
         assert (block.start, block.stop) == (block.index * size, (block.index + block.span) * size)
-    assert wide_blocks_of([*numbers, *new], size)[: len(blocks)] == blocks
+    wider = wide_blocks_of([*numbers, *new], size)
+    if len(blocks) == 1 and blocks[0].start == 0:
+        assert wider[0].start == 0 and wider[0].stop >= blocks[0].stop
+    else:
+        assert wider[: len(blocks)] == blocks
+
+
+@given(st.integers(3, 14), st.sampled_from([8, 32]), st.integers(0, 40))
+def test_few_subsets_of_many_tasks_share_their_first_block(tasks: int, size: int, by: int) -> None:
+    numbers = range(1, 1 << tasks, 2 * by + 1)
+    first = wide_blocks_of(numbers, size)[0]
+    assert first.start == 0
+    # Twice as wide it would hold too much, or there is nothing left to hold.
+    assert sum(n < 2 * first.stop for n in numbers) >= size or first.stop > numbers[-1]
 
 
 def test_a_sample_of_a_big_lattice_needs_few_wide_blocks() -> None:

@@ -22,7 +22,7 @@ from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plots import TABLES, figure_card, figure_names, style
 from taskgrid.plots.pages import write_page
 from taskgrid.plots.render import draw_figure, read_tables, write_figure
-from tests.unit.example_tables import Example, all_subsets, example, task_names
+from tests.unit.example_tables import Example, all_subsets, example, interpolated, task_names
 
 FIGURES = figure_names()
 
@@ -192,6 +192,49 @@ def test_lambda_curve_draws_medians_and_references(five: Example) -> None:
     assert np.allclose(drawn[place, "zero-shot"][1], 100 * zero)
     own = five.grid.query("method == 'expert' and split == 'val' and subset == task")
     assert np.allclose(drawn[place, "experts"][1], 100 * own["accuracy"].mean())
+
+
+def test_lambda_curve_tells_interpolated_points_apart(five: Example) -> None:
+    given = interpolated(five, bound=0.02)
+    figure = draw_figure("lambda_curve", given.tables())
+    place = [axes.get_title() for axes in figure.axes].index("task arithmetic")
+    rows = given.grid.query("method == 'task_arithmetic' and split == 'val' and in_subset")
+    wide = next(c for c in figure.axes[place].collections if c.get_label() == "bounds, size 2")
+    ends = np.array(wide.get_segments())
+    hollow: dict[float, tuple[float, float]] = {}
+    for text, here in rows[rows["size"] == 2].groupby("lambda"):
+        if here["interpolated"].any():
+            low = here["accuracy"] - here["bound"].fillna(0)
+            high = here["accuracy"] + here["bound"].fillna(0)
+            by = [here["seed"], here["subset"]]
+            hollow[float(text)] = tuple(
+                100 * np.median(end.groupby(by).mean()) for end in (low, high)
+            )
+    x, _ = lines(figure)[place, "interpolated, size 2"]
+    assert np.allclose(x, list(hollow)) and 0 < len(hollow) < rows["lambda"].nunique()
+    assert np.allclose(ends[:, :, 1], list(hollow.values()))
+    # The largest merge is measured where its lambda was chosen.
+    chosen = set(given.selected.query("method == 'task_arithmetic' and size == 5")["lambda"])
+    x, _ = lines(figure)[place, "interpolated, size 5"]
+    assert len(chosen) == 1 and float(chosen.pop()) not in x
+    words = {"measured", "interpolated,\nwith its bound"}
+    assert words <= set(texts(figure)) and overlapping(figure) == []
+    plain = draw_figure("lambda_curve", five.tables())
+    assert not words & set(texts(plain))
+    assert not any("interpolated" in label for _, label in lines(plain))
+
+
+def test_lambda_curve_of_a_fine_sweep_marks_the_measured_points() -> None:
+    fine = tuple(f"{step / 50:.2f}" for step in range(51))
+    given = example(tasks=2, methods=("task_arithmetic",), seeds=(0,), lambdas=fine, steps=5)
+    figure = draw_figure("lambda_curve", interpolated(given, every=10).tables())
+    drawn = lines(figure)
+    assert drawn[0, "size 2"][0].size == 51
+    (chosen,) = given.selected.query("size == 2")["lambda"]
+    assert set(drawn[0, "measured, size 2"][0]) == {0, 0.2, 0.4, 0.6, 0.8, 1, float(chosen)}
+    assert not any(
+        "measured" in label for _, label in lines(draw_figure("lambda_curve", given.tables()))
+    )
 
 
 def test_lambda_curve_strip_counts_chosen_lambdas(five: Example) -> None:
@@ -401,7 +444,8 @@ def test_the_smallest_and_a_wide_experiment(name: str, tmp_path: Path) -> None:
     wide = cached(
         tasks=20, seeds=(0,), methods=("ties",), subsets=nested, lambdas=("0.00", "0.30"), steps=10
     )
-    for label, tables in (("one", one.tables()), ("wide", wide.tables())):
+    marked = interpolated(wide, every=2).tables()
+    for label, tables in (("one", one.tables()), ("wide", wide.tables()), ("marked", marked)):
         figure = draw_figure(name, tables)
         assert overlapping(figure) == [], label
         write_figure(name, tables, tmp_path / f"{label}.pdf", tmp_path / f"{label}.png")

@@ -84,6 +84,18 @@ def test_json_keeps_the_content(record: RunRecord) -> None:
     )
 
 
+def test_a_merge_has_the_time_of_its_rows_or_none(small: Example) -> None:
+    grid = small.grid[small.grid["method"] == "task_arithmetic"]
+    selected = small.selected[small.selected["method"] == "task_arithmetic"]
+    name = "digits+glyphs"
+    spans = {name: {"started": "2026-01-02T03:04:05.000+00:00", "seconds": 1.25}}
+    made = {record.tags["tasks"]: record for record in subset_records(grid, selected, spans=spans)}
+    assert (made[name].started, made[name].seconds) == (spans[name]["started"], 1.25)
+    assert {(r.started, r.seconds) for n, r in made.items() if n != name} == {(None, None)}
+    plain = {record.tags["tasks"]: record for record in subset_records(grid, selected)}
+    assert plain[name].content_key == made[name].content_key
+
+
 @given(records)
 def test_times_and_places_do_not_change_the_content(record: RunRecord) -> None:
     moved = tuple(Artifact(f"/elsewhere/{Path(p).name}", sha) for p, sha in record.artifacts)

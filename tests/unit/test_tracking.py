@@ -109,6 +109,33 @@ def test_the_same_records_again_change_nothing(target: Target) -> None:
     assert len(runs(target, "taskgrid-experts")) == 1
 
 
+def test_a_run_has_the_duration_of_its_record_and_none_is_made_up(target: Target) -> None:
+    at = {"started": "2026-01-02T03:04:05+00:00"}
+    timed, found = record("a", **at, seconds=1.5), record("b")
+    expert = record("e", kind="expert", seconds=60.0)
+
+    def spans() -> dict[str, tuple[int, int | None]]:
+        every = [*runs(target), *runs(target, "taskgrid-experts")]
+        return {run.info.run_name: (run.info.start_time, run.info.end_time) for run in every}
+
+    before = 1000 * time.time()
+    sync_records([timed, found, expert], target)
+    known = spans()
+    assert known["a"] == (1767323045000, 1767323046500)
+    assert known["b"][1] is None and current(target)["subset/b"]
+    # An expert's record does not say when it began: it ends when it is logged, and not after that.
+    assert known["e"][1] - known["e"][0] == 60000
+    assert before - 1 <= known["e"][1] <= 1000 * time.time()
+    # Its rows were found again: what is known stays. They were measured again: the same run, updated.
+    sync_records([dataclasses.replace(timed, started=None, seconds=None), found, expert], target)
+    assert spans() == known
+    again = [dataclasses.replace(timed, seconds=2.0), dataclasses.replace(found, seconds=0.5)]
+    assert sync_records(again, target).unchanged == 2
+    assert spans()["a"] == (1767323045000, 1767323047000)
+    assert spans()["b"] == (known["b"][0], known["b"][0] + 500)
+    assert len(current(target)["subset/a"]) == 1
+
+
 def test_a_changed_record_supersedes_its_run(target: Target) -> None:
     sync_records([record("a", 1.0), record("b", 1.0)], target)
     report = sync_records([record("a", 2.0), record("b", 1.0)], target)

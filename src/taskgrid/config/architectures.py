@@ -56,13 +56,41 @@ def parameters(architecture: str) -> int:
         ConfigError: if the architecture is unknown.
     """
     config = architecture_config(architecture)
+    vision = _transformer(config)
+    if vision is None:
+        return 304_000_000
+    width, layers, patch = vision
+    embedding = width * (3 * patch**2 + _tokens(architecture, patch))
+    return int(layers * 12 * width**2 + embedding + width * config.get("embed_dim", width))
+
+
+def operations(architecture: str) -> int:
+    """Return about how many multiply-adds an image takes, for limits on time.
+
+    Counted for a vision transformer: 12 width^2 per layer and token, the products of attention left
+    out; towers of other kinds count as ViT-L/14.
+
+    Raises:
+        ConfigError: if the architecture is unknown.
+    """
+    vision = _transformer(architecture_config(architecture))
+    if vision is None:
+        return 78_000_000_000
+    width, layers, patch = vision
+    return layers * 12 * width**2 * _tokens(architecture, patch)
+
+
+def _transformer(config: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Return width, layers and patch size of a vision transformer; None of other towers."""
     vision = config.get("vision_cfg", {})
     width, layers, patch = (vision.get(key) for key in ("width", "layers", "patch_size"))
-    if not all(isinstance(value, int) for value in (width, layers, patch)):
-        return 304_000_000
-    tokens = (image_size(architecture) // patch) ** 2 + 1
-    embedding = width * (3 * patch**2 + tokens)
-    return int(layers * 12 * width**2 + embedding + width * config.get("embed_dim", width))
+    if not (isinstance(width, int) and isinstance(layers, int) and isinstance(patch, int)):
+        return None
+    return width, layers, patch
+
+
+def _tokens(architecture: str, patch: int) -> int:
+    return (image_size(architecture) // patch) ** 2 + 1
 
 
 def local_weights(architecture: str, pretrained: str) -> Path | None:

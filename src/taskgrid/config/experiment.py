@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid import plugins
-from taskgrid.config.architectures import image_size, local_weights, parameters
+from taskgrid.config.architectures import image_size, local_weights, operations, parameters
 from taskgrid.config.published import published_prompts
 from taskgrid.config.schema import (
     POSTHOC,
@@ -147,6 +147,10 @@ class Experiment:
     def parameters(self, model: str) -> int:
         """Return the number of parameters of a model's image tower."""
         return parameters(self._models[model].architecture)
+
+    def operations(self, model: str) -> int:
+        """Return the multiply-adds that a model's image tower takes for an image."""
+        return operations(self._models[model].architecture)
 
     def mode(self, label: str) -> ModeSpec:
         """Return a fine-tuning mode's specification."""

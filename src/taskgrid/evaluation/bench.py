@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ def engine_on_demand(
     compiled: bool = False,
     store: Path | None = None,
     proof: str | Path | None = None,
+    first_image: Callable[[], None] | None = None,
 ) -> Iterator[OpenBench]:
     """Give a function that opens the engine; torch is imported and a device leased when it is called.
 
@@ -42,6 +43,7 @@ def engine_on_demand(
         store: the outcome store's folder, beside whose outcomes features of tangent models and batch
             sizes are kept; None keeps none.
         proof: file of the proof that a precision below fp32 needs; None where there is none.
+        first_image: called when the first image reaches a network.
     """
     with ExitStack() as held:
 
@@ -60,6 +62,8 @@ def engine_on_demand(
             )
             leased = held.enter_context(lease_device(device))
             admit(proof, material.setting, leased.type)
+            if first_image is not None:
+                held.callback(_at_first_pass(first_image))
             setting, remembered = material.setting, None
             if store is not None and leased.type == "cuda":
                 name = torch.cuda.get_device_name(leased)
@@ -88,3 +92,15 @@ def engine_on_demand(
             )
 
         yield open_bench
+
+
+def _at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:
+    """Call ``tell`` when a network is run for the first time; return what calls it off."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    def once(*_: object) -> None:
+        handle.remove()
+        tell()
+
+    handle = register_module_forward_pre_hook(once)
+    return handle.remove

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Protocol, cast
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
+from taskgrid.evaluation.clock import Clock, Timing
 from taskgrid.evaluation.interpolated import CurveAsk, Interpolated, read_curve
-from taskgrid.evaluation.planner import SPLITS, Plan, Request, Setting, Split
+from taskgrid.evaluation.planner import SPLITS, Plan, Request, Setting, Split, Weights
 from taskgrid.evaluation.rows import Line, Role, grid_table
 from taskgrid.evaluation.study import Choice, Counts, Curves, Study
 from taskgrid.evaluation.tracing import Traced
-from taskgrid.lattice import lambda_value, parse_subset
+from taskgrid.lattice import lambda_value, parse_subset, subset_name
 from taskgrid.store.outcomes import Outcome
 
 
@@ -87,6 +88,7 @@ class Result:
         points: distinct weights among the rows that were measured now.
         images: images that passed through the encoder now.
         interpolated: rows of the table that are interpolated.
+        timing: what the job's time went into.
     """
 
     table: pa.Table
@@ -95,6 +97,7 @@ class Result:
     points: int
     images: int
     interpolated: int = 0
+    timing: Timing = field(default_factory=Timing)
 
     def sentence(self) -> str:
         """Say what was done, for a log."""
@@ -102,7 +105,12 @@ class Result:
             f"evaluated {self.evaluated} rows of {self.points} points ({self.images} images), "
             f"found {self.found}"
             + (f", interpolated {self.interpolated}" if self.interpolated else "")
+            + (f"; {self.timing.sentence()}" if self.evaluated else "")
         )
+
+    def cost(self) -> dict[str, Any]:
+        """Return as JSON values what was measured, and the time that it took."""
+        return {"rows": self.evaluated, "images": self.images, **self.timing.to_json()}
 
 
 def run_plan(
@@ -111,6 +119,7 @@ def run_plan(
     open_bench: OpenBench,
     studies: Sequence[Study],
     progress: OpenCounter | None = None,
+    clock: Clock | None = None,
 ) -> Result:
     """Bring all rows of a plan together.
 
@@ -120,8 +129,9 @@ def run_plan(
         open_bench: called once, and only if a row is missing.
         studies: the studies the plan names.
         progress: makes a counter of images from a label and a total.
+        clock: of the job; None counts from here.
     """
-    work = _Work(store, open_bench, progress)
+    work = _Work(store, open_bench, progress, clock)
     asks = [
         (subset, study)
         for subset in map(parse_subset, plan.subsets)
@@ -155,9 +165,10 @@ def run_reference(
     store: Store,
     open_bench: OpenBench,
     progress: OpenCounter | None = None,
+    clock: Clock | None = None,
 ) -> Result:
     """Bring the reference rows together: the base and every expert on every task, val and test."""
-    work = _Work(store, open_bench, progress)
+    work = _Work(store, open_bench, progress, clock)
     lines = [
         Line(setting.zeroshot(task, split), "zeroshot", {}, (), "0.00", "reference")
         for task in setting.tasks
@@ -176,8 +187,15 @@ def run_reference(
 class _Work:
     """What is known so far, and the bench once it is needed."""
 
-    def __init__(self, store: Store, open_bench: OpenBench, progress: OpenCounter | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        open_bench: OpenBench,
+        progress: OpenCounter | None,
+        clock: Clock | None,
+    ) -> None:
         self._store = store
+        self._clock = clock or Clock()
         self._open_bench = open_bench
         self._progress = progress
         self._bench: Bench | None = None
@@ -209,6 +227,7 @@ class _Work:
             return
         with self._measuring(label, sum(request.n for request in missing)) as (bench, add, advance):
             for outcome in bench.evaluate(missing, advance):
+                self._clock.lap(_merge_of(wanted[outcome.key].weights))
                 add(outcome)
                 self.outcomes[outcome.key] = outcome
         self._measured |= {request.key: request for request in missing}
@@ -231,6 +250,7 @@ class _Work:
                 requests = {request.key: request for request in ask.requests()}
                 found = {}
                 for outcome in cast(CurveBench, bench).trace(ask, advance):
+                    self._clock.lap(subset_name(ask.subset))
                     found[outcome.key] = outcome
                     # Measured elsewhere in this block already: kept as it was.
                     if outcome.key not in self.outcomes:
@@ -259,6 +279,7 @@ class _Work:
         self._bench = self._bench or self._open_bench()
         counter = self._progress(label, images) if self._progress else nullcontext(SilentCounter())
         with self._store.writer() as writer, counter as count:
+            self._clock.begin()
             yield self._bench, writer.add, count.advance
 
     def result(self, table: pa.Table) -> Result:
@@ -269,7 +290,12 @@ class _Work:
             points=len({request.weights for request in self._measured.values()}),
             images=sum(request.n for request in self._measured.values()),
             interpolated=len(self.bounds),
+            timing=self._clock.timing(),
         )
+
+
+def _merge_of(weights: Weights) -> str:
+    return subset_name(weights.subset) if weights.kind == "merge" else ""
 
 
 class SilentCounter:

@@ -84,11 +84,23 @@ def merged_rows(grid: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def subset_means(grid: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return one row per grid point: its scores averaged over the tasks of its subset."""
+    """Return one row per grid point: its scores averaged over the tasks of its subset.
+
+    A mean is ``interpolated`` where any of its rows is; its ``bound`` is the mean of theirs, a measured
+    row counting as 0.
+    """
     rows = merged_rows(grid, split)
-    scores = ["accuracy", "normalized_accuracy"]
+    rows = rows.assign(
+        interpolated=rows["interpolated"].astype(bool),
+        bound=rows["bound"].astype(float).fillna(0.0),
+    )
     grouped = rows.groupby(POINT, sort=True, dropna=False, as_index=False)
-    return grouped[scores].mean()
+    return grouped.agg(
+        accuracy=("accuracy", "mean"),
+        normalized_accuracy=("normalized_accuracy", "mean"),
+        interpolated=("interpolated", "any"),
+        bound=("bound", "mean"),
+    )
 
 
 def chosen_points(selected: pd.DataFrame, study: str = "addition") -> pd.DataFrame:

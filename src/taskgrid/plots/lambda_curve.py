@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,6 +31,8 @@ FIGURE = Statement(
 
 _MANY_SIZES = 8
 _MANY_LAMBDAS = 31
+_MARKER = 2.6
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
 
 
 @style.styled
@@ -45,6 +49,9 @@ def draw(tables: style.Tables) -> Figure:
     columns = style.columns_for(len(cut), len(frames.method_titles(means)))
     rows = -(-len(cut) // columns)
     strip = 0.45 + 0.09 * min(len(sizes), 20)
+    marked = bool(means["interpolated"].any())
+    # One look for all panels where the legend has to name it.
+    all_few = all(map(_few, cut))
     figure = style.new_figure(_width(columns), rows * (2.3 + strip))
     axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.3, strip] * rows)
     shared: Axes | None = None
@@ -57,7 +64,8 @@ def draw(tables: style.Tables) -> Figure:
             above.sharey(shared)
             above.sharex(shared)
         below.sharex(above)
-        _curves(above, panel.rows, colours)
+        few = all_few if marked else _few(panel)
+        _curves(above, panel.rows, colours, few=few, marked=marked)
         _references(above, grid, panel)
         _choices(below, _of_panel(chosen, panel.rows), colours)
         above.set_title(panel.title)
@@ -73,7 +81,7 @@ def draw(tables: style.Tables) -> Figure:
         row, column = divmod(index, columns)
         style.hide_unused([axes[2 * row, column], axes[2 * row + 1, column]], 0)
     figure.align_ylabels()
-    _legend(figure, axes, sizes, colours)
+    _legend(figure, axes, sizes, colours, _kinds(all_few) if marked else [])
     return figure
 
 
@@ -81,8 +89,14 @@ def _width(columns: int) -> float:
     return 4.4 if columns == 1 else style.PAGE
 
 
-def _curves(axes: Axes, rows: pd.DataFrame, colours: dict[int, style.Colour]) -> None:
-    marker = "o" if rows["lambda"].nunique() <= _MANY_LAMBDAS else ""
+def _curves(
+    axes: Axes,
+    rows: pd.DataFrame,
+    colours: dict[int, style.Colour],
+    *,
+    few: bool,
+    marked: bool,
+) -> None:
     for size in sorted(rows["size"].unique()):
         part = rows[rows["size"] == size]
         scores = 100 * part.groupby("lambda")["accuracy"].apply(_quartiles).unstack()
@@ -91,15 +105,55 @@ def _curves(axes: Axes, rows: pd.DataFrame, colours: dict[int, style.Colour]) ->
             scores.index,
             scores[0.5],
             color=colour,
-            marker=marker,
-            markersize=2.6,
+            marker="o" if few else "",
+            markersize=_MARKER,
             label=f"size {size}",
             zorder=3,
         )
+        if marked:
+            _mark(axes, part, scores[0.5], colour, few=few)
         if len(colours) <= _MANY_SIZES:
             axes.fill_between(
                 scores.index, scores[0.25], scores[0.75], color=colour, alpha=0.16, linewidth=0
             )
+
+
+def _few(panel: frames.Panel) -> bool:
+    return bool(panel.rows["lambda"].nunique() <= _MANY_LAMBDAS)
+
+
+def _mark(
+    axes: Axes, rows: pd.DataFrame, medians: pd.Series, colour: style.Colour, *, few: bool
+) -> None:
+    """Tell the points of a curve apart: interpolated where any row behind the median is."""
+    size = rows["size"].iloc[0]
+    # A median moves with its values, so it lies between those of the lower and of the upper ends.
+    ends = rows.assign(low=rows["accuracy"] - rows["bound"], high=rows["accuracy"] + rows["bound"])
+    at = ends.groupby("lambda").agg(
+        low=("low", "median"), high=("high", "median"), interpolated=("interpolated", "any")
+    )
+    between, low, high = at["interpolated"], 100 * at["low"], 100 * at["high"]
+    bounds = f"bounds, size {size}"
+    if few:
+        lines = (at.index[between], low[between], high[between])
+        axes.vlines(*lines, color=colour, linewidth=0.8, label=bounds, zorder=2.5)
+    else:
+        axes.fill_between(
+            at.index, low, high, color=colour, alpha=0.4, linewidth=0, label=bounds, zorder=2.5
+        )
+    # Hollow markers hide those of the curve; where the curve has none, the measured ones get theirs.
+    points = medians[between] if few else medians[~between]
+    axes.plot(
+        points.index,
+        points,
+        linestyle="",
+        marker="o",
+        markersize=_MARKER,
+        color=colour,
+        label=f"{'interpolated' if few else 'measured'}, size {size}",
+        zorder=4,
+        **(_HOLLOW if few else {}),
+    )
 
 
 def _quartiles(values: pd.Series) -> pd.Series:
@@ -152,8 +206,24 @@ def _of_panel(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return chosen[keep]
 
 
+def _kinds(few: bool) -> list[Line2D]:
+    """Return what the markers mean where some points are interpolated."""
+    looks = {
+        "measured": {"marker": "o"},
+        "interpolated,\nwith its bound": {"marker": "o", **_HOLLOW} if few else {"marker": ""},
+    }
+    return [
+        Line2D([], [], color="0.25", markersize=_MARKER, label=words, **look)
+        for words, look in looks.items()
+    ]
+
+
 def _legend(
-    figure: Figure, axes: np.ndarray, sizes: list[int], colours: dict[int, style.Colour]
+    figure: Figure,
+    axes: np.ndarray,
+    sizes: list[int],
+    colours: dict[int, style.Colour],
+    kinds: list[Line2D],
 ) -> None:
     levels = [
         Line2D([], [], color="0.25", linewidth=1.0, linestyle=dashes, label=name)
@@ -161,7 +231,7 @@ def _legend(
     ]
     if len(sizes) <= _MANY_SIZES:
         lines = [Line2D([], [], color=colours[size], label=str(size)) for size in sizes]
-        style.side_legend(figure, [*lines, *levels], title="tasks merged")
+        style.side_legend(figure, [*lines, *levels, *kinds], title="tasks merged")
         return
     edges = [sizes[0] - 0.5, *(size + 0.5 for size in sizes)]
     mapped = ScalarMappable(BoundaryNorm(edges, len(sizes)), ListedColormap(list(colours.values())))
@@ -170,4 +240,4 @@ def _legend(
     )
     bar.set_ticks(sizes[:: -(-len(sizes) // 10)])
     bar.minorticks_off()
-    figure.legend(handles=levels, loc="outside upper center", ncols=2)
+    figure.legend(handles=[*levels, *kinds], loc="outside upper center", ncols=4)

@@ -107,6 +107,7 @@ def subset_records(
     *,
     parent: str | None = None,
     splits: Mapping[str, str] | None = None,
+    spans: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[RunRecord]:
     """Return a record for every merge (model, mode, seed, method, subset), curves over lambda.
 
@@ -115,6 +116,8 @@ def subset_records(
         selected: the chosen points.
         parent: ``point_id`` of the grid's record.
         splits: digest of each task's split, to name the data.
+        spans: ``started`` and ``seconds`` of the merges that were measured, by subset; the grid must
+            then be of one model, mode, seed and method. The others have no duration.
     """
     chosen = _by_merge(selected)
     records = []
@@ -126,6 +129,7 @@ def subset_records(
         metrics = [metric for choice in choices for metric in _choice(choice, rows)]
         metrics += _curves(rows)
         edge = any(choice["at_edge"] for choice in choices)
+        span = (spans or {}).get(str(merge[5]), {})
         records.append(
             RunRecord(
                 point_id=_merge_id(merge),
@@ -154,6 +158,8 @@ def subset_records(
                     for task in tasks
                     if splits and task in splits
                 ),
+                started=span.get("started"),
+                seconds=span.get("seconds"),
             )
         )
     return records

@@ -71,6 +71,7 @@ class _Known:
     status: str
     tags: dict[str, str]
     started: int
+    ended: int | None
 
     @property
     def is_current(self) -> bool:
@@ -78,7 +79,9 @@ class _Known:
 
     @classmethod
     def of(cls, run: Run) -> _Known:
-        return cls(run.info.run_id, run.info.status, dict(run.data.tags), run.info.start_time or 0)
+        info = run.info
+        tags = dict(run.data.tags)
+        return cls(info.run_id, info.status, tags, info.start_time or 0, info.end_time)
 
 
 class MlflowRegistry:
@@ -252,7 +255,7 @@ class _Work:
         self._supersede(current)
         if current:
             self._client.set_tag(run_id, "superseded", "false")
-        self._client.set_terminated(run_id, "FINISHED", end_time=ended)
+        self._finish(run_id, ended)
         self._run_ids[record.point_id] = run_id
         self._counts["created"] += 1
 
@@ -263,6 +266,15 @@ class _Work:
         for key, value in wanted.items():
             if run.tags.get(key) != value:
                 self._client.set_tag(run.run_id, key, value)
+        # A start cannot be changed. Rows that were found again have no time: what is known stays.
+        if record.seconds is not None and run.ended != run.started + _length(record):
+            self._finish(run.run_id, run.started + _length(record))
+
+    def _finish(self, run_id: str, ended: int | None) -> None:
+        if ended is not None:
+            self._client.set_terminated(run_id, "FINISHED", end_time=ended)
+        else:  # which would end it now, and so make up a duration
+            self._client.update_run(run_id, status="FINISHED")
 
     def _supersede(self, runs: Sequence[_Known]) -> None:
         for run in runs:
@@ -327,13 +339,19 @@ class _Work:
         return {"mlflow.parentRunId": parent} if parent else {}
 
 
-def _times(record: RunRecord) -> tuple[int, int]:
-    """Return start and end in milliseconds since 1970; now, where the record does not know."""
-    length = int(1000 * (record.seconds or 0))
-    start = int(time.time() * 1000)
+def _times(record: RunRecord) -> tuple[int, int | None]:
+    """Return start and end in milliseconds since 1970, no end where the record knows no duration.
+
+    A run has to start some time: one that does not know when ends now, or starts now.
+    """
+    start = int(time.time() * 1000) - _length(record)
     if record.started:
         start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
-    return start, start + length
+    return start, None if record.seconds is None else start + _length(record)
+
+
+def _length(record: RunRecord) -> int:
+    return int(1000 * (record.seconds or 0))
 
 
 def _inputs(record: RunRecord) -> list[DatasetInput]:
