@@ -165,7 +165,7 @@ def rare(bad: int, images_off: int, seed: int) -> tuple[tuple[str, ...], ImageSe
 @pytest.mark.parametrize(("bad", "images_off"), [(2, 1), (4, 1), (4, 9), (8, 9)])
 def test_errors_that_are_rare_and_large_are_covered_or_named(bad: int, images_off: int) -> None:
     """The audit misses most of them often; what is said is true, or its condition was not met."""
-    turns, held, limited, supposed, ceilings = 40, 0, 0, 0, 0
+    turns, held, limited, ceilings = 40, 0, 0, 0
     for seed in range(turns):
         order, images = rare(bad, images_off, seed)
         spec = BudgetSpec(29 + 20, audit=20, seed=seed)
@@ -173,7 +173,6 @@ def test_errors_that_are_rare_and_large_are_covered_or_named(bad: int, images_of
         report = found.report
         truth = float(np.mean([rows[0][0] for rows in errors(found, [images]).values()]))
         as_supposed = images_off / 60 <= report.largest + 1e-9
-        supposed += as_supposed
         held += report.error.low - 1e-9 <= truth <= report.error.high + 1e-9
         limited += truth <= report.error_limit + 1e-9 or not as_supposed
         ceilings += truth <= report.error_ceiling + 1e-9
@@ -182,8 +181,8 @@ def test_errors_that_are_rare_and_large_are_covered_or_named(bad: int, images_of
         assert f"at most {100 * report.error_ceiling:.2f} whatever" in report.sentence()
     assert ceilings / turns >= 0.95
     assert limited / turns >= 0.95
-    if supposed == turns:
-        assert held / turns >= 0.95
+    # In these worlds a merge is thought to be off by enough for the interval, too.
+    assert held / turns >= 0.95
 
 
 def test_the_budget_is_kept_and_nothing_is_evaluated_twice() -> None:
