@@ -190,6 +190,10 @@ class _Memory:
     vectors: dict[str, State]
     experts: dict[str, State] = field(default_factory=dict)
 
+    @property
+    def vector_count(self) -> int:
+        return len(self.vectors)
+
     def base(self) -> State:
         return self.theta
 

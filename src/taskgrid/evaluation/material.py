@@ -44,6 +44,10 @@ class Material(Protocol):
     def card(self) -> ModelCard:
         """The base model's card."""
 
+    @property
+    def vector_count(self) -> int:
+        """How many tasks have a vector."""
+
     def base(self) -> State:
         """Return theta_0."""
         ...

@@ -95,7 +95,9 @@ class TangentEngine:
             )
         self._kernel = setting.tangent
         self._setting = setting
-        self._resident = Resident(material, torch.device(device), resident_bytes)
+        self._resident = Resident(
+            material, torch.device(device), resident_bytes, material.vector_count
+        )
         self._recipe = recipe
         self._asked, self._remembered = batch_size, remembered
         self._store = store
