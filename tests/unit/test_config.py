@@ -209,3 +209,39 @@ def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:
     assert experiment.recipe("a")["lr"] == 0.5
     assert (experiment.recipe("b")["lr"], experiment.recipe("b")["epochs"]) == (0.25, 2)
     assert experiment.recipe("b")["steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "nope"}, r"there is no model 'nope'; there are: \w+, other$"),
+        ({"mode": "typo"}, "there is no mode 'typo'; there are: mine, standard$"),
+        ({"seed": "7"}, "there is no seed '7'; there are: 0, 1$"),
+        ({"seed": "00"}, "there is no seed '00'"),
+        ({"method": "ties"}, "there is no method 'ties'; there are: average, task_arithmetic$"),
+        ({"subset": "a+typo"}, "there is no task 'typo'; there are: a, b, c$"),
+        ({"subset": "a+a"}, "'a' occurs twice"),
+        ({"subset": ""}, "a grid point has at least one task"),
+        ({"mode": "mine"}, r"there are no experts \w+/mine/0; there are: .*other/mine/0"),
+        ({"subset": "b+a"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
+        ({"scale": "0.3"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
+        ({"scale": "half"}, "lambda 'half' is not a number"),
+        ({"scale": "nan"}, "not a finite number"),
+    ],
+)
+def test_a_point_that_a_person_names_is_found_or_explained(
+    change: dict[str, str], words: str
+) -> None:
+    raw = changed("finetune/seeds", [0, 1])
+    raw["grid"]["methods"] = ["average", "task_arithmetic"]
+    raw["models"] = [{**raw["models"][0], "name": "first"}, {**raw["models"][0], "name": "other"}]
+    raw["experts"] = [
+        {"name": "mine", "format": "open_clip", "source": "x/{task}", "model": "other"}
+    ]
+    experiment = Experiment(parse_config(raw))
+    point = {"model": "first", "mode": "standard", "seed": "0", "method": "average"}
+    point |= {"subset": "a+b", "scale": "0.30"}
+    assert experiment.point_tasks(**point) == ("a", "b")
+    assert experiment.point_tasks(**{**point, "scale": "-0.125"}) == ("a", "b")
+    with pytest.raises(ConfigError, match=words):
+        experiment.point_tasks(**{**point, **change})

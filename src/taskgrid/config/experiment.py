@@ -20,7 +20,14 @@ from taskgrid.config.schema import (
     TaskSpec,
 )
 from taskgrid.errors import ConfigError
-from taskgrid.lattice import Block, subset_name, subset_of_number, wide_blocks_of
+from taskgrid.lattice import (
+    Block,
+    format_lambda,
+    parse_subset,
+    subset_name,
+    subset_of_number,
+    wide_blocks_of,
+)
 from taskgrid.provenance.listing import fingerprint
 
 _PROBED = 0.3
@@ -159,6 +166,40 @@ class Experiment:
     def method(self, label: str) -> MethodSpec:
         """Return a merge method's specification."""
         return self._methods[label]
+
+    def point_tasks(
+        self, model: str, mode: str, seed: str, method: str, subset: str, scale: str
+    ) -> tuple[str, ...]:
+        """Return the tasks of a grid point that a person names, which need not be on the grid.
+
+        Raises:
+            ConfigError: if a name does not exist, or the point is called otherwise in tables.
+        """
+        tasks = parse_subset(subset)
+        if not tasks:
+            raise ConfigError("a grid point has at least one task; lambda 0.00 of any is the base")
+        runs = {(run.model, run.mode, str(run.seed)) for run in self.runs}
+        for what, name, there in (
+            ("model", model, self.models),
+            ("mode", mode, sorted({mode for _, mode, _ in runs})),
+            ("seed", seed, sorted({seed for _, _, seed in runs})),
+            ("method", method, self.methods),
+            *(("task", task, self.tasks) for task in tasks),
+        ):
+            if name not in there:
+                raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
+        if (model, mode, seed) not in runs:
+            raise ConfigError(
+                f"there are no experts {model}/{mode}/{seed}; there are: "
+                f"{', '.join('/'.join(run) for run in sorted(runs))}"
+            )
+        try:
+            spelt = f"{subset_name(tasks)}/{format_lambda(scale)}"
+        except ValueError:
+            raise ConfigError(f"lambda {scale!r} is not a number") from None
+        if spelt != f"{subset}/{scale}":
+            raise ConfigError(f"this grid point is called {spelt}; ask for that instead")
+        return tasks
 
     def image_size(self, model: str) -> int:
         """Return the side of a model's images, in pixels."""
