@@ -40,7 +40,7 @@ check: $(READY)
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
-# The last three read the finished embedded default; see benchmarks/README.md for GPUs and larger models.
+# The last two read the finished embedded default; see benchmarks/README.md for GPUs and larger models.
 bench: $(READY)
 	python benchmarks/engine.py limit
 	python benchmarks/engine.py limit --architecture ViT-B-32-quickgelu --images 64 --batch-size 32 --points 4 --turns 3
@@ -50,6 +50,8 @@ bench: $(READY)
 	python benchmarks/merging.py
 	python benchmarks/finetuning.py
 	python benchmarks/workflow.py
+	python benchmarks/workflow.py finished
+	python benchmarks/reuse.py
 	python benchmarks/interpolation.py results
 	python benchmarks/anova.py results --lambdas 0.30
 

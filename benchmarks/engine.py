@@ -21,7 +21,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +29,7 @@ import numpy as np
 import open_clip
 import torch
 from memory import BUILT_IN, TASKS, InMemory, clip_of
-from pairing import machine, paired, seconds
+from pairing import machine, paired
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -273,47 +273,41 @@ def naive(args: argparse.Namespace) -> None:
             for number in random.choice(np.arange(1, 256), args.points, replace=False)
         ]
         drawn = [Weights("merge", subset, str(random.choice(LAMBDAS[1:]))) for subset in subsets]
-        curves = {
-            request.key: request
-            for subset in subsets
-            for request in asks(
-                files,
-                [BASE, *(Weights("merge", subset, scale) for scale in LAMBDAS[1:])],
-                subset,
-            )
-        }
+        lambdas = [Weights("merge", (), scale) for scale in LAMBDAS[1:]]
         correct: dict[str, int] = {}
-
-        def start() -> Engine:
-            vars(files).pop("material", None)
-            return Engine(files.material, MergeRecipe.of("task_arithmetic", {}), batch_size=128)
-
-        def ours() -> None:
-            engine = start()
-            found = engine.evaluate(list(curves.values()), lambda count: None)
-            correct.update({outcome.key: outcome.correct for outcome in found})
-
-        start()
-        began, quick = seconds(start), seconds(ours)
-        wrong = 0
+        fast, slow, wrong = [], [], 0
         clock = time.perf_counter()
+        engine = Engine(files.material, MergeRecipe.of("task_arithmetic", {}), batch_size=128)
+        began = time.perf_counter() - clock
+        # In turns: a whole curve of ours, then one of its points the naive way.
         for one in drawn:
+            curve = [BASE, *(replace(point, subset=one.subset) for point in lambdas)]
+            clock = time.perf_counter()
+            for outcome in engine.evaluate(asks(files, curve, one.subset), lambda count: None):
+                correct[outcome.key] = outcome.correct
+            fast.append((time.perf_counter() - clock) / len(LAMBDAS))
+            clock = time.perf_counter()
             wanted = asks(files, [one], one.subset)
-            counts = naive_point(files, wanted[0], args.workers)
-            for request, count in zip(wanted, counts, strict=True):
+            for request, count in zip(
+                wanted, naive_point(files, wanted[0], args.workers), strict=True
+            ):
                 wrong += count != correct[request.key]
-        slow = (time.perf_counter() - clock) / len(drawn)
-        each = (quick - began) / (len(subsets) * len(LAMBDAS))
-        points = 255 * len(LAMBDAS)
+            slow.append(time.perf_counter() - clock)
+        ratios = [theirs / ours for theirs, ours in zip(slow, fast, strict=True)]
+        each, theirs, points = np.mean(fast), np.mean(slow), 255 * len(LAMBDAS)
         print(
             f"naive with {args.workers} workers, built-in model, {len(TASKS)} tasks of {args.images} "
             f"images, {args.threads} thread"
         )
-        print(f"naive: {slow:.3f} s per point, {len(drawn)} points drawn")
         print(
-            f"engine: {each:.3f} s per point, {len(subsets)} curves of {len(LAMBDAS)}; start {began:.2f} s"
+            f"per point: naive {theirs:.3f} s ({len(drawn)} points drawn), engine {each:.3f} s (their "
+            f"curves of {len(LAMBDAS)}); start {began:.2f} s"
         )
-        print(f"whole grid of {points}: {slow * points / (began + each * points):.1f} x")
+        print(
+            f"ratio: median {np.median(ratios):.1f} x ({min(ratios):.1f} to {max(ratios):.1f}, "
+            f"{len(ratios)} turns)"
+        )
+        print(f"whole grid of {points}: {theirs * points / (began + each * points):.1f} x")
         print(f"counts of right answers that differ: {wrong}")
 
 

@@ -288,8 +288,8 @@ def precision_settings(wildcards):
             "options": E.method(label).options,
             "lambda": scale,
             "tasks": E.tasks,
-            "batch_size": evaluation.batch_size,
             "precision": evaluation.precision,
+            **pass_settings(),
             **evaluation.proof.model_dump(),
         }
     )

@@ -48,6 +48,7 @@ def main() -> None:
             tolerance=settings["tolerance"],
             device=device,
             batch_size=settings["batch_size"],
+            compiled=settings["compile"],
             advance=bar.advance,
         )
     print(proof.sentence())

@@ -131,6 +131,12 @@ def test_planted_flips_are_found_with_their_margins() -> None:
         (3, 0, 1, 1.0, 1.5),
     ]
     assert all(flip.explained for flip in found.flips)
+    # Both logits moved by 0.6, so a margin of 1 could be overcome, and one of 2 could not.
+    (close,) = compare(
+        "base", "a", np.array([[1.0, 0.0]]), np.array([[0.4, 0.6]]), np.array([0])
+    ).flips
+    assert close.explained
+    assert not replace(close, margin=2.0).explained
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -327,6 +333,7 @@ def planted(small: World, tolerance: float = 0.01, **wrong: int) -> Proof:
         machine="m",
         torch="t",
         batch_size=1,
+        compiled=False,
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=None,

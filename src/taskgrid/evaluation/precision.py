@@ -272,6 +272,7 @@ class Proof:
         machine: its name.
         torch: version of torch.
         batch_size: images per forward pass.
+        compiled: whether batches of the reduced precision were compiled.
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         digests: what was compared.
         probe: the merge among it; None where the grid has no lambda but zero.
@@ -283,6 +284,7 @@ class Proof:
     machine: str
     torch: str
     batch_size: int
+    compiled: bool
     tolerance: float
     digests: Digests
     probe: Probe | None

@@ -105,6 +105,7 @@ def prove_with_engines(
     tolerance: float,
     device: torch.device | str = "cpu",
     batch_size: BatchChoice = "auto",
+    compiled: bool = False,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Proof:
     """Measure in float32 and in the precision of a plan, one after the other, and compare.
@@ -117,6 +118,8 @@ def prove_with_engines(
         tolerance: largest difference of accuracies that is allowed, as a fraction.
         device: where to compute.
         batch_size: images per forward pass; ``auto`` takes what fits.
+        compiled: whether whole batches of the reduced precision pass through ``torch.compile``, as those
+            of the grid do; float32 never does.
         advance: told of images as they pass.
     """
     device = torch.device(device)
@@ -127,7 +130,14 @@ def prove_with_engines(
     def opened(precision: str) -> Listener:
         # What fits is found out once, so that both pass in batches of one size.
         asked = sizes[0] if sizes else batch_size
-        engine = Engine(few, recipe, device=device, batch_size=asked, precision=precision)
+        engine = Engine(
+            few,
+            recipe,
+            device=device,
+            batch_size=asked,
+            precision=precision,
+            compiled=compiled and precision != "fp32",
+        )
         sizes.append(engine.batch_size)
         return engine
 
@@ -138,6 +148,7 @@ def prove_with_engines(
         machine=machine_name(device),
         torch=torch.__version__,
         batch_size=sizes[-1],
+        compiled=compiled,
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=_probe(plan),

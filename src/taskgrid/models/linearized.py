@@ -143,5 +143,6 @@ _ONE_AT_A_TIME = threading.RLock()
 def _load_forward_rules() -> None:
     """Let torch import its derivative rules, which warn about torch's own use of TorchScript."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", kind)
         jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
