@@ -71,8 +71,8 @@ def full_float32() -> Iterator[None]:
 
     torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
     """
-    backends = torch.backends
-    switches: tuple[Any, ...] = (
+    backends: Any = torch.backends
+    switches = (
         backends.cudnn.conv,
         backends.cudnn.rnn,
         backends.cuda.matmul,
