@@ -7,7 +7,8 @@ is appended:
 - ``sizes``, ``up_to`` and ``include`` keep all they had and gain subsets with the new task;
 - ``sample`` stays uniform, so some of its subsets give way to subsets with the new task. Those that
   it keeps were in the sample before: of the old lattice nothing new is measured. Of size k, the share
-  (T + 1 - k) / (T + 1) stays on average. With ``keep`` all of them stay;
+  (T + 1 - k) / (T + 1) stays on average. With ``keep`` all of them stay. A ``total`` below the number
+  of tasks is refused: it would choose other sizes, and so old subsets, when a task is appended;
 - ``leave_out`` moves with the full set, as it must.
 """
 
@@ -32,7 +33,7 @@ class Sample:
 
     Attributes:
         per_size: subsets of each size, or all where there are fewer.
-        total: subsets of all sizes together, spread evenly over the sizes.
+        total: subsets of all sizes together, spread evenly over the sizes; one of each at least.
         seed: seed of the sample.
         keep: numbers of tasks: what the sample was when there were so many stays on the grid.
     """
@@ -97,20 +98,27 @@ class Design:
         drawn = sum(sum(counts.values()) for _, counts in self._samples(tasks))
         return min(whole + listed + drawn, (1 << tasks) - 1)
 
-    def numbers(self, order: Sequence[str]) -> tuple[int, ...]:
+    def numbers(self, order: Sequence[str], key: str = "grid.subsets") -> tuple[int, ...]:
         """Return the numbers of the design's subsets, increasing.
 
         Args:
             order: the tasks; task ``i`` is bit ``i``.
+            key: where the configuration says so, for messages.
 
         Raises:
-            ConfigError: if there would be more than ``MOST_SUBSETS``, a listed task is unknown, or a
-                listed subset is empty.
+            ConfigError: if there would be more than ``MOST_SUBSETS``, a listed task is unknown, a
+                listed subset is empty, or a sample is smaller than the number of tasks.
         """
         tasks = len(order)
+        total = self.sample.total if self.sample is not None else None
+        if total is not None and total < tasks:
+            raise ConfigError(
+                f"{key}.sample.total is {total}, which leaves out some sizes of subsets of {tasks} tasks; "
+                f"give {tasks} or more, or use per_size or include"
+            )
         if (count := self.count(tasks)) > MOST_SUBSETS:
             raise ConfigError(
-                f"grid.subsets means {count} subsets of {tasks} tasks, more than {MOST_SUBSETS}; "
+                f"{key} means {count} subsets of {tasks} tasks, more than {MOST_SUBSETS}; "
                 "choose sizes, up_to, leave_out, include or a sample"
             )
         found: set[int] = set()
@@ -118,10 +126,11 @@ class Design:
         found.update(all_numbers(tasks) if len(sizes) == tasks else numbers_of_sizes(tasks, sizes))
         for names in self.include:
             if not names:
-                raise ConfigError(
-                    "grid.subsets.include holds an empty subset; that is the base itself"
-                )
-            found.add(subset_number(names, order))
+                raise ConfigError(f"{key}.include holds an empty subset; that is the base itself")
+            try:
+                found.add(subset_number(names, order))
+            except ConfigError as error:
+                raise ConfigError(f"{key}.include: {error}") from None
         for drawn_from, counts in self._samples(tasks):
             found.update(draw_numbers(drawn_from, counts, self.sample.seed if self.sample else 0))
         return tuple(sorted(found))

@@ -132,6 +132,40 @@ def test_all_subsets_of_too_many_tasks_are_refused() -> None:
         _ = Experiment(parse_config(changed("tasks", many))).numbers
 
 
+def test_nodes_closer_than_a_lambda_can_tell_are_refused() -> None:
+    config = changed("grid/lambdas", [step / 1e6 for step in range(40)])
+    config["evaluation"] = {"curves": {"interpolate": False, "nodes": 9}}
+    parse_config(config)
+    config["evaluation"]["curves"]["interpolate"] = True
+    with pytest.raises(ConfigError, match=r"evaluation.curves: 17 nodes .* closer than 6 decimals"):
+        parse_config(config)
+
+
+@pytest.mark.parametrize("key", ["grid", "lattice"])
+@pytest.mark.parametrize(
+    ("subsets", "word"),
+    [
+        ({"sizes": [9]}, "chooses none of the subsets of 3 tasks"),
+        ({"sizes": []}, "chooses none"),
+        ({"include": []}, "chooses none"),
+        ({"include": [[]]}, "include holds an empty subset"),
+        ({"sample": {"total": 2}}, "sample.total is 2"),
+    ],
+)
+def test_a_design_that_means_nothing_is_refused(key: str, subsets: Any, word: str) -> None:
+    config = changed("lattice", {"budget": 99, "lambdas": [0.3]})
+    config[key]["subsets"] = subsets
+    with pytest.raises(ConfigError, match=f"^{key}.subsets.*{word}"):
+        Experiment(parse_config(config)).check()
+
+
+def test_a_task_that_a_lattice_lists_must_be_there() -> None:
+    config = changed("lattice", {"budget": 99, "lambdas": [0.3]})
+    config["lattice"]["subsets"] = {"include": [["a", "z"]]}
+    with pytest.raises(ConfigError, match=r"lattice.subsets.include: task 'z' is not one of a, b"):
+        Experiment(parse_config(config)).check()
+
+
 def test_overlays_merge_mappings_and_replace_the_rest() -> None:
     below = {"a": {"x": 1, "y": [1, 2]}, "b": 3}
     assert merge_overlay(below, {"a": {"y": [9]}}) == {"a": {"x": 1, "y": [9]}, "b": 3}

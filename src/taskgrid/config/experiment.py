@@ -122,8 +122,17 @@ class Experiment:
 
         Raises:
             ConfigError: if an architecture, a file of weights or the data of a task does not exist,
-                or the grid is too large.
+                or a design of subsets is too large, empty or names what is not there.
         """
+        chosen = {"grid.subsets": self.numbers}
+        if (lattice := self.config.lattice) is not None:
+            chosen["lattice.subsets"] = lattice.design().numbers(self.tasks, "lattice.subsets")
+        for key, numbers in chosen.items():
+            if not numbers:
+                raise ConfigError(
+                    f"{key} chooses none of the subsets of {len(self.tasks)} tasks; correct its sizes or "
+                    "lists"
+                )
         for model in self.config.models:
             self.image_size(model.name)
             local_weights(model.architecture, model.pretrained)
@@ -133,7 +142,6 @@ class Experiment:
                     raise ConfigError(
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )
-        _ = self.numbers
 
     def model(self, name: str) -> ModelSpec:
         """Return a base model's specification."""

@@ -123,7 +123,7 @@ class Resident:
         size = len(images) * int(np.prod(images.pixels.shape[1:]))
         if size > self._image_bytes:
             # Batches are gathered from the memory map as they are needed.
-            return images  # type: ignore[return-value]
+            return images
         self._image_bytes -= size
         return torch.from_numpy(images[:]).to(self.device)
 

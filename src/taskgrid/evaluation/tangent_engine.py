@@ -119,6 +119,11 @@ class TangentEngine:
                 yield outcome
                 advance(request.n)
 
+    @property
+    def batch_size(self) -> int:
+        """Images per pass."""
+        return self._batch_size.size
+
     def line(self, subset: Sequence[str], task: str, split: Split) -> Line:
         """Return the logits of the merge of a subset as functions of lambda.
 
