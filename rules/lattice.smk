@@ -32,7 +32,7 @@ rule plan_lattice:
 rule predict:
     input:
         plan="results/merge/{model}/{mode}/{seed}/{method}/lattice.json",
-        # What the grid has measured is found in the store; experts are only read to normalise by.
+        # Experts are only read to normalise by, and their rows are found in the store.
         reference=ancient("results/eval/{model}/{mode}/{seed}/reference/rows.parquet"),
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
@@ -62,7 +62,7 @@ rule predict:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=memory(16000, 8, vectors=True),
+        mem_mb=lattice_memory,
         runtime=minutes(480),
     params:
         settings=lattice_settings,

@@ -254,6 +254,14 @@ def plan_lattice_settings(wildcards):
     )
 
 
+def lattice_memory(wildcards):
+    """mem_mb of a budget: an evaluation job's, the predictor's matrices, predicted rows; logits are in files."""
+    lattice, tasks = E.config.lattice, len(E.tasks)
+    merges = lattice.design().count(tasks)
+    bytes_each = 32 * lattice.budget + 4000 * tasks
+    return round(memory(5000, 8, vectors=True)(wildcards) + merges * bytes_each / 1e6)
+
+
 def lattice_settings(wildcards):
     lattice = E.config.lattice
     return canonical_json(

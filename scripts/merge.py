@@ -18,8 +18,8 @@ from taskgrid.store.atomic import read_json
 
 
 def names_of(settings: dict[str, Any]) -> list[str]:
-    """List the subsets of a design: of a big lattice they are too many for a command line."""
-    numbers = Design.of(settings["design"]).numbers(settings["tasks"])
+    """List the subsets of a lattice's design: of a big one they are too many for a command line."""
+    numbers = Design.of(settings["design"]).numbers(settings["tasks"], "lattice.subsets")
     return [subset_name(subset_of_number(number, settings["tasks"])) for number in numbers]
 
 

@@ -12,6 +12,7 @@ from taskgrid.evaluation.planner import Plan
 from taskgrid.evaluation.predict import ListeningBench, predict_plan
 from taskgrid.progress import Progress
 from taskgrid.store.atomic import write_json
+from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 
@@ -41,6 +42,7 @@ def main() -> None:
             settings["split"],
             cast(ListeningBench, open_engine()),
             OutcomeStore(args.store),
+            logits=LogitsStore(Path(args.store) / "logits"),
             progress=Progress,
         )
     write_table(args.rows, found.table)

@@ -127,10 +127,11 @@ class Design:
         for names in self.include:
             if not names:
                 raise ConfigError(f"{key}.include holds an empty subset; that is the base itself")
-            try:
-                found.add(subset_number(names, order))
-            except ConfigError as error:
-                raise ConfigError(f"{key}.include: {error}") from None
+            if unknown := sorted(set(names) - set(order)):
+                raise ConfigError(
+                    f"{key}.include names task {unknown[0]!r}, which is not in tasks: {', '.join(order)}"
+                )
+            found.add(subset_number(names, order))
         for drawn_from, counts in self._samples(tasks):
             found.update(draw_numbers(drawn_from, counts, self.sample.seed if self.sample else 0))
         return tuple(sorted(found))
@@ -205,6 +206,17 @@ def enough_for(level: float) -> int:
 def least_audit(level: float) -> int:
     """Return the smallest random sample by which a predicted lattice can be judged."""
     return max(3, enough_for(level))
+
+
+def least_budget(tasks: int, larger: int, audit: int) -> int:
+    """Return the fewest merges that a lattice on a budget takes: the core, and an audit.
+
+    Args:
+        tasks: number of tasks.
+        larger: merges of three and more tasks that are asked for; an audit of more evaluates them all.
+        audit: merges that are audited.
+    """
+    return 1 + tasks + math.comb(tasks, 2) + min(audit, larger)
 
 
 def number_of_rank(size: int, rank: int) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from taskgrid.evaluation.anova import core_numbers
 from taskgrid.evaluation.budget import BudgetSpec, ImageSet, Prediction, predict_lattice
 from taskgrid.evaluation.curves import exact_row, odds_against
 from taskgrid.lattice import all_numbers, subset_number
+from taskgrid.provenance import derive_seed
 
 ORDER = ("a", "b", "c", "d", "e", "f")
 LATTICE = all_numbers(len(ORDER))
@@ -77,7 +80,10 @@ def test_effects_up_to_order_two_are_predicted_without_error(sizes: tuple[float,
     sets, _ = world(0, sizes)
     found = predict_lattice(ORDER, sets, LATTICE, BudgetSpec(42, audit=19))
     assert found.report.error.mean == 0
-    assert found.report.error.high < 1 / 60 / 3
+    # Nineteen without an error, of forty: a fifth of the rest may be off, as far as any was thought to be.
+    assert found.report.error.low == 0
+    assert found.report.error.high == pytest.approx(0.2381 * found.report.largest, abs=1e-4)
+    assert 0 < found.report.largest < 0.2
     # 42 merges of three and more tasks; one of them holds none of the image sets' tasks.
     assert found.report.rest == 41 - 1 - 19
     predicted = [row for row in found.rows if not row.exact]
@@ -92,7 +98,7 @@ def test_effects_up_to_order_two_are_predicted_without_error(sizes: tuple[float,
 
 @pytest.mark.parametrize("third", [0.05, 0.4])
 def test_effects_of_order_three_are_noticed_and_covered(third: float) -> None:
-    level, worlds = 0.8, 60
+    level, worlds = 0.8, 100
     merges = kept = means = beyond = noticed = 0
     for seed in range(worlds):
         sets, _ = world(seed, (2.0, 1.0, 0.6, third), images=40)
@@ -107,9 +113,77 @@ def test_effects_of_order_three_are_noticed_and_covered(third: float) -> None:
         means += found.report.error.low <= truth <= found.report.error.high
         noticed += found.report.error.mean > 0
     assert kept / merges > level - 0.03
-    assert beyond / worlds >= level - 0.1
-    assert means / worlds >= level - 0.15
+    assert beyond / worlds >= level - 0.05
+    assert means / worlds >= level - 0.05
     assert noticed / worlds > 0.9
+
+
+def test_effects_fall_with_their_order_as_seen_in_pairs() -> None:
+    for second in (0.3, 0.7):
+        sets, _ = world(0, (2.0, 1.0, second), images=400)
+        found = predict_lattice(ORDER, sets, LATTICE, BudgetSpec(34, audit=9, level=0.8))
+        assert found.report.decay == pytest.approx(second**2, rel=0.1)
+
+
+def test_bounds_are_wide_where_errors_are_expected() -> None:
+    sets, _ = world(0, (2.0, 1.0, 0.6, 0.4), images=200)
+    found = predict_lattice(ORDER, sets, LATTICE, BudgetSpec(40, audit=9, level=0.9))
+    rows = [row for row in found.rows if not row.exact]
+    by_size = {
+        size: float(np.mean([row.bound for row in rows if len(row.subset) == size]))
+        for size in (3, 4)
+    }
+    # More tasks, more effects that nobody has seen.
+    assert 0 < 1.2 * by_size[3] < by_size[4]
+
+
+def rare(bad: int, images_off: int, seed: int) -> tuple[tuple[str, ...], ImageSet]:
+    """Seven tasks whose effects end at order two, but for some merges where images fail, too."""
+    order = tuple("abcdefg")
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 4, 60)
+    effects = {
+        part: (2.0, 1.0, 0.5)[part.bit_count()] * random.normal(size=(60, 4))
+        for part in range(128)
+        if part.bit_count() < 3
+    }
+    effects[0][np.arange(60), labels] += 8.0
+    larger = [number for number in range(128) if number.bit_count() > 2]
+    wrong = {int(n): random.permutation(60)[:images_off] for n in random.permutation(larger)[:bad]}
+
+    def logits(subset: tuple[str, ...]) -> NDArray[np.float64]:
+        merged = subset_number(subset, order)
+        found = np.sum([e for part, e in effects.items() if part & merged == part], axis=0)
+        for image in wrong.get(merged, ()):
+            found[image, labels[image]] = -99.0
+        return found
+
+    # An image set of no task: every merge is measured on it.
+    return order, ImageSet("z", labels, logits)
+
+
+@pytest.mark.parametrize(("bad", "images_off"), [(2, 1), (4, 1), (4, 9), (8, 9)])
+def test_errors_that_are_rare_and_large_are_covered_or_named(bad: int, images_off: int) -> None:
+    """The audit misses most of them often; what is said is true, or its condition was not met."""
+    turns, held, limited, supposed, ceilings = 40, 0, 0, 0, 0
+    for seed in range(turns):
+        order, images = rare(bad, images_off, seed)
+        spec = BudgetSpec(29 + 20, audit=20, seed=seed)
+        found = predict_lattice(order, [images], all_numbers(7), spec)
+        report = found.report
+        truth = float(np.mean([rows[0][0] for rows in errors(found, [images]).values()]))
+        as_supposed = images_off / 60 <= report.largest + 1e-9
+        supposed += as_supposed
+        held += report.error.low - 1e-9 <= truth <= report.error.high + 1e-9
+        limited += truth <= report.error_limit + 1e-9 or not as_supposed
+        ceilings += truth <= report.error_ceiling + 1e-9
+        assert report.error_limit <= report.error_ceiling < 0.6
+        assert f"no merge is off by more than {100 * report.largest:.2f}" in report.sentence()
+        assert f"at most {100 * report.error_ceiling:.2f} whatever" in report.sentence()
+    assert ceilings / turns >= 0.95
+    assert limited / turns >= 0.95
+    if supposed == turns:
+        assert held / turns >= 0.95
 
 
 def test_the_budget_is_kept_and_nothing_is_evaluated_twice() -> None:
@@ -148,25 +222,31 @@ def test_rows_outside_are_measured_when_asked_for() -> None:
 
 
 def test_the_budget_goes_where_the_error_is() -> None:
-    """Triples of the first four tasks interact strongly, and no others do."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 4, 80)
-    effects = {
-        part: (2.0, 1.0, 0.5, 0.6, 0.6)[part.bit_count()] * random.normal(size=(80, 4))
-        for part in range(16)
-    }
+    """Two triples stand at the edge of what their images bear, and interact; all others are far off."""
+    sets = [fragile("a", "abc"), fragile("d", "def")]
+    spec = BudgetSpec(22 + 2 + 9, 9, 0.9)
+    found = predict_lattice(ORDER, sets, LATTICE, spec)
+    assert set(found.evaluated[22:24]) == {tuple("abc"), tuple("def")}
+    assert found.report.error.mean == 0
+    assert all(error == 0 for rows in errors(found, sets).values() for error, _ in rows)
+    # What they were off by before they were evaluated is remembered: half of their images.
+    assert 0.3 < found.report.largest < 0.7
+
+
+def fragile(task: str, triple: str) -> ImageSet:
+    """Images that merges of the triple get wrong by half, and that any other task makes safe."""
+    random = np.random.default_rng(derive_seed(triple))
+    noise = {pair: 0.05 * random.normal(size=100) for pair in itertools.combinations(ORDER, 2)}
 
     def logits(subset: tuple[str, ...]) -> NDArray[np.float64]:
-        merged = subset_number(subset, ORDER)
-        return np.sum([e for part, e in effects.items() if part & merged == part], axis=0)
+        margin = np.full(100, 6.0)
+        margin += sum(-2.0 if name in triple else 9.0 for name in subset)
+        margin += sum(noise[pair] for pair in itertools.combinations(subset, 2))
+        if set(triple) <= set(subset):
+            margin -= 1.0
+        return np.stack([margin, np.zeros(100)], axis=1)
 
-    found = predict_lattice(
-        ORDER, [ImageSet("a", labels, logits)], LATTICE, BudgetSpec(22 + 6 + 9, 9, 0.9)
-    )
-    further = found.evaluated[22:28]
-    assert all(len(subset) > 2 for subset in further)
-    sizes = [len(subset) for subset in further]
-    assert max(sizes) >= 5
+    return ImageSet(task, np.zeros(100, dtype=np.int64), logits)
 
 
 def test_a_budget_for_everything_predicts_nothing() -> None:
@@ -185,15 +265,25 @@ def test_a_budget_for_everything_predicts_nothing() -> None:
     assert len(few.evaluated) == len(core_numbers(6)) + 2
 
 
-def test_memory_and_scratch_files_change_nothing(
+def test_logits_in_memory_and_in_files_give_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec = BudgetSpec(40, audit=9, level=0.9)
     sets, _ = world(3, (2.0, 1.0, 0.6, 0.4))
     whole = predict_lattice(ORDER, sets, LATTICE, spec)
+
+    def mapped(images: ImageSet) -> ImageSet:
+        def logits(subset: tuple[str, ...]) -> NDArray[np.float64]:
+            path = tmp_path / f"{images.task}-{'+'.join(subset)}.npy"
+            np.save(path, images.logits_of(subset))
+            found: NDArray[np.float64] = np.load(path, mmap_mode="r")
+            return found
+
+        return replace(images, logits_of=logits)
+
     monkeypatch.setattr(budget, "_CHUNK", 1)
     monkeypatch.setattr(budget, "_BLOCK", 3)
-    pieces = predict_lattice(ORDER, sets, LATTICE, spec, scratch=tmp_path)
+    pieces = predict_lattice(ORDER, [mapped(images) for images in sets], LATTICE, spec)
     assert whole.evaluated == pieces.evaluated
     assert whole.report.sentence() == pieces.report.sentence()
     for left, right in zip(whole.rows, pieces.rows, strict=True):
@@ -221,5 +311,10 @@ def test_budgets_that_cannot_be_kept_are_refused() -> None:
     sets, _ = world(0, (1.0,))
     with pytest.raises(ConfigError, match=r"30 merges is too small for 6 tasks.* at least 41"):
         predict_lattice(ORDER, sets, LATTICE, BudgetSpec(30, audit=19))
+    # No more merges are asked for: an audit of nineteen would be of these two.
+    few = predict_lattice(ORDER, sets, [7, 11], BudgetSpec(24, audit=19))
+    assert (few.report.audited, few.report.rest) == (2, 0)
+    with pytest.raises(ConfigError, match=r"at least 24"):
+        predict_lattice(ORDER, sets, [7, 11], BudgetSpec(23, audit=19))
     with pytest.raises(ConfigError, match=r"audit of 10 merges .* level 0\.95; audit at least 19"):
         predict_lattice(ORDER, sets, LATTICE, BudgetSpec(60, audit=10))

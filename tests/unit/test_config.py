@@ -67,7 +67,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("evaluation", {"compile": "yes"}, ["evaluation.compile", "true or false"]),
         ("device", "gpu", ["device is 'gpu'", "'cuda'"]),
         ("lattice", {"budget": 26, "lambdas": [0.3], "audit": 18}, ["audit of 18", "level 0.95"]),
-        ("lattice", {"budget": 25, "lambdas": [0.3], "audit": 19}, ["is 25", "need 26"]),
+        (
+            "lattice",
+            {"budget": 26, "lambdas": [0.3], "subsets": {"include": [["a", "z"]]}},
+            ["lattice.subsets.include", "'z'", "not in tasks: a, b, c"],
+        ),
         ("figures", ["pie"], ["'pie' is unknown"]),
         ("models", [], ["models is []", "at least 1"]),
         ("models/0/pretrained", 3, ["models[0].pretrained is 3", "text"]),
@@ -234,6 +238,79 @@ def test_runs_are_modes_with_seeds_and_ready_made_experts() -> None:
     ]
     assert experiment.imported("hub").place("a") == "owner/A-1"
     assert experiment.imported("hub").place("b") == "owner/b"
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders where tasks say they are."""
+    for number in range(20):
+        for name in (chr(ord("a") + number), f"t{number}"):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def lattice_of(tasks: int, **lattice: Any) -> Experiment:
+    names = [f"t{number}" for number in range(tasks)]
+    raw = changed(
+        "tasks", [{"name": name, "source": "folder", "path": f"data/{name}"} for name in names]
+    )
+    raw["grid"]["subsets"] = {"sizes": [1]}
+    raw["lattice"] = {"lambdas": [0.3], **lattice}
+    return Experiment(parse_config(raw))
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize(
+    ("tasks", "subsets", "needed"),
+    [
+        # 1 + 8 + 28 and the audit of 20; of five tasks there are no more than 32 merges.
+        (8, "all", 57),
+        (5, "all", 32),
+        # The core is that of t0 to t3; one merge of three and more tasks.
+        (8, {"include": [["t0", "t1", "t2"], ["t3"]]}, 12),
+        (8, {"sizes": [2]}, 37),
+    ],
+)
+def test_a_budget_covers_the_core_of_its_own_tasks_and_the_audit(
+    tasks: int, subsets: Any, needed: int
+) -> None:
+    lattice_of(tasks, budget=needed, subsets=subsets).check()
+    with pytest.raises(ConfigError, match=rf"lattice\.budget is {needed - 1}, .* need {needed}:"):
+        lattice_of(tasks, budget=needed - 1, subsets=subsets).check()
+
+
+@pytest.mark.usefixtures("data")
+def test_a_budget_for_tasks_outside_has_the_core_of_all() -> None:
+    experiment = lattice_of(8, budget=38, subsets={"include": [["t0", "t1", "t2"]]})
+    measured = experiment.config.evaluation.model_copy(update={"outside": True})
+    outside = Experiment(experiment.config.model_copy(update={"evaluation": measured}))
+    outside.check()
+    short = outside.config.lattice.model_copy(update={"budget": 37})  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="need 38"):
+        Experiment(outside.config.model_copy(update={"lattice": short})).check()
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize(
+    ("tasks", "subsets", "words"),
+    [
+        (3, {"include": [[]]}, "lattice.subsets.include holds an empty subset"),
+        (20, "all", "lattice.subsets means 1048575 subsets of 20 tasks"),
+    ],
+)
+def test_a_lattices_design_is_refused_before_any_job(tasks: int, subsets: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        lattice_of(tasks, budget=1000, subsets=subsets).check()
+
+
+@pytest.mark.usefixtures("data")
+def test_a_lattice_of_tangent_models_alone_is_refused() -> None:
+    raw = changed("lattice", {"budget": 8, "lambdas": [0.3]})
+    raw["finetune"]["modes"] = ["standard", "linear"]
+    Experiment(parse_config(raw)).check()
+    raw["finetune"]["modes"] = ["linear"]
+    with pytest.raises(ConfigError, match=r"lattice .* all experts are tangent models"):
+        Experiment(parse_config(raw)).check()
 
 
 def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:

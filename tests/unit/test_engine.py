@@ -343,6 +343,35 @@ def test_the_engine_reports_every_image_once(small: World) -> None:
     assert sum(seen) == sum(request.n for request in requests)
 
 
+def test_weights_are_placed_again_only_after_others_or_a_failure(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merger, placed = get_merger("task_arithmetic"), []
+    plan = plan_for(small)
+    one, two = (plan.merged(("a", "b"), scale, "a", "val") for scale in ("0.30", "1.00"))
+    clean = answers(engine(small), [one, two])
+    real, failing = type(merger).apply, [True]
+
+    def apply(self: Any, base: Any, prepared: Any, scale: float, *rest: Any, **named: Any) -> Any:
+        placed.append(scale)
+        found = real(self, base, prepared, scale, *rest, **named)
+        if scale == 1.0 and failing:
+            # Half of the way: what the encoder holds is neither the old nor the new weights.
+            failing.clear()
+            named["out"]["conv1.weight"].zero_()
+            raise torch.OutOfMemoryError("no room")
+        return found
+
+    monkeypatch.setattr(type(merger), "apply", apply)
+    bench = engine(small)
+    assert answers(bench, [one]) == answers(bench, [one]) == {one.key: clean[one.key]}
+    assert placed == [0.3]
+    with pytest.raises(torch.OutOfMemoryError):
+        answers(bench, [two])
+    assert answers(bench, [one, two]) == clean
+    assert placed == [0.3, 1.0, 0.3, 1.0]
+
+
 def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one, prepared = engine(small, name="average"), []
     merger = get_merger("average")

@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget import BudgetSpec
+from taskgrid.evaluation.engine import Engine
+from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.planner import Plan, Request, make_plan
-from taskgrid.evaluation.predict import predict_plan
+from taskgrid.evaluation.predict import PredictedGrid, predict_plan
 from taskgrid.evaluation.rows import GRID
+from taskgrid.merging import get_merger
+from taskgrid.merging.base import MergeRecipe
+from taskgrid.options import Options
 from taskgrid.provenance import derive_seed
+from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
+from tests.unit import example_grid
 from tests.unit.example_plans import method, setting
 
 ORDER = ("a", "b", "c", "d", "e")
@@ -35,11 +42,15 @@ class Bench:
     """Logits that are sums of effects; lambda scales them."""
 
     asked: list[Request] = field(default_factory=list)
+    machine: dict[str, str | int] = field(default_factory=lambda: {"batch_size": 8})
+    stop_after: int | None = None
 
     def labels(self, task: str, split: str) -> NDArray[np.int64]:
         return np.random.default_rng(derive_seed(task, split)).integers(0, 4, 40)
 
     def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        if len(self.asked) == self.stop_after:
+            raise KeyboardInterrupt
         self.asked.append(request)
         logits = self.effect(request, ())
         merged = request.weights.subset if request.weights.kind == "merge" else ()
@@ -116,6 +127,80 @@ def test_the_table_holds_every_row_and_says_which_are_predicted(tmp_path: Path, 
     assert len({request.key for request in bench.asked}) == len(bench.asked) - 5
     assert sum(counter.passed for counter in counters) == 40 * (len(bench.asked) - 5)
     assert all(counter.passed <= counter.total for counter in counters)
+
+
+def test_a_second_run_makes_no_pass_and_a_killed_one_goes_on(tmp_path: Path) -> None:
+    def run(folder: str, **options: Any) -> tuple[PredictedGrid, list[Request]]:
+        bench, root = Bench(**options), tmp_path / folder
+        kept = LogitsStore(root / "logits")
+        found = predict_plan(plan("0.30"), SPEC, "val", bench, OutcomeStore(root), logits=kept)
+        return found, bench.asked
+
+    whole, passes = run("one")
+    again, none = run("one")
+    assert none == []
+    assert again.table.equals(whole.table)
+    assert again.reports == whole.reports
+    # In memory alone it is the same.
+    plain = predict_plan(plan("0.30"), SPEC, "val", Bench(), OutcomeStore(tmp_path / "plain"))
+    assert plain.table.equals(whole.table)
+    for stop in (1, 50, len(passes) - 7):
+        with pytest.raises(KeyboardInterrupt):
+            run(f"killed {stop}", stop_after=stop)
+        resumed, rest = run(f"killed {stop}")
+        assert len(rest) == len(passes) - stop
+        assert resumed.table.equals(whole.table)
+    # Another batch size has other last bits: nothing is found.
+    _, other = run("one", machine={"batch_size": 4})
+    assert {request.key for request in other} == {
+        request.key for request in passes if request.weights.kind != "expert"
+    }
+
+
+def test_logits_whose_row_is_lost_or_that_are_damaged_are_measured_again(tmp_path: Path) -> None:
+    def run(store: str) -> int:
+        bench, kept = Bench(), LogitsStore(tmp_path / "logits")
+        predict_plan(plan("0.30"), SPEC, "val", bench, OutcomeStore(tmp_path / store), logits=kept)
+        return len(bench.asked)
+
+    everything = run("one")
+    assert run("other") == everything
+    damaged = sorted((tmp_path / "logits").iterdir())[:4]
+    for path, content in zip(damaged, [b"", b"junk", damaged[2].read_bytes()[:-9]], strict=False):
+        path.write_bytes(content)
+    np.save(damaged[3], np.zeros((39, 4), dtype=np.float32))
+    assert run("one") == 4
+
+
+def test_each_merge_is_placed_once_on_a_real_engine(tmp_path: Path) -> None:
+    small = example_grid.world(ORDER[:4])
+    material = _Memory(
+        small.base,
+        small.card,
+        small.tasks,
+        _vectors(small.base, small.experts, None),
+        small.experts,
+    )
+    merger, placed = get_merger("task_arithmetic"), []
+    engine = Engine(material, MergeRecipe(merger, Options()), batch_size=8)
+    apply = merger.apply
+
+    def counted(base: Any, prepared: Any, scale: float, *rest: Any, **named: Any) -> Any:
+        placed.append(scale)
+        return apply(base, prepared, scale, *rest, **named)
+
+    tiny = material.setting("tiny", "standard", 0, "fp32")
+    small_plan = make_plan(tiny, method(), [s for s in SUBSETS if "e" not in s], ["0.30"])
+    spec, store = BudgetSpec(14, audit=3, level=0.75), OutcomeStore(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merger, "apply", counted)
+        kept = LogitsStore(tmp_path / "logits")
+        first = predict_plan(small_plan, spec, "val", engine, store, logits=kept)
+        # Fourteen evaluated, the base among them.
+        assert len(placed) == 13
+        second = predict_plan(small_plan, spec, "val", engine, store, logits=kept)
+        assert len(placed) == 13
+    assert first.table.equals(second.table)
 
 
 def test_the_keys_of_predictions_depend_on_what_was_evaluated(tmp_path: Path) -> None:

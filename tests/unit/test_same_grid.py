@@ -13,6 +13,9 @@ import pandas as pd
 import pytest
 
 from taskgrid.evaluation import evaluate_grid
+from taskgrid.evaluation.engine import Engine
+from taskgrid.evaluation.planner import Request
+from taskgrid.store.outcomes import Outcome
 from tests.unit.example_grid import World, world
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +24,11 @@ KILLED = """
 import os, signal, sys
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine import Engine
+from taskgrid.store.outcomes import OutcomeStore, OutcomeWriter
 from tests.unit.example_grid import world
 
+# Stored at once, however fast the machine is.
+OutcomeStore.writer = lambda self: OutcomeWriter(self, 0.0)
 small, left, measure = world(), [int(sys.argv[2])], Engine._measure
 
 def counted(self, *arguments):
@@ -52,15 +58,25 @@ def whole() -> pd.DataFrame:
     return grid(world())
 
 
-@pytest.mark.parametrize("rows", [3, 40, 150])
+@pytest.mark.parametrize("rows", [0, 40, 150])
 def test_a_grid_killed_midway_ends_with_the_same_bits(
-    whole: pd.DataFrame, tmp_path: Path, rows: int
+    whole: pd.DataFrame, tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(rows)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    measured: list[str] = []
+    real = Engine._measure
+
+    def measure(self: Engine, request: Request, *more: Any) -> Outcome:
+        measured.append(request.key)
+        return real(self, request, *more)
+
+    monkeypatch.setattr(Engine, "_measure", measure)
     pd.testing.assert_frame_equal(grid(world(), store=tmp_path), whole, check_exact=True)
+    # What was measured before the kill was found, and nothing else.
+    assert len(measured) == whole["key"].nunique() - rows
 
 
 def test_blocks_give_the_bits_of_the_whole(whole: pd.DataFrame, tmp_path: Path) -> None:

@@ -77,7 +77,36 @@ def test_interpolated_curves_and_a_lattice_on_a_budget(tmp_path: Path) -> None:
     assert merged[merged["interpolated"]]["bound"].le(0.5).all()
     assert not merged[merged["role"] == "selected"]["interpolated"].any()
 
-    lattice = checkout.table("lattice.parquet")
-    assert lattice["subset"].nunique() == 15 or lattice["subset"].nunique() == 16
-    report = checkout.table("lattice.csv")
-    assert len(report) >= 1
+    # 11 of at most two tasks and 3 audited; of the five larger merges two are predicted.
+    lattice = checkout.table("lattice.parquet").set_index(["subset", "task"]).sort_index()
+    assert len(lattice) == 4 + 6 * 2 + 4 * 3 + 4
+    guessed = lattice[lattice["interpolated"]]
+    exact = lattice[~lattice["interpolated"]]
+    assert guessed.index.get_level_values("subset").nunique() == 2
+    assert guessed["size"].gt(2).all()
+    assert guessed["bound"].between(0, 1).all()
+    assert exact["bound"].isna().all()
+    (report,) = checkout.table("lattice.csv").to_dict("records")
+    parts = [report[name] for name in ("core", "further", "audited", "rest")]
+    assert parts == [11, 0, 3, 2]
+    assert 0 <= report["error_low"] <= report["error_mean"] <= report["error_high"]
+    assert report["error_limit"] <= report["error_ceiling"]
+    logs = checkout / "results/logs/predict/taskgrid-vit-4-s0/standard/0/task_arithmetic.log"
+    assert "whatever the errors are" in logs.read_text()
+    audited = exact[exact["size"] > 2].index.get_level_values("subset").unique()
+    kept = list((checkout / "results/store/logits").glob("*.npy"))
+    assert len(kept) == 11 * 4 + sum(subset.count("+") + 1 for subset in audited)
+
+    # A budget for all 16: two more merges are measured, and nothing else.
+    checkout.config["lattice"]["budget"] = 16
+    checkout.run("tables")
+    whole = checkout.table("lattice.parquet").set_index(["subset", "task"]).sort_index()
+    assert whole.index.equals(lattice.index)
+    assert not whole["interpolated"].any()
+    columns = ["key", "n", "correct", "nll", "ece"]
+    assert whole.loc[exact.index, columns].equals(exact[columns])
+    assert not set(whole.loc[guessed.index, "key"]) & set(guessed["key"])
+    now = list((checkout / "results/store/logits").glob("*.npy"))
+    assert len(now) == len(kept) + len(guessed)
+    off = (whole.loc[guessed.index, "accuracy"] - guessed["accuracy"]).abs()
+    assert off.groupby("subset").mean().mean() <= report["error_ceiling"]

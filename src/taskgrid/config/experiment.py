@@ -19,6 +19,7 @@ from taskgrid.config.schema import (
     ModeSpec,
     TaskSpec,
 )
+from taskgrid.designs import least_budget
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import (
     Block,
@@ -122,7 +123,8 @@ class Experiment:
 
         Raises:
             ConfigError: if an architecture, a file of weights or the data of a task does not exist,
-                or a design of subsets is too large, empty or names what is not there.
+                a design of subsets is too large, empty or names what is not there, or the lattice's
+                budget is too small.
         """
         chosen = {"grid.subsets": self.numbers}
         if (lattice := self.config.lattice) is not None:
@@ -142,6 +144,29 @@ class Experiment:
                     raise ConfigError(
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )
+        self._check_lattice()
+
+    def _check_lattice(self) -> None:
+        lattice = self.config.lattice
+        if lattice is None:
+            return
+        if all(self.evaluation(run.mode) == "tangent" for run in self.runs):
+            raise ConfigError(
+                "lattice asks for a budget, but all experts are tangent models, whose whole lattice is "
+                "exact; leave `lattice` out, or add experts that are evaluated as they are"
+            )
+        numbers = lattice.design().numbers(self.tasks, "lattice.subsets")
+        # The core is that of the tasks that are measured, and a merge is evaluated once.
+        union = 0 if not self.config.evaluation.outside else (1 << len(self.tasks)) - 1
+        for number in numbers:
+            union |= number
+        larger = sum(number.bit_count() > 2 for number in numbers)
+        needed = least_budget(union.bit_count(), larger, lattice.audit)
+        if lattice.budget < needed:
+            raise ConfigError(
+                f"lattice.budget is {lattice.budget}, but {union.bit_count()} tasks and the audit of "
+                f"{lattice.audit} need {needed}: the base, all tasks and pairs, and the audit"
+            )
 
     def model(self, name: str) -> ModelSpec:
         """Return a base model's specification."""

@@ -552,15 +552,6 @@ class LatticeSpec(Section):
             )
         return self
 
-    def check_budget(self, tasks: int) -> None:
-        """Refuse a budget that does not cover the base, all tasks and pairs, and the audit."""
-        needed = 1 + Design(up_to=2).count(tasks) + self.audit
-        if self.budget < needed:
-            raise ValueError(
-                f"lattice.budget is {self.budget}, but {tasks} tasks and the audit of {self.audit} "
-                f"need {needed}"
-            )
-
     def design(self) -> Design:
         """Return which merges are asked for."""
         return _design(self.subsets)
@@ -739,8 +730,6 @@ class Config(Section):
                     f"finetune.recipes names task {name!r}, which is not in tasks: {', '.join(names)}"
                 )
         self._nodes_are_lambdas()
-        if self.lattice is not None:
-            self.lattice.check_budget(len(names))
         for expert in self.experts:
             if expert.model is not None and expert.model not in models:
                 raise ValueError(
@@ -750,15 +739,21 @@ class Config(Section):
         _unique(names)
         for task in self.tasks:
             self.recipe_of(task)
-        if isinstance(self.grid.subsets, SubsetSpec) and self.grid.subsets.include:
-            for subset in self.grid.subsets.include:
+        self._only_these_in_subsets(names)
+        return self
+
+    def _only_these_in_subsets(self, names: list[str]) -> None:
+        chosen: dict[str, Subsets] = {"grid": self.grid.subsets}
+        if self.lattice is not None:
+            chosen["lattice"] = self.lattice.subsets
+        for key, subsets in chosen.items():
+            for subset in (isinstance(subsets, SubsetSpec) and subsets.include) or ():
                 for name in subset:
                     if name not in names:
                         raise ValueError(
-                            f"grid.subsets.include names task {name!r}, which is not in tasks: "
+                            f"{key}.subsets.include names task {name!r}, which is not in tasks: "
                             f"{', '.join(names)}"
                         )
-        return self
 
     def _nodes_are_lambdas(self) -> None:
         curves = self.evaluation.curves

@@ -15,23 +15,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from taskgrid.designs import least_audit
+from taskgrid.designs import least_audit, least_budget
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.anova import Surrogate, core_numbers
 from taskgrid.evaluation.audit import (
     Estimate,
     conformal_limit,
     most_beyond,
+    rest_limit,
     rest_mean,
 )
 from taskgrid.evaluation.curves import (
@@ -61,7 +61,8 @@ class ImageSet:
     Attributes:
         task: the task's name.
         labels: true classes, shape (n,).
-        logits_of: evaluates the merge of some tasks, in canonical order (none: the base): (n, C).
+        logits_of: evaluates the merge of some tasks, in canonical order (none: the base): (n, C). What it
+            returns is kept to the end; where that is a mapped file, memory need not hold it.
     """
 
     task: str
@@ -129,8 +130,15 @@ class Report:
         rest: merges that are only predicted.
         decay: how fast effects fall with their order, as seen in pairs against single tasks.
         level: coverage of everything below.
-        error: mean over the rest of the absolute error of accuracy (mean over a merge's tasks).
+        error: mean over the rest of the absolute error of accuracy (mean over a merge's tasks). Its ends
+            trust that the audit saw the rest's kinds of errors; where fewer than two audited merges differ
+            from the others they are as far out as ``error_limit`` needs.
         bias: the same with the sign, predicted minus true.
+        largest: the largest error of a merge that was seen or expected anywhere: by the audit, by further
+            merges before they were evaluated, by pairs from their single tasks, by the estimated errors.
+        error_limit: with confidence ``level`` the mean error of the rest is at most this, if no merge of
+            the rest is off by more than ``largest``.
+        error_ceiling: the same whatever the errors are.
         beyond: at most so many merges of the rest have a row beyond its bound.
         expected_beyond: how many of them one expects, at most.
     """
@@ -143,6 +151,9 @@ class Report:
     level: float
     error: Estimate
     bias: Estimate
+    largest: float
+    error_limit: float
+    error_ceiling: float
     beyond: int
     expected_beyond: float
 
@@ -154,8 +165,11 @@ class Report:
         return (
             f"evaluated {evaluated} merges ({self.core} of at most two tasks, {self.further} where the "
             f"error was thought largest, {self.audited} at random) and predicted {self.rest}: mean "
-            f"error of accuracy {100 * self.error.mean:.2f} points, at most "
-            f"{100 * self.error.high:.2f} with confidence {self.level:g}; a predicted merge keeps the "
+            f"error of accuracy {100 * self.error.mean:.2f} points, {100 * self.error.low:.2f} to "
+            f"{100 * self.error.high:.2f} at level {self.level:g} if the audit saw the kinds of errors "
+            f"there are; with confidence {self.level:g} at most {100 * self.error_limit:.2f} if no merge is "
+            f"off by more than {100 * self.largest:.2f}, the largest error seen or expected, and at most "
+            f"{100 * self.error_ceiling:.2f} whatever the errors are; a predicted merge keeps the "
             f"bounds of its rows with probability {self.level:g}, and with confidence {self.level:g} at "
             f"most {self.beyond} do not"
         )
@@ -183,7 +197,6 @@ def predict_lattice(
     spec: BudgetSpec,
     *,
     outside: bool = False,
-    scratch: Path | None = None,
 ) -> Prediction:
     """Evaluate as many merges as the budget allows and predict the others.
 
@@ -193,33 +206,43 @@ def predict_lattice(
         targets: numbers of the subsets that are asked for.
         spec: the budget.
         outside: measure merges also on the tasks outside their subset.
-        scratch: a folder for logits; None keeps them in memory, ``budget`` x n x C floats per set.
 
     Raises:
         ConfigError: if the budget does not cover the core and the audit, or the audit is too small
             for the level.
     """
     core = core_numbers(len(order))
-    _check(spec, len(core), len(order))
-    books = [_Book(tuple(order), found, spec.budget, outside, scratch) for found in image_sets]
-    _evaluate(books, core)
-    decay = _decay(books)
+    books = [_Book(tuple(order), found, outside) for found in image_sets]
     asked = sorted({number for number in targets if number})
     larger = [
         number
         for number in asked
         if number.bit_count() > 2 and any(book.measures(number) for book in books)
     ]
-    further = _further(larger, books, decay, len(order), spec.budget - len(core) - spec.audit)
+    _check(spec, len(core), len(larger), len(order))
+    _evaluate(books, core)
+    decay = _decay(books)
+    count = spec.budget - len(core) - spec.audit
+    further, thought = _further(larger, books, decay, len(order), count)
     _evaluate(books, further)
-    predicted = [number for number in larger if number not in set(further)]
+    taken = set(further)
+    predicted = [number for number in larger if number not in taken]
     guesses = [book.guess(predicted, decay) for book in books]
     audited = _draw(predicted, spec)
     _evaluate(books, audited)
-    findings = _Findings.of(books, guesses, predicted, audited, spec)
+    suspected = max(
+        _most([abs(error) for _, error in _errors(number, books, thought)] for number in further),
+        _most(
+            [book.surprises[number] for book in books if book.measures(number)]
+            for number in core[1:]
+        ),
+        _most([guess[number].unit for guess in guesses if number in guess] for number in predicted),
+    )
+    findings = _Findings.of(books, guesses, predicted, audited, suspected, spec)
     evaluated = (*core, *further, *audited)
+    known = set(evaluated)
     rows = [
-        book.exact(number) if number in set(evaluated) else findings.bounded(guess[number])
+        book.exact(number) if number in known else findings.bounded(guess[number])
         for number in asked
         for book, guess in zip(books, guesses, strict=True)
         if book.measures(number)
@@ -231,17 +254,16 @@ def predict_lattice(
     )
 
 
-def _check(spec: BudgetSpec, core: int, tasks: int) -> None:
+def _check(spec: BudgetSpec, core: int, larger: int, tasks: int) -> None:
     if spec.audit < (needed := least_audit(spec.level)):
         raise ConfigError(
             f"an audit of {spec.audit} merges says nothing at level {spec.level:g}; "
             f"audit at least {needed}, or lower the level"
         )
-    if spec.budget < core + spec.audit:
+    if spec.budget < (needed := least_budget(tasks, larger, spec.audit)):
         raise ConfigError(
             f"a budget of {spec.budget} merges is too small for {tasks} tasks: the base, the tasks and "
-            f"their pairs are {core}, and the audit takes {spec.audit}; give at least "
-            f"{core + spec.audit}"
+            f"their pairs are {core}, and the audit takes {needed - core}; give at least {needed}"
         )
 
 
@@ -260,20 +282,43 @@ def _decay(books: Sequence[_Book]) -> float:
 
 def _further(
     numbers: Sequence[int], books: Sequence[_Book], decay: float, tasks: int, count: int
-) -> tuple[int, ...]:
-    """Choose what to evaluate beyond the core: where errors are thought to be largest."""
+) -> tuple[tuple[int, ...], list[dict[int, _Guess]]]:
+    """Choose what to evaluate beyond the core: where errors are thought to be largest.
+
+    Returns:
+        The choice, and what was predicted of it, by book; nothing where no choice was needed.
+    """
     if not numbers or count <= 0:
-        return ()
+        return (), []
     if count >= len(numbers):
-        return tuple(numbers)
+        return tuple(numbers), []
     plan = Surrogate(tasks, (), decay)
+    thought = [book.guess(numbers, decay) for book in books]
     errors = np.zeros(len(numbers))
-    for book in books:
-        found = book.guess(numbers, decay)
+    for found in thought:
         errors += [found[number].expected if number in found else 0.0 for number in numbers]
     # Where nothing is thought to be wrong, the more uncertain logits decide.
     importance = np.maximum(errors / np.sqrt(plan.variance(numbers)), 1e-9)
-    return plan.most_uncertain(numbers, count, importance)
+    chosen = plan.most_uncertain(numbers, count, importance)
+    return chosen, [
+        {number: found[number] for number in chosen if number in found} for found in thought
+    ]
+
+
+def _errors(
+    number: int, books: Sequence[_Book], guesses: Sequence[dict[int, _Guess]]
+) -> list[tuple[_Guess, float]]:
+    """Return the predicted rows of an evaluated merge, each with its error, predicted minus true."""
+    return [
+        (guess[number], guess[number].row.accuracy - book.exact(number).accuracy)
+        for book, guess in zip(books, guesses, strict=False)
+        if number in guess
+    ]
+
+
+def _most(errors: Iterable[Sequence[float]]) -> float:
+    """Return the largest mean over a merge's rows."""
+    return max((float(np.mean(rows)) for rows in errors if rows), default=0.0)
 
 
 def _draw(numbers: Sequence[int], spec: BudgetSpec) -> tuple[int, ...]:
@@ -301,22 +346,12 @@ class _Guess:
 class _Book:
     """The logits of one image set, by subset."""
 
-    def __init__(
-        self,
-        order: tuple[str, ...],
-        images: ImageSet,
-        budget: int,
-        outside: bool,
-        scratch: Path | None,
-    ) -> None:
+    def __init__(self, order: tuple[str, ...], images: ImageSet, outside: bool) -> None:
         self._order = order
         self._images = images
-        self._budget = budget
-        self._scratch = scratch
         self._bit = 1 << order.index(images.task) if images.task in order else 0
         self._everywhere = outside or not self._bit
-        self._place: dict[int, int] = {}
-        self._odds: NDArray[np.float32] | None = None
+        self._logits: dict[int, NDArray[Any]] = {}
 
     def measures(self, number: int) -> bool:
         """Return whether a row is asked for."""
@@ -324,38 +359,33 @@ class _Book:
 
     def evaluate(self, number: int) -> None:
         """Evaluate a merge, if it has a row here or belongs to the core."""
-        if number in self._place or not (self.measures(number) or number.bit_count() <= 2):
-            return
-        logits = self._images.logits_of(subset_of_number(number, self._order))
-        odds = odds_against(logits, self._images.labels)
-        if self._odds is None:
-            self._odds = self._allocate((self._budget, *odds.shape))
-        self._place[number] = len(self._place)
-        self._odds[self._place[number]] = odds
+        if number not in self._logits and (self.measures(number) or number.bit_count() <= 2):
+            subset = subset_of_number(number, self._order)
+            self._logits[number] = self._images.logits_of(subset)
 
     def exact(self, number: int) -> LatticeRow:
         """Return an evaluated row."""
-        row = exact_row("", self._known[self._place[number]], self._images.labels)
+        row = exact_row("", self._odds([number], slice(None))[0], self._images.labels)
         return self._row(number, np.packbits(row.hits), row.nll, row.ece, exact=True)
 
     def guess(self, numbers: Sequence[int], decay: float) -> dict[int, _Guess]:
         """Predict the rows of some merges from all that is evaluated so far."""
         asked = [number for number in numbers if self.measures(number)]
-        core = core_numbers(len(self._order))
-        further = tuple(number for number in self._place if number not in set(core))
+        core = set(core_numbers(len(self._order)))
+        further = tuple(number for number in self._logits if number not in core)
         surrogate = Surrogate(len(self._order), further, decay)
         weights, deviation = surrogate.weights(asked), np.sqrt(surrogate.variance(asked))
-        images, classes = self._known.shape[1:]
+        images, classes = self._shape
         bits = np.zeros((len(asked), (images + 7) // 8), dtype=np.uint8)
         nll, flips = np.zeros((2, len(asked)))
         gaps = np.zeros((len(asked), CALIBRATION_BINS))
-        known = [self._place[number] for number in surrogate.evaluated]
+        known = surrogate.evaluated
         # Whole bytes of hits: chunks are cut at multiples of eight images.
         step = max(8, _CHUNK // (len(known) * classes) // 8 * 8)
         for start in range(0, images, step):
             rows = slice(start, min(start + step, images))
             truth = self._images.labels[rows]
-            odds = self._known[known, rows].astype(np.float64)
+            odds = self._odds(known, rows)
             scale = _effects(odds, len(self._order))[2] / decay
             for block in range(0, len(asked), _BLOCK):
                 guessed = np.tensordot(weights[block : block + _BLOCK], odds, 1)
@@ -377,21 +407,53 @@ class _Book:
     @cached_property
     def squares(self) -> dict[int, float]:
         """Mean square of the effects of orders one and two, times the number of images."""
-        core = core_numbers(len(self._order))
-        known = [self._place[number] for number in core]
-        images, classes = self._known.shape[1:]
-        step = max(1, _CHUNK // (len(known) * classes))
         totals = {1: 0.0, 2: 0.0}
-        for start in range(0, images, step):
-            odds = self._known[known, start : start + step].astype(np.float64)
+        for _, odds in self._core():
             for order, size in _effects(odds, len(self._order)).items():
                 totals[order] += float((size**2).sum())
         return totals
 
+    @cached_property
+    def surprises(self) -> dict[int, float]:
+        """Errors of accuracy, where merges of two tasks are predicted from single ones."""
+        core = core_numbers(len(self._order))
+        at = {number: place for place, number in enumerate(core)}
+        hits = dict.fromkeys(core, 0)
+        for rows, odds in self._core():
+            truth = self._images.labels[rows]
+            for number in core:
+                one, other = number & -number, number & (number - 1)
+                if not other:
+                    continue
+                found = (odds[at[number]], odds[at[one]] + odds[at[other]] - odds[0])
+                exact, guessed = (int(score_odds(each, truth)[0].sum()) for each in found)
+                hits[number] += guessed - exact
+        return {number: abs(off) / self._shape[0] for number, off in hits.items()}
+
+    def _core(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield some images at a time, and the core's odds of them, (E, n, C)."""
+        core = core_numbers(len(self._order))
+        images, classes = self._shape
+        step = max(1, _CHUNK // (len(core) * classes))
+        for start in range(0, images, step):
+            rows = slice(start, min(start + step, images))
+            yield rows, self._odds(core, rows)
+
+    def _odds(self, numbers: Sequence[int], rows: slice) -> Floats:
+        labels = self._images.labels[rows]
+        odds = [odds_against(self._logits[number][rows], labels) for number in numbers]
+        return np.stack(odds).astype(np.float64)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Images and classes."""
+        images, classes = self._logits[0].shape
+        return images, classes
+
     def _row(
         self, number: int, bits: NDArray[np.uint8], nll: float, ece: float, *, exact: bool
     ) -> LatticeRow:
-        images = self._known.shape[1]
+        images, _ = self._shape
         return LatticeRow(
             subset=subset_of_number(number, self._order),
             task=self._images.task,
@@ -403,19 +465,6 @@ class _Book:
             exact=exact,
             bound=0.0 if exact else 1.0,
         )
-
-    @property
-    def _known(self) -> NDArray[np.float32]:
-        if self._odds is None:
-            raise ValueError("nothing is evaluated yet")
-        return self._odds
-
-    def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        if self._scratch is None:
-            return np.empty(shape, dtype=np.float32)
-        path = self._scratch / f"{self._images.task}.odds"
-        found: NDArray[np.float32] = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
-        return found
 
 
 def _effects(odds: Floats, tasks: int) -> dict[int, Floats]:
@@ -456,7 +505,7 @@ class _Findings:
     limit: float
     errors: tuple[float, ...]
     biases: tuple[float, ...]
-    image: float
+    largest: float
 
     @classmethod
     def of(
@@ -465,24 +514,20 @@ class _Findings:
         guesses: Sequence[dict[int, _Guess]],
         predicted: Sequence[int],
         audited: Sequence[int],
+        suspected: float,
         spec: BudgetSpec,
     ) -> _Findings:
-        scores, errors, biases, images = [], [], [], []
+        scores, errors, biases = [], [], []
         for number in audited:
-            found = [
-                (guess[number], guess[number].row.accuracy - book.exact(number).accuracy)
-                for book, guess in zip(books, guesses, strict=True)
-                if number in guess
-            ]
+            found = _errors(number, books, guesses)
             # All rows of a merge at once: a bound is kept by a merge, or it is not.
             scores.append(max(abs(error) / guess.unit for guess, error in found))
             errors.append(float(np.mean([abs(error) for _, error in found])))
             biases.append(float(np.mean([error for _, error in found])))
-            images.append(max(1 / guess.row.n for guess, _ in found) / len(found))
         rest = len(predicted) - len(audited)
         limit = conformal_limit(scores, spec.level) if rest else 0.0
-        image = float(np.mean(images)) if images else 0.0
-        return cls(spec, len(predicted), limit, tuple(errors), tuple(biases), image)
+        largest = max(suspected, *errors) if rest else 0.0
+        return cls(spec, len(predicted), limit, tuple(errors), tuple(biases), largest)
 
     def bounded(self, guess: _Guess) -> LatticeRow:
         """Return a predicted row with its bound, a multiple of one image."""
@@ -492,16 +537,13 @@ class _Findings:
 
     def report(self, core: int, further: int, decay: float) -> Report:
         """Return what is known about the rest."""
-        audited, level = len(self.errors), self.spec.level
+        audited, level, largest = len(self.errors), self.spec.level, self.largest
         rest = self.predicted - audited
         kept = math.ceil((audited + 1) * level - 1e-9)
-        error = bias = Estimate(0.0, 0.0, 0.0)
-        if rest:
-            error = rest_mean(self.errors, self.predicted, level)
-            bias = rest_mean(self.biases, self.predicted, level)
-            # An audit without errors proves no more than that few of the rest have any: one image each.
-            unseen = most_beyond(0, audited, self.predicted, level) / rest * self.image
-            error = replace(error, high=max(error.high, unseen))
+        error = rest_mean(self.errors, self.predicted, level, 0.0, largest)
+        bias = rest_mean(self.biases, self.predicted, level, -largest, largest)
+        # A mean is no farther from zero than that of absolute values.
+        bias = replace(bias, low=max(bias.low, -error.high), high=min(bias.high, error.high))
         return Report(
             core=core,
             further=further,
@@ -511,6 +553,9 @@ class _Findings:
             level=level,
             error=error,
             bias=bias,
+            largest=largest,
+            error_limit=rest_limit(self.errors, self.predicted, level, largest),
+            error_ceiling=rest_limit(self.errors, self.predicted, level, 1.0),
             beyond=most_beyond(audited - kept, audited, self.predicted, level) if rest else 0,
             expected_beyond=(1 - level) * rest,
         )

@@ -70,7 +70,9 @@ class Engine:
         self._passing: ImageEncoder = self._encoder
         if compiled:
             self._passing = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
+        self._compiled = compiled
         self._prepared: tuple[tuple[str, ...], Prepared] | None = None
+        self._placed: Weights | None = None
 
     def evaluate(
         self, requests: Sequence[Request], advance: Callable[[int], None]
@@ -95,6 +97,16 @@ class Engine:
     def batch_size(self) -> int:
         """Images per forward pass."""
         return self._batch_size.size
+
+    @property
+    def machine(self) -> dict[str, str | int]:
+        """What moves the last bits of a logit, beside what it is of."""
+        return {
+            "batch_size": self.batch_size,
+            "device": self._resident.device.type,
+            "compiled": self._compiled,
+            "torch": torch.__version__,
+        }
 
     def labels(self, task: str, split: Split) -> NDArray[np.int64]:
         """Return the true classes of an image set, (n,)."""
@@ -141,6 +153,10 @@ class Engine:
         return Tracer(self.listen)
 
     def _place(self, weights: Weights) -> None:
+        if weights == self._placed:
+            return
+        # Until all are written they are neither the ones nor the others.
+        self._placed = None
         with torch.inference_mode():
             if weights.kind == "base":
                 self._copy(self._resident.base)
@@ -148,6 +164,7 @@ class Engine:
                 self._encoder.load(self._resident.expert(weights.subset[0]))
             else:
                 self._merge(weights)
+        self._placed = weights
 
     def _merge(self, weights: Weights) -> None:
         recipe, walk = self._merging

@@ -153,6 +153,16 @@ def features_key(
     )
 
 
+def logits_key(*, row: str, machine: Mapping[str, str | int]) -> str:
+    """Return the key of the logits behind a row: found by the same machine's settings only.
+
+    Args:
+        row: ``row_key``.
+        machine: what moves last bits: batch size, kind of device, compilation, version of torch.
+    """
+    return digest({"logits": row, "machine": dict(machine)})
+
+
 def state_key(state_digest: str) -> str:
     """Return the key of weights that exist as a state: the base, or an expert."""
     return digest({"state": state_digest})

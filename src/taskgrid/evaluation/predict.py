@@ -1,16 +1,15 @@
 """The lattice of a plan on a budget: rows that are measured and rows that are predicted, in one table.
 
-What is measured is stored under the keys of the grid, so the grid finds it again. What is predicted is
-in the table alone; its rows say ``interpolated`` and hold a bound.
+What is measured is stored under the keys of the grid, so the grid finds it again; the logits behind it
+are kept beside, so that it is not measured again for the budget either. What is predicted is in the
+table alone; its rows say ``interpolated`` and hold a bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import keys
+from taskgrid.evaluation.anova import core_numbers
 from taskgrid.evaluation.budget import BudgetSpec, ImageSet, Prediction, Report, predict_lattice
 from taskgrid.evaluation.planner import Plan, Request, Split
 from taskgrid.evaluation.rows import Line, grid_table, sort_rows
-from taskgrid.evaluation.runner import OpenCounter, SilentCounter, Store
-from taskgrid.lattice import lambda_value, parse_subset, subset_number
+from taskgrid.evaluation.runner import OpenCounter, SilentCounter, Store, Writer
+from taskgrid.lattice import lambda_value, parse_subset, subset_number, subset_of_number
 from taskgrid.store.outcomes import Outcome
 
 
@@ -36,6 +36,23 @@ class ListeningBench(Protocol):
 
     def labels(self, task: str, split: Split) -> NDArray[np.int64]:
         """Return the true classes of an image set."""
+        ...
+
+    @property
+    def machine(self) -> Mapping[str, str | int]:
+        """What moves the last bits of a logit, beside what it is of."""
+        ...
+
+
+class KeptLogits(Protocol):
+    """Where logits are found again: ``store.logits.LogitsStore``, or memory."""
+
+    def find(self, key: str) -> NDArray[np.float32] | None:
+        """Return the logits ``(n, C)`` of a key, or None."""
+        ...
+
+    def add(self, key: str, logits: NDArray[np.float32]) -> None:
+        """Keep logits under a key."""
         ...
 
 
@@ -59,8 +76,8 @@ def predict_plan(
     bench: ListeningBench,
     store: Store,
     *,
+    logits: KeptLogits | None = None,
     progress: OpenCounter | None = None,
-    scratch: Path | None = None,
 ) -> PredictedGrid:
     """Measure as many merges of a plan as the budget allows, and predict the others.
 
@@ -71,8 +88,8 @@ def predict_plan(
         split: which images.
         bench: measures.
         store: where outcomes are kept.
+        logits: where logits are kept; None keeps them in memory, to the end of the budget.
         progress: makes a counter of images from a label and a total, which is an upper limit here.
-        scratch: a folder for logits; None keeps them in memory.
 
     Raises:
         ConfigError: if a lambda is zero, the budget is too small, or the plan measures tangent models,
@@ -89,8 +106,8 @@ def predict_plan(
     for scale in plan.lambdas:
         counter = progress(f"lambda {scale}", images) if progress else nullcontext(SilentCounter())
         with counter as count:
-            work = _Work(plan, scale, split, bench, store, count.advance)
-            found = work.predict(spec, scratch)
+            work = _Work(plan, scale, split, bench, store, logits, count.advance)
+            found = work.predict(spec)
         tables.append(work.table(found))
         reports[scale] = found.report
     return PredictedGrid(sort_rows(pa.concat_tables(tables)), reports)
@@ -104,6 +121,7 @@ class _Work:
         split: Split,
         bench: ListeningBench,
         store: Store,
+        logits: KeptLogits | None,
         advance: Callable[[int], None],
     ) -> None:
         self._plan = plan
@@ -111,39 +129,70 @@ class _Work:
         self._split: Split = split
         self._bench = bench
         self._store = store
+        self._logits = logits
         self._advance = advance
         self._order = plan.setting.experts
         self._outcomes: dict[str, Outcome] = {}
 
-    def predict(self, spec: BudgetSpec, scratch: Path | None) -> Prediction:
+    def predict(self, spec: BudgetSpec) -> Prediction:
         numbers = [
             subset_number(parse_subset(subset), self._order) for subset in self._plan.subsets
         ]
-        tasks = self._order
+        experts = [self._plan.setting.expert(task, task, self._split) for task in self._order]
+        core = [
+            self._request(subset_of_number(number, self._order), task)
+            for number in core_numbers(len(self._order))
+            for task in self._order
+        ]
+        # Most of what is stored at once; the rest is looked up as it is asked for.
+        self._outcomes |= self._store.find({request.key for request in (*experts, *core)})
         with self._store.writer() as writer:
-
-            def logits_of(task: str, subset: tuple[str, ...]) -> NDArray[Any]:
-                outcome, logits = self._bench.listen(self._request(subset, task))
-                self._advance(outcome.n)
-                self._outcomes[outcome.key] = outcome
-                writer.add(outcome)
-                return logits
-
             sets = [
-                ImageSet(task, self._bench.labels(task, self._split), partial(logits_of, task))
-                for task in tasks
+                ImageSet(
+                    task,
+                    self._bench.labels(task, self._split),
+                    lambda subset, task=task: self._hear(self._request(subset, task), writer),  # type: ignore[misc]
+                )
+                for task in self._order
             ]
-            found = predict_lattice(
-                self._order, sets, numbers, spec, outside=self._plan.outside, scratch=scratch
-            )
-            experts = [self._plan.setting.expert(task, task, self._split) for task in tasks]
-            self._outcomes |= self._store.find({request.key for request in experts})
+            found = predict_lattice(self._order, sets, numbers, spec, outside=self._plan.outside)
             for request in experts:
                 if request.key not in self._outcomes:
-                    outcome, _ = self._bench.listen(request)
-                    self._outcomes[outcome.key] = outcome
-                    writer.add(outcome)
+                    self._listen(request, writer)
         return found
+
+    def _hear(self, request: Request, writer: Writer) -> NDArray[np.float32]:
+        """Return the logits of a row, from where they are kept or from a pass over its images."""
+        if (kept := self._kept(request)) is not None:
+            return kept
+        logits = self._listen(request, writer).astype(np.float32)
+        self._advance(request.n)
+        if self._logits is None:
+            return logits
+        # The key anew: the pass may have halved the batch.
+        key = self._key(request)
+        self._logits.add(key, logits)
+        # As a file, so that memory need not hold it.
+        kept = self._logits.find(key)
+        return logits if kept is None else kept
+
+    def _kept(self, request: Request) -> NDArray[np.float32] | None:
+        """Return logits that are kept and whose row is stored."""
+        kept = self._logits.find(self._key(request)) if self._logits is not None else None
+        if kept is None or len(kept) != request.n:
+            return None
+        if request.key not in self._outcomes:
+            self._outcomes |= self._store.find({request.key})
+        return kept if request.key in self._outcomes else None
+
+    def _listen(self, request: Request, writer: Writer) -> NDArray[Any]:
+        outcome, logits = self._bench.listen(request)
+        self._outcomes[outcome.key] = outcome
+        writer.add(outcome)
+        return logits
+
+    def _key(self, request: Request) -> str:
+        return keys.logits_key(row=request.key, machine=self._bench.machine)
 
     def table(self, found: Prediction) -> pa.Table:
         plan, evaluated = self._plan, self._points(found.evaluated)

@@ -1,0 +1,47 @@
+"""Logits of evaluated merges, kept so that no pass is made twice and read from their files.
+
+A cache, not an artefact: nothing depends on its files, and whoever needs the space may delete them
+when no job reads them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgrid.store.atomic import atomic_path
+
+Logits = NDArray[np.float32]
+
+
+class LogitsStore:
+    """Matrices of logits under one folder, found by key; safe for concurrent writers and readers.
+
+    Args:
+        root: folder of the store; made by the first write.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+
+    def find(self, key: str) -> Logits | None:
+        """Return the logits ``(n, C)`` as a mapped file; None where there are none that can be read."""
+        try:
+            found = np.load(self._path(key), mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return None
+        return found if found.ndim == 2 and found.dtype == np.float32 else None
+
+    def add(self, key: str, logits: Logits) -> None:
+        """Keep logits under a key; equal keys mean equal logits, so the last writer may win.
+
+        Raises:
+            ArtifactError: if the file system refuses to write.
+        """
+        with atomic_path(self._path(key)) as temporary, temporary.open("wb") as file:
+            np.save(file, logits)
+
+    def _path(self, key: str) -> Path:
+        return self._root / f"{key}.npy"
