@@ -166,7 +166,7 @@ def test_a_design_that_means_nothing_is_refused(key: str, subsets: Any, word: st
 def test_a_task_that_a_lattice_lists_must_be_there() -> None:
     config = changed("lattice", {"budget": 99, "lambdas": [0.3]})
     config["lattice"]["subsets"] = {"include": [["a", "z"]]}
-    with pytest.raises(ConfigError, match=r"lattice.subsets.include: task 'z' is not one of a, b"):
+    with pytest.raises(ConfigError, match=r"lattice.subsets.include names task 'z'"):
         Experiment(parse_config(config)).check()
 
 

@@ -14,6 +14,7 @@ from taskgrid.config.schema import (
     POSTHOC,
     Config,
     ExpertSpec,
+    LatticeSpec,
     MethodSpec,
     ModelSpec,
     ModeSpec,
@@ -126,15 +127,9 @@ class Experiment:
                 a design of subsets is too large, empty or names what is not there, or the lattice's
                 budget is too small.
         """
-        chosen = {"grid.subsets": self.numbers}
-        if (lattice := self.config.lattice) is not None:
-            chosen["lattice.subsets"] = lattice.design().numbers(self.tasks, "lattice.subsets")
-        for key, numbers in chosen.items():
-            if not numbers:
-                raise ConfigError(
-                    f"{key} chooses none of the subsets of {len(self.tasks)} tasks; correct its sizes or "
-                    "lists"
-                )
+        self._check_some("grid.subsets", self.numbers)
+        if self.config.lattice is not None:
+            self._check_lattice(self.config.lattice)
         for model in self.config.models:
             self.image_size(model.name)
             local_weights(model.architecture, model.pretrained)
@@ -144,18 +139,21 @@ class Experiment:
                     raise ConfigError(
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )
-        self._check_lattice()
 
-    def _check_lattice(self) -> None:
-        lattice = self.config.lattice
-        if lattice is None:
-            return
+    def _check_some(self, key: str, numbers: tuple[int, ...]) -> None:
+        if not numbers:
+            raise ConfigError(
+                f"{key} chooses none of the subsets of {len(self.tasks)} tasks; correct its sizes or lists"
+            )
+
+    def _check_lattice(self, lattice: LatticeSpec) -> None:
         if all(self.evaluation(run.mode) == "tangent" for run in self.runs):
             raise ConfigError(
                 "lattice asks for a budget, but all experts are tangent models, whose whole lattice is "
                 "exact; leave `lattice` out, or add experts that are evaluated as they are"
             )
         numbers = lattice.design().numbers(self.tasks, "lattice.subsets")
+        self._check_some("lattice.subsets", numbers)
         # The core is that of the tasks that are measured, and a merge is evaluated once.
         union = 0 if not self.config.evaluation.outside else (1 << len(self.tasks)) - 1
         for number in numbers:
