@@ -46,8 +46,7 @@ from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
-from taskgrid.models.inference import PixelRows
-from taskgrid.store.images import ImageStore
+from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from taskgrid.store.weights import State
 

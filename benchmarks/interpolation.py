@@ -27,8 +27,9 @@ from taskgrid.evaluation.curves import (
     odds_against,
     trace_curve,
 )
-from taskgrid.evaluation.tracing import CurveSpec, node_levels
+from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, subset_of_number
+from taskgrid.nodes import node_levels
 
 Split = Literal["val", "test"]
 

@@ -13,7 +13,6 @@ from taskgrid import plugins
 from taskgrid.config import Experiment, read_config
 from taskgrid.devices import visible_gpus
 from taskgrid.errors import TaskgridError
-from taskgrid.lattice import format_lambda, parse_subset, subset_name
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint
 from taskgrid.remote.cache import is_repository
@@ -104,24 +103,23 @@ def task_files(pattern, tasks=lambda wildcards: E.tasks):
     """Input function: one file per task; the other wildcards are the rule's own."""
 
     def files(wildcards):
+        # First, because it may say that a wildcard names nothing.
+        chosen = tasks(wildcards)
         known = {**dict(wildcards.items()), "pixels": pixels(wildcards)}
         # Evaluated post hoc, experts and vectors are those of another mode.
         known["trained"] = E.experts_of(wildcards.get("mode", ""))
-        return [pattern.format(**known | {"task": task}) for task in tasks(wildcards)]
+        return [pattern.format(**known | {"task": task}) for task in chosen]
 
     return files
 
 
-def subset_tasks(wildcards):
-    """Tasks of the subset that a target names, spelt as tables spell it."""
+def point_tasks(wildcards):
+    """Tasks of the grid point that a target names, as tables name it."""
+    names = ("model", "mode", "seed", "method", "subset", "scale")
     try:
-        tasks = parse_subset(wildcards.subset)
-        spelt = f"{subset_name(tasks)}/{format_lambda(wildcards.scale)}"
+        return E.point_tasks(*(wildcards[name] for name in names))
     except TaskgridError as error:
         raise WorkflowError(str(error)) from None
-    if spelt != f"{wildcards.subset}/{wildcards.scale}":
-        raise WorkflowError(f"this grid point is called {spelt}; export that instead")
-    return tasks
 
 
 def run_files(pattern, runs=RUNS, **more):

@@ -39,7 +39,7 @@ def main() -> None:
     ) as open_engine:
         result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress, clock)
     write_table(args.rows, result.table)
-    write_json(args.timing, result.cost())
+    write_json(args.timing, {**result.cost(), "machine": open_engine.machine()})
     print(f"{plan.method.name}: {result.sentence()}")
 
 

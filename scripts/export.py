@@ -6,6 +6,7 @@ from taskgrid.command import parse, run, use_threads
 from taskgrid.evaluation.references import read_method
 from taskgrid.export.point import Method, Point, export_points
 from taskgrid.lattice import parse_subset
+from taskgrid.merging.windows import BoundError
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.lineage import check_lineage
@@ -28,15 +29,18 @@ def main() -> None:
     )
     tasks = parse_subset(settings["subset"])
     method = read_method(settings["method"], settings["options"], settings["seed"])
-    (digest,) = export_points(
-        clip,
-        Path(args.base),
-        dict(zip(tasks, map(Path, args.vectors), strict=True)),
-        Method(method.name, method.options, method.seed or 0),
-        [Point(tasks, settings["lambda"], Path(args.weights))],
-        max_bytes=settings["max_bytes"],
-        lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
-    )
+    try:
+        (digest,) = export_points(
+            clip,
+            Path(args.base),
+            dict(zip(tasks, map(Path, args.vectors), strict=True)),
+            Method(method.name, method.options, method.seed or 0),
+            [Point(tasks, settings["lambda"], Path(args.weights))],
+            max_bytes=settings["max_bytes"],
+            lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
+        )
+    except BoundError as error:
+        raise error.called("export.max_mb", 1 << 20) from error
     print(f"{settings['subset']} at lambda {settings['lambda']}: {digest}")
     print(f"load_clip({card.architecture!r}, {args.weights!r})")
 

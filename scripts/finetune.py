@@ -16,10 +16,9 @@ from taskgrid.finetuning.loop import Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
-from taskgrid.models.inference import PixelRows
 from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json, write_json
-from taskgrid.store.images import ImageStore
+from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from taskgrid.store.tables import write_table
 from taskgrid.store.weights import load_state, save_state

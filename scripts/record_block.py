@@ -25,13 +25,14 @@ def main() -> None:
     known = pa.concat_tables([read_rows(args.reference), rows])
     selected = select(known, studies, OutcomeStore(args.store).find)
     splits = {split.task: split.digest for split in map(SplitManifest.read, args.splits)}
-    grid = frame_of(rows)
+    grid, timing = frame_of(rows), read_json(args.timing)
     records = subset_records(
         grid,
         frame_of(selected),
         parent="grid/grid",
         splits=splits,
-        spans=read_json(args.timing)["merges"],
+        spans=timing["merges"],
+        machine=timing["machine"],
     )
     points = point_records(grid) if args.settings["points"] else []
     write_records(args.record, [*records, *points])

@@ -7,7 +7,8 @@ is appended:
 - ``sizes``, ``up_to`` and ``include`` keep all they had and gain subsets with the new task;
 - ``sample`` stays uniform, so some of its subsets give way to subsets with the new task. Those that
   it keeps were in the sample before: of the old lattice nothing new is measured. Of size k, the share
-  (T + 1 - k) / (T + 1) stays on average. With ``keep`` all of them stay;
+  (T + 1 - k) / (T + 1) stays on average. With ``keep`` all of them stay. A ``total`` below the number
+  of tasks is refused: it would choose other sizes, and so old subsets, when a task is appended;
 - ``leave_out`` moves with the full set, as it must.
 """
 
@@ -32,7 +33,7 @@ class Sample:
 
     Attributes:
         per_size: subsets of each size, or all where there are fewer.
-        total: subsets of all sizes together, spread evenly over the sizes.
+        total: subsets of all sizes together, spread evenly over the sizes; one of each at least.
         seed: seed of the sample.
         keep: numbers of tasks: what the sample was when there were so many stays on the grid.
     """
@@ -102,13 +103,19 @@ class Design:
 
         Args:
             order: the tasks; task ``i`` is bit ``i``.
-            key: where the design stands in the configuration, for what is said when it is refused.
+            key: where the configuration says so, for messages.
 
         Raises:
-            ConfigError: if there would be more than ``MOST_SUBSETS``, a listed task is unknown, or a
-                listed subset is empty.
+            ConfigError: if there would be more than ``MOST_SUBSETS``, a listed task is unknown, a
+                listed subset is empty, or a sample is smaller than the number of tasks.
         """
         tasks = len(order)
+        total = self.sample.total if self.sample is not None else None
+        if total is not None and total < tasks:
+            raise ConfigError(
+                f"{key}.sample.total is {total}, which leaves out some sizes of subsets of {tasks} tasks; "
+                f"give {tasks} or more, or use per_size or include"
+            )
         if (count := self.count(tasks)) > MOST_SUBSETS:
             raise ConfigError(
                 f"{key} means {count} subsets of {tasks} tasks, more than {MOST_SUBSETS}; "

@@ -44,9 +44,8 @@ from taskgrid.data.sources import Entry, Source
 from taskgrid.finetuning.augment import crop, draw_boxes, random_resized_crop, resize_weights
 from taskgrid.finetuning.feed import Ahead, Feed, Originals, Samples
 from taskgrid.finetuning.recipe import Recipe
-from taskgrid.models.inference import PixelRows
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.images import ImageStore
+from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from tests.unit.example_images import SHARED_DATA
 

@@ -136,6 +136,40 @@ def test_all_subsets_of_too_many_tasks_are_refused() -> None:
         _ = Experiment(parse_config(changed("tasks", many))).numbers
 
 
+def test_nodes_closer_than_a_lambda_can_tell_are_refused() -> None:
+    config = changed("grid/lambdas", [step / 1e6 for step in range(40)])
+    config["evaluation"] = {"curves": {"interpolate": False, "nodes": 9}}
+    parse_config(config)
+    config["evaluation"]["curves"]["interpolate"] = True
+    with pytest.raises(ConfigError, match=r"evaluation.curves: 17 nodes .* closer than 6 decimals"):
+        parse_config(config)
+
+
+@pytest.mark.parametrize("key", ["grid", "lattice"])
+@pytest.mark.parametrize(
+    ("subsets", "word"),
+    [
+        ({"sizes": [9]}, "chooses none of the subsets of 3 tasks"),
+        ({"sizes": []}, "chooses none"),
+        ({"include": []}, "chooses none"),
+        ({"include": [[]]}, "include holds an empty subset"),
+        ({"sample": {"total": 2}}, "sample.total is 2"),
+    ],
+)
+def test_a_design_that_means_nothing_is_refused(key: str, subsets: Any, word: str) -> None:
+    config = changed("lattice", {"budget": 99, "lambdas": [0.3]})
+    config[key]["subsets"] = subsets
+    with pytest.raises(ConfigError, match=f"^{key}.subsets.*{word}"):
+        Experiment(parse_config(config)).check()
+
+
+def test_a_task_that_a_lattice_lists_must_be_there() -> None:
+    config = changed("lattice", {"budget": 99, "lambdas": [0.3]})
+    config["lattice"]["subsets"] = {"include": [["a", "z"]]}
+    with pytest.raises(ConfigError, match=r"lattice.subsets.include names task 'z'"):
+        Experiment(parse_config(config)).check()
+
+
 def test_overlays_merge_mappings_and_replace_the_rest() -> None:
     below = {"a": {"x": 1, "y": [1, 2]}, "b": 3}
     assert merge_overlay(below, {"a": {"y": [9]}}) == {"a": {"x": 1, "y": [9]}, "b": 3}
@@ -286,3 +320,39 @@ def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:
     assert experiment.recipe("a")["lr"] == 0.5
     assert (experiment.recipe("b")["lr"], experiment.recipe("b")["epochs"]) == (0.25, 2)
     assert experiment.recipe("b")["steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "nope"}, r"there is no model 'nope'; there are: \w+, other$"),
+        ({"mode": "typo"}, "there is no mode 'typo'; there are: mine, standard$"),
+        ({"seed": "7"}, "there is no seed '7'; there are: 0, 1$"),
+        ({"seed": "00"}, "there is no seed '00'"),
+        ({"method": "ties"}, "there is no method 'ties'; there are: average, task_arithmetic$"),
+        ({"subset": "a+typo"}, "there is no task 'typo'; there are: a, b, c$"),
+        ({"subset": "a+a"}, "'a' occurs twice"),
+        ({"subset": ""}, "a grid point has at least one task"),
+        ({"mode": "mine"}, r"there are no experts \w+/mine/0; there are: .*other/mine/0"),
+        ({"subset": "b+a"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
+        ({"scale": "0.3"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
+        ({"scale": "half"}, "lambda 'half' is not a number"),
+        ({"scale": "nan"}, "not a finite number"),
+    ],
+)
+def test_a_point_that_a_person_names_is_found_or_explained(
+    change: dict[str, str], words: str
+) -> None:
+    raw = changed("finetune/seeds", [0, 1])
+    raw["grid"]["methods"] = ["average", "task_arithmetic"]
+    raw["models"] = [{**raw["models"][0], "name": "first"}, {**raw["models"][0], "name": "other"}]
+    raw["experts"] = [
+        {"name": "mine", "format": "open_clip", "source": "x/{task}", "model": "other"}
+    ]
+    experiment = Experiment(parse_config(raw))
+    point = {"model": "first", "mode": "standard", "seed": "0", "method": "average"}
+    point |= {"subset": "a+b", "scale": "0.30"}
+    assert experiment.point_tasks(**point) == ("a", "b")
+    assert experiment.point_tasks(**{**point, "scale": "-0.125"}) == ("a", "b")
+    with pytest.raises(ConfigError, match=words):
+        experiment.point_tasks(**{**point, **change})

@@ -86,6 +86,27 @@ def test_an_appended_task_brings_no_new_subset_of_the_old_ones(
     assert {number for number in after if number < 1 << tasks} <= before
 
 
+@given(st.integers(1, 9), st.integers(0, 60), st.integers(0, 5))
+def test_an_appended_task_brings_no_new_subset_into_a_total(
+    tasks: int, more: int, seed: int
+) -> None:
+    design = Design(sample=Sample(total=tasks + 1 + more, seed=seed))
+    before, after = (set(design.numbers(TASKS[:count])) for count in (tasks, tasks + 1))
+    assert {number for number in after if number < 1 << tasks} <= before
+
+
+@given(st.integers(2, 12), st.data())
+def test_a_total_holds_every_size(tasks: int, data: st.DataObject) -> None:
+    total = data.draw(st.integers(1, 2 * tasks))
+    design = Design(sample=Sample(total=total))
+    if total < tasks:
+        with pytest.raises(ConfigError, match=rf"sample.total is {total}, .* give {tasks} or more"):
+            design.numbers(TASKS[:tasks])
+    else:
+        sizes = {number.bit_count() for number in design.numbers(TASKS[:tasks])}
+        assert sizes == set(range(1, tasks + 1))
+
+
 @given(st.integers(1, 8), st.data())
 def test_what_stays_after_an_appended_task_is_the_beginning_of_the_old_order(
     tasks: int, data: st.DataObject
@@ -194,5 +215,5 @@ def test_a_design_that_is_too_large_or_names_nothing_is_refused_before_it_is_lis
     assert len(Design(everything=True).numbers(TASKS[:8])) == 255
     with pytest.raises(ConfigError, match="empty subset"):
         Design(include=((),)).numbers(TASKS)
-    with pytest.raises(ConfigError, match=r"grid.subsets.include names task 'zebra'"):
-        Design(include=(("zebra",),)).numbers(TASKS)
+    with pytest.raises(ConfigError, match=r"lattice.subsets.include names task 'zebra'"):
+        Design(include=(("zebra",),)).numbers(TASKS, "lattice.subsets")

@@ -15,12 +15,12 @@ from taskgrid.config import architectures
 from taskgrid.errors import LineageError
 from taskgrid.models import ImageEncoder
 from taskgrid.models.inference import (
-    PixelRows,
     features_of,
     iter_features,
     logits_of,
     to_input,
 )
+from taskgrid.store.images import PixelRows
 from tests.unit.example_models import SIZE, tiny_clip, tiny_head, write_tiny
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
@@ -21,6 +21,8 @@ from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.measure import expected_calibration_error, score
 from taskgrid.evaluation.planner import BASE, Plan, Request, Weights, make_plan
+from taskgrid.evaluation.resident import Resident
+from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.merging import get_merger
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
@@ -172,8 +174,7 @@ def test_calibration_error_equals_the_naive_one(samples: list[tuple[bool, float]
     hits, confidence = zip(*samples, strict=True)
     # A bin's edge is a float; both sides must put a value that sits on it into the same bin.
     clear = [c for c in confidence if abs(c * 15 - round(c * 15)) > 1e-9]
-    if len(clear) < len(confidence):
-        return
+    assume(len(clear) == len(confidence))
     found = expected_calibration_error(np.array(hits), np.array(confidence))
     assert found == pytest.approx(naive_ece(list(hits), list(confidence)), abs=1e-12)
 
@@ -210,11 +211,23 @@ def test_a_diverged_model_gets_nothing_right_and_says_so(small: World) -> None:
     assert math.isnan(scores.calibration_error)
 
 
-def test_measuring_leaves_torchs_settings_as_they_were(small: World) -> None:
-    before = torch.backends.cudnn.allow_tf32
+def test_measuring_leaves_inference_mode_when_it_is_done(small: World) -> None:
     _scores(small, small.base)
-    assert torch.backends.cudnn.allow_tf32 is before
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("batch_size", [-1, 4])
+def test_images_that_did_not_pass_are_no_result(small: World, batch_size: int) -> None:
+    pixels, labels = small.tasks["a"].val
+    with pytest.raises(DataError, match="of 13 images passed"):
+        score(
+            ImageEncoder.from_card(small.card, small.base),
+            small.tasks["a"].head,
+            pixels[:10],
+            torch.from_numpy(labels),
+            batch_size=batch_size,
+            precision="fp32",
+        )
 
 
 # --- the engine: the same bits, whatever was done before -----------------------------------------------
@@ -287,6 +300,16 @@ def test_streamed_images_give_the_bits_of_resident_ones(small: World, tmp_path: 
         tasks[name] = replace(task, val=(np.load(path, mmap_mode="r"), labels))
     mapped = replace(small, tasks=tasks)
     assert answers(engine(mapped, resident_bytes=0), requests) == expected
+
+
+def test_images_are_resident_as_long_as_their_share_lasts(small: World) -> None:
+    material = _Memory(small.base, small.card, small.tasks, {}, small.experts)
+    size = small.tasks["a"].val[0].nbytes
+    resident = Resident(material, torch.device("cpu"), image_bytes=2 * size - 1)
+    assert isinstance(resident.pixels("a", "val"), torch.Tensor)
+    assert isinstance(resident.pixels("b", "val"), LabelledImages)
+    # What was decided once stays so.
+    assert isinstance(resident.pixels("a", "val"), torch.Tensor)
 
 
 def test_images_are_taken_in_split_order(small: World) -> None:
@@ -485,6 +508,59 @@ def test_what_does_not_fit_is_said(small: World) -> None:
     )
     with pytest.raises(LineageError, match="vector of task 'a' was made from base"):
         grid(small, experts=None, vectors={"a": foreign_vector})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"batch_size": -1}, ConfigError, "batch_size is -1; give a whole number of 1 or more"),
+        ({"batch_size": 0}, ConfigError, "batch_size is 0"),
+        ({"batch_size": True}, ConfigError, "batch_size is True"),
+        ({"batch_size": "all"}, ConfigError, "batch_size is 'all'"),
+        ({"precision": "fp16"}, ConfigError, "precision cannot be 'fp16'; choose 'fp32' or 'bf16'"),
+        ({"evaluation": "linear"}, ConfigError, "evaluation cannot be 'linear'"),
+        ({"curves_on": ("val", "train")}, ConfigError, "curves_on cannot be 'train'"),
+        ({"curves_on": ("test",)}, ConfigError, "curves_on must hold val"),
+        ({"curves_on": "val"}, ConfigError, "curves_on is 'val'; give a list"),
+        ({"curves": {"nodes": 7}}, ConfigError, "give a CurveSpec"),
+        ({"subsets": ["ab"]}, ConfigError, "task 'ab' is not one of a, b, c"),
+        ({"subsets": "all"}, ConfigError, "subsets is 'all'; give a list"),
+        ({"subsets": []}, ConfigError, "subsets is empty"),
+        ({"subsets": [1]}, ConfigError, "a subset is 1; give a list"),
+        ({"lambdas": 0.3}, ConfigError, "lambdas is 0.3; give a list of numbers"),
+        ({"lambdas": ["half"]}, ConfigError, "lambdas holds 'half'; give numbers"),
+        ({"lambdas": [None]}, ConfigError, "lambdas holds None"),
+        ({"methods": "average"}, ConfigError, "methods is 'average'; give a list"),
+        ({"studies": "addition"}, ConfigError, "studies is 'addition'; give a list"),
+        ({"device": "cuda"}, DeviceError, "'cuda' is asked for, but torch sees no such GPU"),
+        ({"device": "gpu"}, DeviceError, "device 'gpu' is unknown"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_answered_by_a_sentence(
+    small: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(error, match=words) as raised:
+        grid(small, store=tmp_path, **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_batch_size_that_cannot_be_leaves_no_rows(small: World, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        grid(small, store=tmp_path, batch_size=-1)
+    assert list(tmp_path.rglob("*.arrow")) == []
+
+
+def test_arguments_may_be_of_any_kind_that_says_the_same(small: World) -> None:
+    expected = grid(small, subsets=[["a", "b"], ["c"]])
+    same = {"batch_size": np.int64(128), "device": torch.device("cpu"), "curves": CurveSpec()}
+    theirs = grid(small, subsets=iter(["b+a", ("c",)]), lambdas=np.array([0, 0.3, 1]), **same)
+    pd.testing.assert_frame_equal(theirs, expected)
 
 
 def test_the_base_is_named_by_its_content(small: World) -> None:

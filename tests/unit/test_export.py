@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -12,17 +16,19 @@ import pytest
 import torch
 from open_clip import factory
 
-from taskgrid.errors import ConfigError, LineageError
+from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.export import point as module
 from taskgrid.export.point import Method, Point, export_points
 from taskgrid.merging import MergeContext, get_merger
 from taskgrid.models import ImageEncoder, load_clip
 from taskgrid.models.clip import Clip
 from taskgrid.options import Options
+from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector
 from tests.unit.example_models import SIZE, tiny_clip, tiny_config
 
+ROOT = Path(__file__).parents[2]
 TASKS = ("dtd", "mnist", "svhn")
 
 
@@ -133,6 +139,11 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         monkeypatch.setattr(type(merger), "scope", "model", raising=False)
         monkeypatch.setattr(module, "stream_merge", None)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+    with pytest.raises(ConfigError, match="no outputs"):
+        export_points(clip, *files, Method("task_arithmetic"), [])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(ArtifactError, match="cannot write to the disk of"):
+        export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", paths[0])])
 
 
 def test_another_base_is_refused(tmp_path: Path, files: tuple[Path, dict[str, Path]]) -> None:
@@ -151,3 +162,32 @@ def test_unknown_options_are_refused(
             clip, *files, Method("average", {"density": 1}),
             [Point(TASKS, "1.00", tmp_path / "x.safetensors")],
         )  # fmt: skip
+
+
+def test_the_script_names_the_key_of_a_bound_that_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = load_clip("taskgrid-vit-4", "s0")
+    lineage = clip.card().lineage()
+    write_json(tmp_path / "card.json", clip.card().to_json())
+    save_state(tmp_path / "base.safetensors", clip.visual_state(), {"kind": "base", **lineage})
+    zeros = {key: torch.zeros_like(tensor) for key, tensor in clip.visual_state().items()}
+    TaskVector(zeros, {**lineage, "task": "dtd"}).save(tmp_path / "dtd.safetensors")
+    settings = {
+        "architecture": "taskgrid-vit-4", "pretrained": "s0", "mode": "standard", "seed": 0,
+        "method": "average", "options": {}, "subset": "dtd", "lambda": "0.30", "max_bytes": 1 << 20,
+    }  # fmt: skip
+    words = [
+        f"--card={tmp_path}/card.json", f"--base={tmp_path}/base.safetensors",
+        "--vectors", f"{tmp_path}/dtd.safetensors", f"--weights={tmp_path}/x.safetensors",
+        "--threads=1", "--settings", json.dumps(settings),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["export", *words])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts" / "export.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "export.max_mb allows 1.0 MB; raise it to 8" in said
+    words[-1] = json.dumps({**settings, "max_bytes": 8 << 20})
+    monkeypatch.setattr(sys, "argv", ["export", *words])
+    runpy.run_path(str(ROOT / "scripts" / "export.py"), run_name="__main__")
+    assert load_state(tmp_path / "x.safetensors")[1]["lambda"] == "0.30"

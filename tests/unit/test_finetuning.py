@@ -32,12 +32,12 @@ from taskgrid.finetuning.modes.base import Trainee, get_mode, train_only
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models import ImageEncoder
 from taskgrid.models.clip import Clip
-from taskgrid.models.inference import PixelRows, logits_of, to_input
+from taskgrid.models.inference import logits_of, to_input
 from taskgrid.models.layout import part_of
 from taskgrid.options import Options
 from taskgrid.progress import Progress
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.images import ImageStore, PreparedImage, write_images
+from taskgrid.store.images import ImageStore, PixelRows, PreparedImage, write_images
 from taskgrid.store.originals import Original, OriginalStore, write_originals
 from taskgrid.store.weights import State, digest_state, load_state, read_lineage
 from tests.unit.example_models import SIZE, tiny_clip, tiny_head, tiny_samples

@@ -136,6 +136,7 @@ def test_a_listening_head_changes_no_bit() -> None:
 
     class Memory:
         card = there.card
+        vector_count = 3
 
         def base(self) -> Any:
             return there.base

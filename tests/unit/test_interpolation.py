@@ -23,9 +23,10 @@ from taskgrid.evaluation.curves import (
     odds_against,
     trace_curve,
 )
-from taskgrid.evaluation.interpolation import Interpolant, barycentric, chunks, plan_nodes
-from taskgrid.evaluation.tracing import CurveSpec, node_levels
+from taskgrid.evaluation.interpolation import Interpolant, barycentric, chunks
+from taskgrid.evaluation.tracing import CurveSpec
 from taskgrid.lattice import format_lambda, lambda_value
+from taskgrid.nodes import node_levels, plan_nodes
 
 SWEEP = tuple(format_lambda(step / 40) for step in range(41))
 
@@ -52,9 +53,6 @@ def test_nodes_are_those_of_chebyshev(count: int) -> None:
     second = plan_nodes(-1, 1, count)
     assert second == pytest.approx(-np.cos(np.pi * np.arange(count) / (count - 1)), abs=5.1e-7)
     assert (second[0], second[-1]) == (-1, 1)
-    first = plan_nodes(-1, 1, count, "first")
-    values = np.polynomial.chebyshev.chebval(first, [0] * count + [1])
-    assert values == pytest.approx(np.zeros(count), abs=5.1e-7 * count**2)
 
 
 @given(st.integers(3, 12), st.floats(-2, 1), st.floats(0.1, 3))
@@ -63,9 +61,6 @@ def test_nodes_are_nested_and_lambdas(count: int, low: float, width: float) -> N
     nodes = plan_nodes(low, high, count)
     assert list(nodes) == sorted(set(nodes))
     assert set(nodes) <= set(plan_nodes(low, high, 2 * count - 1))
-    assert set(plan_nodes(low, high, count, "first")) <= set(
-        plan_nodes(low, high, 3 * count, "first")
-    )
     assert [lambda_value(format_lambda(node)) for node in nodes] == list(nodes)
 
 
@@ -77,11 +72,9 @@ def test_nodes_that_cannot_be_are_refused() -> None:
 
 
 @settings(max_examples=60)
-@given(st.integers(3, 17), st.sampled_from(["first", "second"]), st.integers(0, 99))
-def test_the_matrix_is_that_of_scipy_and_reproduces_polynomials(
-    count: int, kind: str, seed: int
-) -> None:
-    nodes = np.array(plan_nodes(0.0, 1.5, count, kind))  # type: ignore[arg-type]
+@given(st.integers(3, 17), st.integers(0, 99))
+def test_the_matrix_is_that_of_scipy_and_reproduces_polynomials(count: int, seed: int) -> None:
+    nodes = np.array(plan_nodes(0.0, 1.5, count))
     random = np.random.default_rng(seed)
     points = np.concatenate([random.uniform(0, 1.5, 9), nodes[:2]])
     matrix = barycentric(nodes, points)
@@ -106,8 +99,7 @@ def test_values_are_those_of_a_polynomial_per_image_and_class() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 7, 9, 13])
-@pytest.mark.parametrize("kind", ["first", "second"])
-def test_the_bound_holds_for_functions_with_poles_at_known_places(count: int, kind: str) -> None:
+def test_the_bound_holds_for_functions_with_poles_at_known_places(count: int) -> None:
     """1/(x - p) has Chebyshev coefficients that fall like rho^-k, rho given by the pole."""
     random = np.random.default_rng(count)
     poles = random.uniform(1.15, 3, (200, 4)) * random.choice([-1, 1], (200, 4))
@@ -116,8 +108,8 @@ def test_the_bound_holds_for_functions_with_poles_at_known_places(count: int, ki
     def values(points: NDArray) -> NDArray:
         return size / (points[:, None, None] - poles)
 
-    nodes = np.array(plan_nodes(-1, 1, count, kind))  # type: ignore[arg-type]
-    fit = Interpolant.fit(nodes, values(nodes), domain=(-1, 1))
+    nodes = np.array(plan_nodes(-1, 1, count))
+    fit = Interpolant.fit(nodes, values(nodes))
     points = np.linspace(-1, 1, 101)
     errors = np.abs(fit.at(points) - values(points)).max(axis=2)
     assert np.mean(errors > fit.bound(points)) < 0.002

@@ -7,6 +7,15 @@ import pytest
 from taskgrid.evaluation import keys
 
 CONTEXT = {"images": "i", "head": "h", "tower": "t", "precision": "fp32", "kernel": "k"}
+FEATURES: dict[str, Any] = {
+    "images": "i",
+    "tower": "t",
+    "precision": "fp32",
+    "kernel": "k",
+    "base": "b",
+    "direction": None,
+    "machine": {"batch_size": 5, "device": "cpu", "torch": "2"},
+}
 MERGE: dict[str, Any] = {
     "method": "ties",
     "options": {"density": 0.2},
@@ -29,6 +38,12 @@ TOWER: dict[str, Any] = {
 @pytest.mark.parametrize("name", CONTEXT)
 def test_a_context_depends_on_each_of_its_parts(name: str) -> None:
     assert keys.context_key(**CONTEXT) != keys.context_key(**{**CONTEXT, name: "other"})
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_depend_on_each_of_their_parts(name: str) -> None:
+    other = {"machine": {"batch_size": 6, "device": "cpu", "torch": "2"}}.get(name, "other")
+    assert keys.features_key(**FEATURES) != keys.features_key(**{**FEATURES, name: other})
 
 
 @pytest.mark.parametrize(

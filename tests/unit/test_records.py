@@ -69,6 +69,7 @@ records = st.builds(
     artifacts=st.lists(st.builds(Artifact, files, texts), max_size=2).map(tuple),
     started=st.none() | st.just("2026-01-02T03:04:05+00:00"),
     seconds=st.none() | st.floats(0, 1e6),
+    machine=st.dictionaries(texts, texts, max_size=3),
 )
 
 
@@ -77,10 +78,11 @@ def test_json_keeps_the_content(record: RunRecord) -> None:
     again = RunRecord.from_json(json.loads(json.dumps(record.to_json())))
     assert again.content_key == record.content_key
     assert sorted(again.metrics) == sorted(record.metrics)
-    assert (again.started, again.seconds, again.parent) == (
+    assert (again.started, again.seconds, again.parent, again.machine) == (
         record.started,
         record.seconds,
         record.parent,
+        record.machine,
     )
 
 
@@ -89,7 +91,11 @@ def test_a_merge_has_the_time_of_its_rows_or_none(small: Example) -> None:
     selected = small.selected[small.selected["method"] == "task_arithmetic"]
     name = "digits+glyphs"
     spans = {name: {"started": "2026-01-02T03:04:05.000+00:00", "seconds": 1.25}}
-    made = {record.tags["tasks"]: record for record in subset_records(grid, selected, spans=spans)}
+    machine = {"batch_size": 128, "device": "cpu", "torch": "2.11.0"}
+    records = subset_records(grid, selected, spans=spans, machine=machine)
+    made = {record.tags["tasks"]: record for record in records}
+    assert made[name].machine == {**machine, "batch_size": "128"}
+    assert [r.machine for n, r in made.items() if n != name] == [{}] * (len(made) - 1)
     assert (made[name].started, made[name].seconds) == (spans[name]["started"], 1.25)
     assert {(r.started, r.seconds) for n, r in made.items() if n != name} == {(None, None)}
     plain = {record.tags["tasks"]: record for record in subset_records(grid, selected)}
@@ -100,6 +106,7 @@ def test_a_merge_has_the_time_of_its_rows_or_none(small: Example) -> None:
 def test_times_and_places_do_not_change_the_content(record: RunRecord) -> None:
     moved = tuple(Artifact(f"/elsewhere/{Path(p).name}", sha) for p, sha in record.artifacts)
     fields = {**vars(record), "started": "2030-01-01T00:00:00+00:00", "seconds": 7.0}
+    fields["machine"] = {"device": "another"}
     fields.pop("content_key", None)
     other = RunRecord(**{**fields, "artifacts": moved, "metrics": record.metrics[::-1]})
     assert other.content_key == record.content_key

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +26,11 @@ from taskgrid.store.shards import (
     Checkpoint,
     TensorReader,
     TensorSpec,
+    index_path,
     load_checkpoint,
+    shard_of,
 )
-from taskgrid.store.streams import check_space, index_path, write_stream
+from taskgrid.store.streams import check_space, write_stream
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 
 LINEAGE = {"kind": "merged", "base": "ab" * 16}
@@ -221,7 +225,21 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_cannot_fit_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"1152921504\.6 GB are needed, .* GB are free"):
-        check_space(tmp_path / "new", 1 << 60)
+        check_space([tmp_path / "new" / "x.safetensors"], 1 << 60)
+
+
+def test_what_goes_to_one_disk_must_fit_there_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / str(i) / "deep" / "x.safetensors" for i in range(3)]
+    other = Path("/proc/x.safetensors")
+    assert other.parent.stat().st_dev != tmp_path.stat().st_dev
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=300))
+    check_space([*paths, other], 100)
+    with pytest.raises(ArtifactError, match="cannot write to the disk of"):
+        check_space(paths, 101)
+    check_space([*paths[:2], other], 101)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 8), (8, None), (8, 20)])
@@ -269,6 +287,103 @@ def test_a_killed_writer_leaves_nothing_that_stays(tmp_path: Path) -> None:
     assert same(load_state(path)[0], state)
     write(path, state, specs_of(state), step=1000)
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+KILLED_PUBLISHING = """
+import os, sys
+from pathlib import Path
+from taskgrid.store import streams
+from taskgrid.store.shards import TensorSpec
+from taskgrid.store.weights import State
+count, real = 0, streams.publish
+def publish(*paths):
+    global count
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    count += 1
+    real(*paths)
+streams.publish = publish
+specs = [TensorSpec(name, "F32", (2,)) for name in "abcdef"]
+with streams.write_stream(sys.argv[1], specs, {}, shard_bytes=int(sys.argv[2])) as writer:
+    for spec in specs:
+        writer.write(spec.name, 0, memoryview(bytes(8)))
+"""
+
+
+def kill_while_publishing(path: Path, shard_bytes: int, published: int) -> None:
+    words = [str(path), str(shard_bytes), str(published)]
+    done = subprocess.run([sys.executable, "-c", KILLED_PUBLISHING, *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_what_was_published_before_a_kill_goes_whatever_the_size_of_shards(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    state = {name: torch.ones(2) for name in "abcdef"}
+    # Another program's shards, another model's shards, what others work on.
+    foreign = [tmp_path / "model-00001-of-00009.safetensors", tmp_path / "notes.txt"]
+    save_file(state, foreign[0])
+    foreign[1].touch()
+    write(tmp_path / "model2.safetensors", state, specs_of(state), shard_bytes=24)
+    foreign += list(tmp_path.glob("model2*"))
+    foreign += [
+        tmp_path / ".model.safetensors.x.tmp",
+        tmp_path / ".model2.safetensors.abcdefgh.tmp",
+    ]
+    for folder in foreign[-2:]:
+        folder.mkdir()
+    for published in range(1, 4):
+        kill_while_publishing(path, 16, published)
+        assert len(list(tmp_path.iterdir())) == len(foreign) + published + 1
+        write(path, state, specs_of(state), shard_bytes=24)
+        shards = [tmp_path / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+        assert {*tmp_path.iterdir()} == {*foreign, *shards, index_path(path)}
+        assert same(load_checkpoint(tmp_path)[0], state)
+
+
+def test_a_shard_without_its_index_is_no_checkpoint(tmp_path: Path) -> None:
+    kill_while_publishing(tmp_path / "model.safetensors", 24, 1)
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    for opened_by in (tmp_path, shard):
+        with pytest.raises(ArtifactError, match=r"one of several.*model\.safetensors\.index\.json"):
+            load_checkpoint(opened_by)
+
+
+def test_a_folder_with_an_index_of_another_name_is_opened_by_it(tmp_path: Path) -> None:
+    state = {name: torch.ones(2) for name in "abcdef"}
+    write(tmp_path / "merged.safetensors", state, specs_of(state), shard_bytes=24)
+    assert same(load_checkpoint(tmp_path)[0], state)
+    assert len(Checkpoint.open(tmp_path / "merged-00002-of-00002.safetensors").specs) == 3
+    (tmp_path / "merged-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"00002-of-00002\.safetensors is missing"):
+        load_checkpoint(tmp_path)
+
+
+def test_shards_are_known_by_their_names() -> None:
+    names = {
+        "model-00002-of-00003.safetensors": "model.safetensors",
+        "a-00001-of-00002-00002-of-00010.safetensors": "a-00001-of-00002.safetensors",
+        "model-00001-of-00001.safetensors": None,
+        "model-1-of-2.safetensors": None,
+        "model.safetensors": None,
+    }
+    assert {name: shard_of(Path(name)) for name in names} == names
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_one_file_at_a_time_is_open(tmp_path: Path) -> None:
+    state = {f"{i:02d}": torch.full((2,), float(i)) for i in range(40)}
+    specs = specs_of(state)
+    with write_stream(tmp_path / "m.safetensors", specs, LINEAGE, shard_bytes=8) as writer:
+        before = open_files()
+        # Tensors whose turn in the digest comes late are read back from files that are closed.
+        for spec in reversed(specs):
+            writer.write(spec.name, 0, memoryview(raw(state[spec.name])))
+            assert open_files() <= before + 1
+    assert same(load_checkpoint(tmp_path)[0], state)
 
 
 def _header(**entries: Any) -> bytes:
@@ -319,6 +434,8 @@ def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path: Path) -> None:
         ({"weight_map": ["a"]}, "no index of shards"),
         ({"weight_map": {"a": "../x.safetensors"}}, "outside its folder"),
         ({"weight_map": {"a": 3}}, "outside its folder"),
+        ({"weight_map": {"a": ""}}, "outside its folder"),
+        ({"weight_map": {"a": ".."}}, "outside its folder"),
         ({"weight_map": {"a": "y.safetensors"}}, r"y\.safetensors is missing"),
         ({"weight_map": {"b": "x.safetensors"}}, r"says that x\.safetensors holds 'b'"),
     ],
@@ -328,6 +445,34 @@ def test_a_wrong_index_is_named(tmp_path: Path, index: object, words: str) -> No
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ArtifactError, match=words):
         Checkpoint.open(tmp_path)
+
+
+def test_metadata_may_be_null(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    index = {"metadata": None, "weight_map": {"a": "x.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert list(Checkpoint.open(tmp_path).specs) == ["a"]
+    (tmp_path / "y.safetensors").write_bytes(_header(a=GOOD, __metadata__=None) + bytes(8))
+    assert list(load_file(tmp_path / "y.safetensors")) == ["a"]
+    assert list(Checkpoint.open(tmp_path / "y.safetensors").specs) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nope", "its lineage cannot be read"),
+        ("[1]", "its lineage cannot be read"),
+        ('{"digest": 5}', "its lineage cannot be read"),
+        ("{}", "its lineage has no digest"),
+        ('{"kind": "base"}', "its lineage has no digest"),
+    ],
+)
+def test_a_lineage_that_is_none_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"taskgrid": text})
+    for read in (load_state, load_checkpoint):
+        with pytest.raises(ArtifactError, match=rf"x\.safetensors is damaged \({words}"):
+            read(path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

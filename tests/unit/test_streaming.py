@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,13 +390,20 @@ def test_experts_of_another_base_are_refused(
         ([("x", ("dtd", "cars"), 1.0)], {}, "needs an expert of task 'cars'; there are: svhn, dtd"),
         ([("x", (), 1.0)], {}, "without experts"),
         ([("x", TASKS, 1.0), ("x", TASKS, 0.5)], {}, "asked for 2 times"),
+        ([("x", TASKS, 1.0), ("there/../x", TASKS, 0.5)], {}, "asked for 2 times"),
+        ([], {}, "no outputs are asked for"),
+        (
+            [("folder", TASKS, 1.0)],
+            {},
+            r"folder\.safetensors is a folder; name a \.safetensors file",
+        ),
         ([("x", ("dtd", "dtd"), 1.0)], {}, "'dtd' occurs twice"),
         ([("x", TASKS, float("nan"))], {}, "not a finite number"),
         ([("x", TASKS, 1.0)], {"density": 3}, "has no option 'density'"),
         (
             [("x", TASKS, 1.0)],
             {"max_bytes": 1000},
-            r"needs 6\.3 MB .* 3 experts, .* allows 0\.0 MB",
+            r"needs 6\.3 MB .* 3 experts, but max_bytes allows 0\.0 MB; raise it to \d{7}$",
         ),
     ],
 )
@@ -404,10 +415,100 @@ def test_what_does_not_make_sense_is_refused(
     words: str,
 ) -> None:
     path, files = own
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "there").mkdir()
     asked = [Output(tmp_path / f"{name}.safetensors", tasks, s) for name, tasks, s in outputs]
     with pytest.raises(ConfigError, match=words):
         stream_merge("task_arithmetic", path, files, asked, **options)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_bound_has_the_name_and_the_unit_that_its_user_knows(
+    tmp_path: Path, own: tuple[Path, dict[str, Path]]
+) -> None:
+    path, files = own
+    outputs = [Output(tmp_path / "x.safetensors", TASKS, 1.0)]
+    with pytest.raises(windows.BoundError) as caught:
+        stream_merge("average", path, files, outputs, max_bytes=1000)
+    enough = int(str(caught.value).rpartition(" ")[2])
+    said = str(caught.value.called("export.max_mb", 1 << 20))
+    assert "but export.max_mb allows 0.0 MB; raise it to 7" in said and "max_bytes" not in said
+    stream_merge("average", path, files, outputs, max_bytes=enough)
+    with pytest.raises(windows.BoundError):
+        stream_merge("average", path, files, outputs, max_bytes=enough - 1)
+
+
+def test_a_path_may_be_text(tmp_path: Path, own: tuple[Path, dict[str, Path]]) -> None:
+    path, files = own
+    target = str(tmp_path / "x.safetensors")
+    stream_merge("average", str(path), files, [Output(target, TASKS, 1.0)])  # type: ignore[arg-type]
+    assert load_state(target)
+
+
+@pytest.mark.parametrize("folders", ["{}.safetensors", "{}/model.safetensors"])
+def test_outputs_that_do_not_fit_on_the_disk_are_not_begun(
+    tmp_path: Path,
+    own: tuple[Path, dict[str, Path]],
+    base: State,
+    monkeypatch: pytest.MonkeyPatch,
+    folders: str,
+) -> None:
+    path, files = own
+    each = sum(tensor.nbytes for tensor in base.values())
+    outputs = [
+        Output(tmp_path / "out" / folders.format(scale), TASKS, scale) for scale in (0.3, 0.5, 0.7)
+    ]
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * each - 1))
+    with pytest.raises(ArtifactError, match="cannot write to the disk of"):
+        stream_merge("average", path, files, outputs)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * each))
+    stream_merge("average", path, files, outputs)
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Forty more files may be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as held:
+        # The next one has the lowest free number, so there is no gap below the last.
+        taken = [held.enter_context(Path("/dev/null").open()) for _ in range(100)]
+        last = max(stream.fileno() for stream in taken)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, before[1]))
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for stream in sorted(taken, key=lambda stream: stream.fileno())[-40:]:
+            stream.close()
+        yield
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.usefixtures("few_files")
+def test_many_shards_of_many_outputs_need_few_open_files(
+    tmp_path: Path, base: State, experts: dict[str, State]
+) -> None:
+    base = {f"{i:02d}.{key}": tensor for i in range(8) for key, tensor in base.items()}
+    expert = {f"{i:02d}.{key}": t for i in range(8) for key, t in experts["dtd"].items()}
+    path, file = (
+        stored(tmp_path / "b.safetensors", base),
+        stored(tmp_path / "e.safetensors", expert),
+    )
+
+    def outputs(count: int) -> list[Output]:
+        return [
+            Output(tmp_path / "out" / str(i) / "model.safetensors", ("dtd",), i / 100)
+            for i in range(count)
+        ]
+
+    stream_merge("average", path, {"dtd": file}, outputs(12), shard_bytes=100)
+    for output in outputs(12):
+        assert len(list(output.path.parent.glob("*.safetensors"))) > 30
+        merged, _ = load_checkpoint(output.path.parent)
+        in_memory = merge("average", base, {"dtd": expert}, output.scale)
+        assert same({key: merged[key] for key in base}, in_memory)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ArtifactError, match=r"too many files are open: write fewer.*ulimit -n"):
+        stream_merge("average", path, {"dtd": file}, outputs(60), shard_bytes=100)
+    assert not [*(tmp_path / "out").rglob("*.*")]
 
 
 def test_a_full_disk_leaves_no_output(

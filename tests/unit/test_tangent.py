@@ -443,6 +443,16 @@ def test_features_of_no_length_and_of_no_number() -> None:
     assert math.isnan(at_one.calibration_error)
 
 
+def test_features_of_another_batch_size_are_not_taken(small: World, tmp_path: Path) -> None:
+    setting_ = memory(small).setting("tiny", "linear", 0, "fp32", "tangent")
+    store = FeatureStore(tmp_path)
+    for size, files in ((5, 1), (4, 2), (5, 2)):
+        one = TangentEngine(memory(small), setting_, batch_size=size, store=store)
+        list(one.evaluate([setting_.expert("a", "a", "val")], lambda count: None))
+        assert one.batch_size == size
+        assert len(list(tmp_path.iterdir())) == 2 * files
+
+
 def test_a_setting_of_networks_is_refused(small: World) -> None:
     material = memory(small)
     with pytest.raises(ValueError, match="measures networks as they are"):

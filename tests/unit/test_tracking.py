@@ -136,6 +136,24 @@ def test_a_run_has_the_duration_of_its_record_and_none_is_made_up(target: Target
     assert len(current(target)["subset/a"]) == 1
 
 
+def test_a_run_says_on_what_it_was_measured_last(target: Target) -> None:
+    measured = record("a", machine={"batch_size": "128", "torch": "2.11.0"})
+    sync_records([measured, record("b")], target)
+
+    def tags(name: str) -> dict[str, str]:
+        (run,) = current(target)[f"subset/{name}"]
+        return {key: tag for key, tag in run.data.tags.items() if key.startswith("machine.")}
+
+    assert tags("a") == {"machine.batch_size": "128", "machine.torch": "2.11.0"}
+    assert tags("b") == {}
+    # Its rows were found again, and then measured elsewhere: no new run.
+    assert sync_records([record("a")], target).unchanged == 1
+    assert tags("a") == {"machine.batch_size": "128", "machine.torch": "2.11.0"}
+    elsewhere = record("a", machine={"batch_size": "64", "torch": "2.15.0"})
+    assert sync_records([elsewhere], target).unchanged == 1
+    assert tags("a") == {"machine.batch_size": "64", "machine.torch": "2.15.0"}
+
+
 def test_a_changed_record_supersedes_its_run(target: Target) -> None:
     sync_records([record("a", 1.0), record("b", 1.0)], target)
     report = sync_records([record("a", 2.0), record("b", 1.0)], target)

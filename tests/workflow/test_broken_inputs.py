@@ -176,6 +176,22 @@ def test_unknown_method_option(fresh: Checkout) -> None:
     refused(fresh.snakemake(), "error:", "average", "density")
 
 
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ("standard/0/average/a+typo/0.30", "there is no task 'typo'; there are: a, b, c"),
+        ("standrd/0/average/a/0.30", "there is no mode 'standrd'; there are: standard"),
+        ("standard/0/average/a/0.3", "this grid point is called a/0.30"),
+    ],
+)
+def test_a_point_to_export_that_does_not_exist(fresh: Checkout, point: str, words: str) -> None:
+    path = f"results/export/taskgrid-vit-4-s0/{point}.safetensors"
+    outcome = fresh.snakemake("-n", path)
+    # Snakemake adds where the rule stands.
+    assert outcome.code != 0 and words in outcome.text, outcome.text
+    assert "MissingRuleException" not in outcome.text
+
+
 def test_a_dead_tracking_server_delays_the_registry_and_fails_nothing(checkout: Checkout) -> None:
     checkout.config["tracking"] = {"uri": "http://127.0.0.1:9"}
     outcome = checkout.run()

@@ -14,6 +14,7 @@ from taskgrid.config.schema import (
     POSTHOC,
     Config,
     ExpertSpec,
+    LatticeSpec,
     MethodSpec,
     ModelSpec,
     ModeSpec,
@@ -21,7 +22,14 @@ from taskgrid.config.schema import (
 )
 from taskgrid.designs import least_budget
 from taskgrid.errors import ConfigError
-from taskgrid.lattice import Block, subset_name, subset_of_number, wide_blocks_of
+from taskgrid.lattice import (
+    Block,
+    format_lambda,
+    parse_subset,
+    subset_name,
+    subset_of_number,
+    wide_blocks_of,
+)
 from taskgrid.provenance.listing import fingerprint
 
 _PROBED = 0.3
@@ -116,8 +124,12 @@ class Experiment:
 
         Raises:
             ConfigError: if an architecture, a file of weights or the data of a task does not exist,
-                the grid is too large, or the lattice's budget too small.
+                a design of subsets is too large, empty or names what is not there, or the lattice's
+                budget is too small.
         """
+        self._check_some("grid.subsets", self.numbers)
+        if self.config.lattice is not None:
+            self._check_lattice(self.config.lattice)
         for model in self.config.models:
             self.image_size(model.name)
             local_weights(model.architecture, model.pretrained)
@@ -127,19 +139,21 @@ class Experiment:
                     raise ConfigError(
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )
-        _ = self.numbers
-        self._check_lattice()
 
-    def _check_lattice(self) -> None:
-        lattice = self.config.lattice
-        if lattice is None:
-            return
+    def _check_some(self, key: str, numbers: tuple[int, ...]) -> None:
+        if not numbers:
+            raise ConfigError(
+                f"{key} chooses none of the subsets of {len(self.tasks)} tasks; correct its sizes or lists"
+            )
+
+    def _check_lattice(self, lattice: LatticeSpec) -> None:
         if all(self.evaluation(run.mode) == "tangent" for run in self.runs):
             raise ConfigError(
                 "lattice asks for a budget, but all experts are tangent models, whose whole lattice is "
                 "exact; leave `lattice` out, or add experts that are evaluated as they are"
             )
         numbers = lattice.design().numbers(self.tasks, "lattice.subsets")
+        self._check_some("lattice.subsets", numbers)
         # The core is that of the tasks that are measured, and a merge is evaluated once.
         union = 0 if not self.config.evaluation.outside else (1 << len(self.tasks)) - 1
         for number in numbers:
@@ -183,6 +197,40 @@ class Experiment:
     def method(self, label: str) -> MethodSpec:
         """Return a merge method's specification."""
         return self._methods[label]
+
+    def point_tasks(
+        self, model: str, mode: str, seed: str, method: str, subset: str, scale: str
+    ) -> tuple[str, ...]:
+        """Return the tasks of a grid point that a person names, which need not be on the grid.
+
+        Raises:
+            ConfigError: if a name does not exist, or the point is called otherwise in tables.
+        """
+        tasks = parse_subset(subset)
+        if not tasks:
+            raise ConfigError("a grid point has at least one task; lambda 0.00 of any is the base")
+        runs = {(run.model, run.mode, str(run.seed)) for run in self.runs}
+        for what, name, there in (
+            ("model", model, self.models),
+            ("mode", mode, sorted({mode for _, mode, _ in runs})),
+            ("seed", seed, sorted({seed for _, _, seed in runs})),
+            ("method", method, self.methods),
+            *(("task", task, self.tasks) for task in tasks),
+        ):
+            if name not in there:
+                raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
+        if (model, mode, seed) not in runs:
+            raise ConfigError(
+                f"there are no experts {model}/{mode}/{seed}; there are: "
+                f"{', '.join('/'.join(run) for run in sorted(runs))}"
+            )
+        try:
+            spelt = f"{subset_name(tasks)}/{format_lambda(scale)}"
+        except ValueError:
+            raise ConfigError(f"lambda {scale!r} is not a number") from None
+        if spelt != f"{subset}/{scale}":
+            raise ConfigError(f"this grid point is called {spelt}; ask for that instead")
+        return tasks
 
     def image_size(self, model: str) -> int:
         """Return the side of a model's images, in pixels."""

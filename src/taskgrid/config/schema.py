@@ -23,7 +23,9 @@ from pydantic import (
 from taskgrid import plugins
 from taskgrid.config.published import published_lineages, published_names
 from taskgrid.designs import Design, Sample, least_audit
+from taskgrid.errors import ConfigError
 from taskgrid.lattice import TASK_NAME, format_lambda
+from taskgrid.nodes import node_levels
 
 Item = TypeVar("Item")
 
@@ -399,7 +401,8 @@ class SampleSpec(Section):
         None, description="Subsets of each size (all, when there are fewer)."
     )
     total: Positive | None = Field(
-        None, description="Subsets in all, spread evenly over the sizes."
+        None,
+        description="Subsets in all, spread evenly over the sizes: as many as there are tasks, or more.",
     )
     seed: Natural = Field(0, description="Seed of the sample.")
     keep: list[Positive] = Field(
@@ -726,6 +729,7 @@ class Config(Section):
                 raise ValueError(
                     f"finetune.recipes names task {name!r}, which is not in tasks: {', '.join(names)}"
                 )
+        self._nodes_are_lambdas()
         for expert in self.experts:
             if expert.model is not None and expert.model not in models:
                 raise ValueError(
@@ -750,6 +754,14 @@ class Config(Section):
                             f"{key}.subsets.include names task {name!r}, which is not in tasks: "
                             f"{', '.join(names)}"
                         )
+
+    def _nodes_are_lambdas(self) -> None:
+        curves = self.evaluation.curves
+        for method in self.grid.methods if curves.interpolate else ():
+            try:
+                node_levels(self.grid.lambdas_of(method), curves.nodes)
+            except ConfigError as error:
+                raise ValueError(f"evaluation.curves: {error}") from None
 
     def _no_tangent_in_bf16(self) -> None:
         if self.evaluation.precision == "fp32":

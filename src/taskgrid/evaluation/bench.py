@@ -5,17 +5,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taskgrid.command import use_threads
 from taskgrid.devices import lease_device
 from taskgrid.evaluation.planner import MethodRef
 from taskgrid.evaluation.precision import admit
-from taskgrid.evaluation.runner import Bench, OpenBench
+from taskgrid.evaluation.runner import Bench
 
 if TYPE_CHECKING:
+    import torch
+
     from taskgrid.evaluation.files import GridFiles
     from taskgrid.models.batches import BatchChoice
+
+
+class SizedBench(Bench, Protocol):
+    """Says how many images it passes at a time."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        ...
+
+
+class EngineOnDemand:
+    """Opens an engine when it is called, and then knows on what rows were measured.
+
+    Args:
+        open_engine: opens the engine on a device.
+    """
+
+    def __init__(self, open_engine: Callable[[], tuple[SizedBench, torch.device]]) -> None:
+        self._open = open_engine
+        self._opened: tuple[SizedBench, torch.device] | None = None
+
+    def __call__(self) -> Bench:
+        """Open the engine."""
+        self._opened = self._open()
+        return self._opened[0]
+
+    def machine(self) -> dict[str, str | int]:
+        """Return what moves the last bits of rows: ``batch_size``, ``device``, ``torch``.
+
+        The batch size is the last one, in case the device ran out of memory. Nothing, if no engine was
+        opened: no row was measured then. Ask for it when rows have been measured.
+        """
+        if self._opened is None:
+            return {}
+        import torch
+
+        engine, device = self._opened
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return {"batch_size": engine.batch_size, "device": name, "torch": torch.__version__}
 
 
 @contextmanager
@@ -30,8 +72,8 @@ def engine_on_demand(
     store: Path | None = None,
     proof: str | Path | None = None,
     first_image: Callable[[], None] | None = None,
-) -> Iterator[OpenBench]:
-    """Give a function that opens the engine; torch is imported and a device leased when it is called.
+) -> Iterator[EngineOnDemand]:
+    """Give what opens the engine when called; torch is imported and a device leased only then.
 
     Args:
         material: base, experts, vectors, heads, images.
@@ -47,7 +89,7 @@ def engine_on_demand(
     """
     with ExitStack() as held:
 
-        def open_bench() -> Bench:
+        def open_engine() -> tuple[SizedBench, torch.device]:
             import torch
 
             from taskgrid.evaluation.engine import Engine
@@ -72,7 +114,7 @@ def engine_on_demand(
                 )
                 remembered = RememberedSize(store / "batches", job)
             if setting.evaluation == "tangent":
-                return TangentEngine(
+                tangent = TangentEngine(
                     material,
                     setting,
                     recipe,
@@ -81,7 +123,8 @@ def engine_on_demand(
                     store=FeatureStore(store / "features") if store is not None else None,
                     remembered=remembered,
                 )
-            return Engine(
+                return tangent, leased
+            engine = Engine(
                 material,
                 recipe,
                 device=leased,
@@ -90,8 +133,9 @@ def engine_on_demand(
                 compiled=compiled,
                 remembered=remembered,
             )
+            return engine, leased
 
-        yield open_bench
+        yield EngineOnDemand(open_engine)
 
 
 def _at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:

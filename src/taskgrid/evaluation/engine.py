@@ -59,7 +59,8 @@ class Engine:
         compiled: bool = False,
         remembered: Remembers | None = None,
     ) -> None:
-        self._resident = Resident(material, torch.device(device), resident_bytes)
+        vectors = material.vector_count if recipe is not None else 0
+        self._resident = Resident(material, torch.device(device), resident_bytes, vectors)
         self._recipe = recipe
         self._asked, self._remembered = batch_size, remembered
         self._precision = precision

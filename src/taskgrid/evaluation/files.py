@@ -84,6 +84,11 @@ class GridFiles:
         """The base model's card."""
         return ModelCard.from_json(read_json(self.card_file))
 
+    @property
+    def vector_count(self) -> int:
+        """How many tasks have a vector."""
+        return sum(files.vector is not None for files in self.tasks.values())
+
     def base(self) -> State:
         """Return theta_0."""
         return _state(self.base_file, self.setting.base, "the base")

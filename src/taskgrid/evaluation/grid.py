@@ -19,6 +19,13 @@ from numpy.typing import NDArray
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import keys
+from taskgrid.evaluation.arguments import (
+    check_choices,
+    read_device,
+    read_lambdas,
+    read_names,
+    read_subsets,
+)
 from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import (
@@ -36,7 +43,7 @@ from taskgrid.evaluation.runner import Bench, OpenCounter, Store, run_plan, run_
 from taskgrid.evaluation.study import Study
 from taskgrid.evaluation.tangent_engine import Features, TangentEngine
 from taskgrid.evaluation.tracing import CurveSpec
-from taskgrid.lattice import format_lambda, subset_name
+from taskgrid.lattice import subset_name
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
@@ -80,7 +87,7 @@ def evaluate_grid(
     experts: Mapping[str, State] | None = None,
     vectors: Mapping[str, TaskVector] | None = None,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("task_arithmetic",),
-    subsets: Iterable[Iterable[str]] | None = None,
+    subsets: Iterable[Iterable[str] | str] | None = None,
     lambdas: Iterable[float | str] = _LAMBDAS,
     studies: Sequence[str] = ("addition",),
     curves_on: Sequence[Split] = ("val",),
@@ -109,7 +116,8 @@ def evaluate_grid(
         experts: task -> theta_t. Give these or ``vectors``.
         vectors: task -> tau_t; the expert is then theta_0 + tau_t.
         methods: names of merge methods, or a mapping from names to options.
-        subsets: which tasks to merge; by default every non-empty subset of the experts' tasks.
+        subsets: which tasks to merge, as lists of tasks or as names (``a+b``); by default every
+            non-empty subset of the experts' tasks.
         lambdas: scaling coefficients.
         studies: what is asked of the grid.
         curves_on: splits on which every lambda is measured; ``val`` must be one of them.
@@ -132,19 +140,37 @@ def evaluate_grid(
         One row per (grid point, task, split); columns as in ``results/tables/grid.parquet``.
 
     Raises:
-        ConfigError: if a name or an option is unknown, or there is nothing to merge.
+        ConfigError: if a name or an option is unknown, a value cannot be, or there is nothing to merge.
+        DeviceError: if there is no such device.
         LineageError: if experts, vectors or heads do not belong to the base.
         DataError: if images and labels do not fit together.
     """
+    check_choices(
+        batch_size=batch_size,
+        precision=precision,
+        evaluation=evaluation,
+        curves_on=curves_on,
+        curves=curves,
+    )
+    device, scales, studies = (
+        read_device(device),
+        read_lambdas(lambdas),
+        read_names("studies", studies),
+    )
     material = _Memory(
         base, card, dict(tasks), _vectors(base, experts, vectors), dict(experts or {})
     )
+    merges = read_subsets(subsets) if subsets is not None else _all_subsets(material.vectors)
     setting = material.setting(model, mode, seed, precision, evaluation)
     outcomes: Store = OutcomeStore(store) if store is not None else _MemoryStore()
     features: Features = (
         FeatureStore(Path(store, "features")) if store is not None else _MemoryFeatures()
     )
-    named = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    named = (
+        methods
+        if isinstance(methods, Mapping)
+        else {name: {} for name in read_names("methods", methods)}
+    )
 
     def engine(recipe: MergeRecipe | None = None) -> Bench:
         if evaluation == "tangent":
@@ -166,8 +192,8 @@ def evaluate_grid(
         plan = make_plan(
             setting,
             method,
-            [subset_name(subset) for subset in _subsets(subsets, material.vectors)],
-            [format_lambda(value) for value in lambdas],
+            merges,
+            scales,
             studies=studies,
             curves_on=curves_on,
             outside=outside,
@@ -189,6 +215,10 @@ class _Memory:
     tasks: dict[str, EvaluationTask]
     vectors: dict[str, State]
     experts: dict[str, State] = field(default_factory=dict)
+
+    @property
+    def vector_count(self) -> int:
+        return len(self.vectors)
 
     def base(self) -> State:
         return self.theta
@@ -308,12 +338,10 @@ def _vectors(
     return {task: vector.deltas for task, vector in (vectors or {}).items()}
 
 
-def _subsets(
-    subsets: Iterable[Iterable[str]] | None, tasks: Iterable[str]
-) -> Iterator[Sequence[str]]:
-    if subsets is not None:
-        yield from (tuple(subset) for subset in subsets)
-        return
+def _all_subsets(tasks: Iterable[str]) -> tuple[str, ...]:
     names = sorted(tasks)
-    for size in range(1, len(names) + 1):
-        yield from itertools.combinations(names, size)
+    return tuple(
+        subset_name(subset)
+        for size in range(1, len(names) + 1)
+        for subset in itertools.combinations(names, size)
+    )

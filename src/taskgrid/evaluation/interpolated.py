@@ -15,7 +15,8 @@ import numpy as np
 
 from taskgrid.evaluation import keys
 from taskgrid.evaluation.planner import Plan, Request, Split
-from taskgrid.evaluation.tracing import CurveSpec, Traced, node_levels, trace
+from taskgrid.evaluation.tracing import CurveSpec, Traced, trace
+from taskgrid.nodes import node_levels
 from taskgrid.store.outcomes import Outcome
 
 

@@ -18,27 +18,21 @@ holds it against exact evaluation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
 
-from taskgrid.errors import ConfigError
-
 Floats = NDArray[np.float64]
 Values = NDArray[Any]
 """Values of n images and C classes at N nodes, (N, n, C), float32 or float64."""
 
-Kind = Literal["first", "second"]
-
 SAFETY = 3.0
 """Factor on the estimated error."""
 
-_DECIMALS = 6
 _FEWEST = 3
 _EPSILON = float(np.finfo(np.float32).eps)
 _CHUNK = 1 << 22
@@ -50,37 +44,6 @@ _TAIL = 60
 _SMALLEST_RATE, _LARGEST_RATE = 0.02, 0.95
 _RATE_QUANTILE = 0.9
 _HELD_OUT_QUANTILE = 0.99
-
-
-def plan_nodes(low: float, high: float, count: int, kind: Kind = "second") -> tuple[float, ...]:
-    """Return Chebyshev nodes on [low, high], increasing, rounded to the decimals a lambda can have.
-
-    Nodes of the second kind hold both ends, and those of ``count`` are among those of
-    ``2 count - 1``; nodes of the first kind are among those of ``3 count``.
-
-    Raises:
-        ConfigError: if there are fewer than three nodes, or the range is too narrow for them.
-    """
-    if count < _FEWEST:
-        raise ConfigError(f"a curve needs at least {_FEWEST} nodes, not {count}")
-    steps = (
-        [(index, count - 1) for index in range(count)]
-        if kind == "second"
-        else [(2 * index + 1, 2 * count) for index in range(count)]
-    )
-    nodes = tuple(round(low + (high - low) * _share(*step), _DECIMALS) for step in steps)
-    if len(set(nodes)) < count:
-        raise ConfigError(
-            f"{count} nodes between {low} and {high} are closer than {_DECIMALS} decimals can tell; "
-            "use fewer nodes"
-        )
-    return nodes
-
-
-def _share(numerator: int, denominator: int) -> float:
-    """Return (1 - cos(pi p / q)) / 2, the same bits for equal fractions."""
-    common = math.gcd(numerator, denominator)
-    return (1 - math.cos(math.pi * (numerator // common) / (denominator // common))) / 2
 
 
 def barycentric(nodes: ArrayLike, points: ArrayLike) -> Floats:
@@ -114,7 +77,6 @@ class Interpolant:
     Attributes:
         nodes: where the values are exact, increasing, shape (N,).
         values: the values there, (N, n, C).
-        domain: the range that the points of interest lie in.
         rate: how fast coefficients fall, r, shape (n,).
         tail: the envelope at the last known coefficient, safety included, shape (n,).
         noise: what rounding alone may do, shape (n,).
@@ -122,7 +84,6 @@ class Interpolant:
 
     nodes: Floats
     values: Values
-    domain: tuple[float, float]
     rate: Floats
     tail: Floats
     noise: Floats
@@ -133,7 +94,6 @@ class Interpolant:
         nodes: ArrayLike,
         values: Values,
         *,
-        domain: tuple[float, float] | None = None,
         safety: float = SAFETY,
     ) -> Interpolant:
         """Interpolate values.
@@ -141,21 +101,19 @@ class Interpolant:
         Args:
             nodes: three or more, increasing, shape (N,).
             values: the values there, (N, n, C); kept, not copied.
-            domain: the range of interest; by default that of the nodes.
             safety: factor on the estimated error.
         """
         xs = np.asarray(nodes, dtype=np.float64)
         if len(xs) < _FEWEST or values.ndim != 3 or len(values) != len(xs):
             raise ValueError(f"{len(xs)} nodes do not fit values of shape {values.shape}")
-        inside = domain or (float(xs[0]), float(xs[-1]))
         # A value that is not a number makes the bound one: nothing is certain then.
         with np.errstate(invalid="ignore", over="ignore"):
-            found = _estimate(xs, values, inside)
+            found = _estimate(xs, values)
             if len(xs) % 2 and len(xs) // 2 >= _FEWEST - 1:
                 # Every second node left out: what the rest makes of it, and what it was thought to.
-                rest = _estimate(xs[::2], values[::2], inside)
+                rest = _estimate(xs[::2], values[::2])
                 safety = max(safety, rest.shortfall(xs[1::2], values[1::2]))
-        return cls(xs, values, inside, found.rate, safety * found.tail, found.noise)
+        return cls(xs, values, found.rate, safety * found.tail, found.noise)
 
     def at(self, points: ArrayLike, rows: slice = slice(None)) -> Floats:
         """Return the interpolated values of some images, shape (P, n, C), in float64."""
@@ -171,8 +129,8 @@ class Interpolant:
         """Return sum_j r^j |e_j|, how the bound varies with lambda, shape (P, n); zero at nodes."""
         at = np.asarray(points, dtype=np.float64)
         known, last = len(self.nodes), len(self.nodes) - 1 + _TAIL
-        there = chebyshev.chebvander(_to_unit(at, self.domain), last)[:, known:]
-        seen = chebyshev.chebvander(_to_unit(self.nodes, self.domain), last)[:, known:]
+        there = chebyshev.chebvander(_to_unit(at, self.nodes), last)[:, known:]
+        seen = chebyshev.chebvander(_to_unit(self.nodes, self.nodes), last)[:, known:]
         missed = np.abs(there - barycentric(self.nodes, at) @ seen)
         powers = self.rate[None, rows] ** np.arange(1, _TAIL + 1)[:, None]
         return np.asarray(missed @ powers, dtype=np.float64)
@@ -205,10 +163,10 @@ def chunks(values: Values) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _estimate(nodes: Floats, values: Values, domain: tuple[float, float]) -> Interpolant:
+def _estimate(nodes: Floats, values: Values) -> Interpolant:
     """Fit with an envelope that has no safety factor on it yet."""
     degree = len(nodes) - 1
-    solve = np.linalg.inv(chebyshev.chebvander(_to_unit(nodes, domain), degree))
+    solve = np.linalg.inv(chebyshev.chebvander(_to_unit(nodes, nodes), degree))
     images = values.shape[1]
     # Largest coefficient of each degree, and largest value, over an image's classes.
     sizes, scale = np.empty((degree + 1, images)), np.empty(images)
@@ -224,11 +182,11 @@ def _estimate(nodes: Floats, values: Values, domain: tuple[float, float]) -> Int
     rate = np.clip(slow, _SMALLEST_RATE, _LARGEST_RATE)
     upper = np.arange(half + 1, degree + 1)[:, None]
     tail = (sizes[upper[:, 0]] * rate ** (degree - upper)).max(axis=0)
-    return Interpolant(nodes, values, domain, rate, tail, 16 * _EPSILON * scale)
+    return Interpolant(nodes, values, rate, tail, 16 * _EPSILON * scale)
 
 
-def _to_unit(points: Floats, domain: tuple[float, float]) -> Floats:
-    """Map the domain to [-1, 1]."""
-    low, high = domain
+def _to_unit(points: Floats, nodes: Floats) -> Floats:
+    """Map the range of the nodes to [-1, 1]."""
+    low, high = nodes[0], nodes[-1]
     mapped: Floats = (2 * points - (low + high)) / (high - low)
     return mapped

@@ -5,7 +5,8 @@ are classified, by which head, how). Names do not enter, apart from the method's
 renamed, moved in the configuration or joined by others keeps its rows.
 
 Left out on purpose: batch size, device, compilation and the versions of libraries. They move the last
-bits of a logit, not the quantity that is measured; the run record beside each table names them.
+bits of a logit, not the quantity that is measured. ``timing.json`` of a block, and the run records of
+the merges that it measured, name the batch size, the device and the version of torch.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from taskgrid.evaluation.planner import Split
 from taskgrid.models.card import ModelCard
+from taskgrid.store.images import PixelRows
 
 if TYPE_CHECKING:
     from taskgrid.models.heads import Head
@@ -17,24 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(PixelRows):
     """Images of one split of one task, in split order.
 
     Attributes:
-        pixels: ``(N, S, S, 3)`` uint8, all images of the task; may be memory-mapped.
-        rows: which of them, ``(n,)``.
         labels: true classes, ``(n,)`` int64.
     """
 
-    pixels: NDArray[np.uint8]
-    rows: NDArray[np.int64]
     labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, batch: slice) -> NDArray[np.uint8]:
-        return self.pixels[self.rows[batch]]
 
 
 class Material(Protocol):
@@ -43,6 +34,10 @@ class Material(Protocol):
     @property
     def card(self) -> ModelCard:
         """The base model's card."""
+
+    @property
+    def vector_count(self) -> int:
+        """How many tasks have a vector."""
 
     def base(self) -> State:
         """Return theta_0."""

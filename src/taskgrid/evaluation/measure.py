@@ -6,17 +6,16 @@ from, is in ``engine``; an edit there re-evaluates nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from taskgrid.errors import DataError
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
-from taskgrid.models.inference import Pixels, iter_features
+from taskgrid.models.inference import Pixels, iter_logits
 
 _BINS = 15
 
@@ -67,23 +66,31 @@ def score(
         labels: true classes, ``(n,)`` int64 on the encoder's device.
         batch_size: images per forward pass.
         precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        DataError: if there are not as many images as labels, or not all of them passed.
     """
     count, device = len(labels), labels.device
     # Rows: hit, nll, confidence. float32 holds 0 and 1 exactly.
     columns = torch.empty(3, count, dtype=torch.float32, device=device)
     start = 0
-    with _convolutions_in_fp32(), torch.inference_mode():
-        for features in iter_features(
-            encoder, pixels, batch_size=batch_size, device=device, precision=precision
+    with torch.inference_mode():
+        for logits in iter_logits(
+            encoder, head, pixels, batch_size=batch_size, device=device, precision=precision
         ):
-            stop = start + len(features)
-            log_odds = torch.log_softmax(head.logits(features), dim=1)
+            stop = start + len(logits)
+            log_odds = torch.log_softmax(logits, dim=1)
             truth = labels[start:stop]
             best, guess = log_odds.max(dim=1)
             columns[0, start:stop] = (guess == truth) & ~best.isnan()
             columns[1, start:stop] = -log_odds.gather(1, truth[:, None])[:, 0]
             columns[2, start:stop] = best.exp()
             start = stop
+    if start != count:
+        raise DataError(
+            f"{start} of {count} images passed in batches of {batch_size}; give as many images as labels, "
+            "and batches of one image or more"
+        )
     hits, nll, confidence = columns.cpu().numpy()
     return Scores(hits > 0.5, nll.astype(np.float64), confidence.astype(np.float64))
 
@@ -108,14 +115,3 @@ def expected_calibration_error(
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(index, weights=hits - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(hits))
-
-
-@contextmanager
-def _convolutions_in_fp32() -> Iterator[None]:
-    # torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before

@@ -62,6 +62,11 @@ class FewImages:
         """The base model's card."""
         return self.material.card
 
+    @property
+    def vector_count(self) -> int:
+        """How many tasks have a vector."""
+        return self.material.vector_count
+
     def base(self) -> State:
         """Return theta_0."""
         return self.material.base()

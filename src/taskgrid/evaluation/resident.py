@@ -5,7 +5,6 @@ Each is asked of the material once, when it is first needed.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from taskgrid.errors import DataError
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Split
+from taskgrid.memory import available_bytes
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.walks import Walk, walk
 from taskgrid.models.card import ModelCard
@@ -22,10 +22,12 @@ from taskgrid.models.inference import Pixels
 from taskgrid.store.weights import State
 
 _RESIDENT_SHARE = 0.5
-"""Share of the memory that is free when the first images come which images may take."""
+"""Share of the memory that is free when the first images come, and that no vector will need, which
+images may take."""
 
 _WALK_SHARE = 0.25
-"""Share of the memory that is free when the first merge comes which a walk over subsets may keep."""
+"""Share of the memory that is free when the first merge comes, and that no vector will need, which a
+walk over subsets may keep."""
 
 
 class Resident:
@@ -35,13 +37,19 @@ class Resident:
         material: base, experts, vectors, heads, images.
         device: where to compute.
         image_bytes: memory that images may take on the device; None measures what is free.
+        vectors: task vectors that may be asked for; they have their room before images do.
     """
 
     def __init__(
-        self, material: Material, device: torch.device, image_bytes: int | None = None
+        self,
+        material: Material,
+        device: torch.device,
+        image_bytes: int | None = None,
+        vectors: int = 0,
     ) -> None:
         self.device = device
         self._material = material
+        self._vector_count = vectors
         self._image_bytes = image_bytes
         self._vectors: dict[str, State] = {}
         self._heads: dict[str, Head] = {}
@@ -98,7 +106,7 @@ class Resident:
 
         Ask for it when the first merge comes: it measures what memory is free.
         """
-        return walk(recipe, self.base, self.vector, int(_WALK_SHARE * free_bytes(self.device)))
+        return walk(recipe, self.base, self.vector, self._spare(_WALK_SHARE))
 
     def place(self, state: State) -> State:
         """Return a state on the device."""
@@ -111,13 +119,17 @@ class Resident:
 
     def _fitting(self, images: LabelledImages) -> Pixels:
         if self._image_bytes is None:
-            self._image_bytes = int(_RESIDENT_SHARE * free_bytes(self.device))
+            self._image_bytes = self._spare(_RESIDENT_SHARE)
         size = len(images) * int(np.prod(images.pixels.shape[1:]))
         if size > self._image_bytes:
             # Batches are gathered from the memory map as they are needed.
-            return images  # type: ignore[return-value]
+            return images
         self._image_bytes -= size
         return torch.from_numpy(images[:]).to(self.device)
+
+    def _spare(self, share: float) -> int:
+        missing = self._vector_count - len(self._vectors)
+        return spare_bytes(free_bytes(self.device), missing, vector_bytes(self.base), share)
 
 
 def _check_labels(task: str, split: Split, images: LabelledImages, head: Head) -> None:
@@ -131,8 +143,25 @@ def _check_labels(task: str, split: Split, images: LabelledImages, head: Head) -
         )
 
 
+def vector_bytes(base: State) -> int:
+    """Return the size of a task vector: float32 for every weight of the base."""
+    return 4 * sum(tensor.numel() for tensor in base.values() if tensor.is_floating_point())
+
+
+def spare_bytes(free: int, vectors: int, each: int, share: float) -> int:
+    """Return a share of the memory that is left when vectors to come have their room.
+
+    Args:
+        free: bytes that are free.
+        vectors: how many vectors are to come.
+        each: bytes of a vector.
+        share: the share.
+    """
+    return int(share * max(0, free - vectors * each))
+
+
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_bytes()

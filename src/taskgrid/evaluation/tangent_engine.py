@@ -95,7 +95,9 @@ class TangentEngine:
             )
         self._kernel = setting.tangent
         self._setting = setting
-        self._resident = Resident(material, torch.device(device), resident_bytes)
+        self._resident = Resident(
+            material, torch.device(device), resident_bytes, material.vector_count
+        )
         self._recipe = recipe
         self._asked, self._remembered = batch_size, remembered
         self._store = store
@@ -116,6 +118,11 @@ class TangentEngine:
             for request, outcome in answers:
                 yield outcome
                 advance(request.n)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per pass."""
+        return self._batch_size.size
 
     def line(self, subset: Sequence[str], task: str, split: Split) -> Line:
         """Return the logits of the merge of a subset as functions of lambda.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from taskgrid.evaluation.interpolation import plan_nodes
-from taskgrid.lattice import format_lambda, lambda_value
+from taskgrid.lattice import lambda_value
+from taskgrid.nodes import node_levels
 
 
 class Bounded(Protocol):
@@ -81,19 +81,3 @@ def trace(lambdas: Sequence[str], spec: CurveSpec, interpolate: Interpolate[Row]
     # A lambda that was good enough may have become a node of the next set: then it is known exactly.
     rows = {scale: row for scale, row in rows.items() if scale not in known}
     return Traced(rows, tuple(scale for scale in asked if scale not in rows))
-
-
-def node_levels(lambdas: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
-    """Return the nested sets of nodes that may be used for some lambdas.
-
-    Args:
-        lambdas: increasing, as text.
-        count: nodes of the first set; each set has one less than twice as many as the one before.
-    """
-    low, high = lambda_value(lambdas[0]), lambda_value(lambdas[-1])
-    levels: list[tuple[str, ...]] = []
-    fresh = count
-    while low < high and fresh < len(lambdas) * (0.5 if levels else 1.0):
-        levels.append(tuple(format_lambda(node) for node in plan_nodes(low, high, count)))
-        fresh, count = count - 1, 2 * count - 1
-    return tuple(levels)

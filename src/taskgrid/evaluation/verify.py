@@ -23,7 +23,6 @@ from taskgrid.models.batches import BatchChoice, fitted, passing
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
-from taskgrid.models.inference import PixelRows
 from taskgrid.models.linearized import LinearizedEncoder
 
 _LEVEL = 0.95
@@ -147,7 +146,7 @@ def verify_expert(
         hits = score(
             encoder,
             head,
-            PixelRows(images.pixels, images.rows),
+            images,
             torch.from_numpy(images.labels.copy()).to(device),
             batch_size=batch_size,
             precision=precision,

@@ -18,7 +18,15 @@ from taskgrid.lattice import canonical_subset, lambda_value
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.merging.inputs import Inputs
 from taskgrid.merging.passes import Frame
-from taskgrid.merging.streaming import DEFAULT_BYTES, Output, layout_of, lineage_of, stream_merge
+from taskgrid.merging.streaming import (
+    DEFAULT_BYTES,
+    Output,
+    check_outputs,
+    layout_of,
+    lineage_of,
+    make_room,
+    stream_merge,
+)
 from taskgrid.merging.windows import scope_of
 from taskgrid.models.clip import Clip
 from taskgrid.store.shards import load_checkpoint
@@ -101,6 +109,8 @@ def export_points(
             f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
         )
     if scope_of(recipe.merger) == "model" and not recipe.merger.needs:
+        check_outputs(outputs)
+        make_room(outputs, layout_of(inputs.base, frame))
         return tuple(_export_whole(inputs, recipe, output, frame) for output in outputs)
     return stream_merge(
         method.name,

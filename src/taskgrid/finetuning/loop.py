@@ -41,7 +41,7 @@ from taskgrid.models.batches import BatchChoice, BatchSize, fitted, passing
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
-from taskgrid.models.inference import iter_features, to_input
+from taskgrid.models.inference import full_float32, iter_features, to_input
 from taskgrid.options import parse_options
 from taskgrid.progress import Progress
 from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
@@ -433,15 +433,9 @@ def _terminated() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _own_settings(device: torch.device) -> Iterator[None]:
-    # torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
-    before = torch.backends.cudnn.allow_tf32
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
+    with torch.random.fork_rng(devices=devices), full_float32():
+        yield
 
 
 def _let_train(parameters: Iterable[torch.nn.Parameter], train: bool) -> None:

@@ -27,6 +27,7 @@ from taskgrid.merging.windows import Window, scope_of
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.shards import Checkpoint, TensorSpec
 from taskgrid.store.sink import Sink
+from taskgrid.store.staging import remove_leftovers
 from taskgrid.store.streams import check_space, write_stream
 from taskgrid.store.weights import HEADER, Lineage
 
@@ -49,6 +50,10 @@ class Output:
     tasks: tuple[str, ...]
     scale: float
     lineage: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a text for a path."""
+        object.__setattr__(self, "path", Path(self.path))
 
 
 def stream_merge(
@@ -92,13 +97,14 @@ def stream_merge(
         ArtifactError: if an input cannot be read or an output cannot be written.
     """
     recipe = MergeRecipe.of(method, options, seed)
+    check_outputs(outputs)
     inputs = Inputs.open(Path(base), _used(experts, outputs))
     _check_recipe(recipe, inputs)
     frame = frame or Frame()
     layout = layout_of(inputs.base, frame)
     lanes = max(1, min(threads or os.cpu_count() or 1, len(outputs)))
     window = Window.within(max_bytes, inputs, recipe, lanes)
-    _check_outputs(outputs, sum(spec.nbytes for spec in layout))
+    make_room(outputs, layout)
     texts = {key: text for key, text in inputs.base.metadata.items() if key != HEADER}
     with ExitStack() as opened:
         writers = [
@@ -161,12 +167,32 @@ def _check_recipe(recipe: MergeRecipe, inputs: Inputs) -> None:
         )
 
 
-def _check_outputs(outputs: Sequence[Output], nbytes: int) -> None:
-    path, times = Counter(output.path for output in outputs).most_common(1)[0]
+def check_outputs(outputs: Sequence[Output]) -> None:
+    """Refuse outputs that cannot all be written where they shall be.
+
+    Raises:
+        ConfigError: if there is none, or a path is asked for twice or is a folder.
+    """
+    if not outputs:
+        raise ConfigError("no outputs are asked for; name at least one")
+    path, times = Counter(output.path.resolve() for output in outputs).most_common(1)[0]
     if times > 1:
         raise ConfigError(f"{path} is asked for {times} times; give every output a path of its own")
-    for folder, count in Counter(output.path.parent for output in outputs).items():
-        check_space(folder, count * nbytes)
+    for output in outputs:
+        if output.path.is_dir():
+            raise ConfigError(f"{output.path} is a folder; name a .safetensors file in it")
+
+
+def make_room(outputs: Sequence[Output], layout: Sequence[TensorSpec]) -> None:
+    """Remove what killed runs left of the outputs, and see whether all of them fit.
+
+    Raises:
+        ArtifactError: if a disk has no room for what goes there.
+    """
+    paths = [output.path for output in outputs]
+    for path in paths:
+        remove_leftovers(path)
+    check_space(paths, sum(spec.nbytes for spec in layout))
 
 
 def layout_of(base: Checkpoint, frame: Frame) -> list[TensorSpec]:

@@ -34,6 +34,24 @@ SLOTS = 2
 """Windows of the inputs: one is merged while the next is read."""
 
 
+class BoundError(ConfigError):
+    """A bound on memory that is too small, in a sentence that calls it ``max_bytes``.
+
+    Args:
+        sentence: what is wrong; ``{bound}`` and ``{enough}`` stand for its name and a value that does.
+        needed: bytes that would do.
+    """
+
+    def __init__(self, sentence: str, needed: int) -> None:
+        super().__init__(sentence.format(bound="max_bytes", enough=needed))
+        self._sentence, self._needed = sentence, needed
+
+    def called(self, bound: str, unit: int) -> ConfigError:
+        """Return the same for a bound that its user knows by another name and in another unit."""
+        enough = -(-self._needed // unit)
+        return ConfigError(self._sentence.format(bound=bound, enough=enough))
+
+
 def scope_of(merger: Merger) -> Scope:
     """Return what a method must see at once; one that does not say sees the whole model.
 
@@ -80,7 +98,7 @@ class Window:
             threads: threads of the sink.
 
         Raises:
-            ConfigError: if the smallest window does not fit; names the memory it needs.
+            BoundError: if the smallest window does not fit; names the memory it needs.
         """
         weights = [spec for spec in inputs.base.specs.values() if spec.floating]
         widest = max((spec.torch_dtype.itemsize for spec in weights), default=4)
@@ -98,9 +116,10 @@ class Window:
             per_element += 24  # `prepare` and `apply` compute with copies in float64
         needed = _SLACK + smallest * per_element
         if needed > max_bytes:
-            raise ConfigError(
+            raise BoundError(
                 f"merge method {recipe.merger.name!r} needs {needed / 1e6:.1f} MB of memory for {what}, "
-                f"but max_bytes allows {max_bytes / 1e6:.1f} MB; raise it"
+                f"but {{bound}} allows {max_bytes / 1e6:.1f} MB; raise it to {{enough}}",
+                needed,
             )
         return cls(length, max(length * widest, _SMALLEST), direct)
 

@@ -33,8 +33,8 @@ _PROBES = (8, 16)
 _SHARE = 0.125
 """Share of the memory that is free at the first pass which passes may take.
 
-Images may take half of what is free when they come, sums of vectors a quarter; the last eighth is for
-vectors that come later, and for what splits memory into pieces that are too small.
+Of what task vectors leave, images may take half and sums of vectors a quarter; the last eighth is for
+what splits memory into pieces that are too small.
 """
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -11,27 +12,7 @@ from numpy.typing import NDArray
 
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
-
-
-class PixelRows:
-    """Some rows of a pixel array, in an order of their own, read when asked for.
-
-    Args:
-        pixels: ``(M, S, S, 3)`` uint8 array, which may be memory-mapped.
-        rows: ``(N,)`` row numbers.
-    """
-
-    def __init__(self, pixels: NDArray[Any], rows: NDArray[Any]) -> None:
-        self._pixels = pixels
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: slice | NDArray[Any]) -> NDArray[Any]:
-        chosen: NDArray[Any] = self._pixels[self._rows[index]]
-        return chosen
-
+from taskgrid.store.images import PixelRows
 
 Pixels: TypeAlias = torch.Tensor | NDArray[Any] | PixelRows
 """``(N, S, S, 3)`` uint8: a tensor on any device, an array (memory-mapped or not), or rows of one."""
@@ -65,10 +46,69 @@ def to_input(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) 
     Returns:
         ``(B, 3, S, S)`` float32 on the device of ``pixels``.
     """
-    shift = torch.tensor(mean, dtype=torch.float32).to(pixels.device, non_blocking=True)
-    scale = torch.tensor(std, dtype=torch.float32).to(pixels.device, non_blocking=True)
-    images = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 255
-    return images.sub_(shift.view(3, 1, 1)).div_(scale.view(3, 1, 1))
+    return normalizer(mean, std, pixels.device)(pixels)
+
+
+def normalizer(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return ``to_input`` for one mean and one std, which are brought to the device once."""
+    shift, scale = (
+        torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True).view(3, 1, 1)
+        for values in (mean, std)
+    )
+
+    def prepare(pixels: torch.Tensor) -> torch.Tensor:
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 255
+        return images.sub_(shift).div_(scale)
+
+    return prepare
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute in float32 what is float32, whatever the process lets matrix products and convolutions do.
+
+    torch lets cuDNN convolutions use TF32 by default, which is not what "fp32" promises.
+    """
+    backends: Any = torch.backends
+    switches = (
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.cuda.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.matmul,
+    )
+    kept = [switch.fp32_precision for switch in switches]
+    convolutions, products = _older_switches()
+    # torch refuses to read the older switches while they and the newer ones disagree: both are set.
+    if convolutions is not None:
+        backends.cudnn.allow_tf32 = False
+    if products is not None:
+        torch.set_float32_matmul_precision("highest")
+    for switch in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if convolutions is not None:
+            backends.cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        # Last, for the older switches turn the newer ones, too.
+        for switch, precision in zip(switches, kept, strict=True):
+            switch.fp32_precision = precision
+
+
+def _older_switches() -> tuple[bool | None, str | None]:
+    """Return how cuDNN and matrix products are set; None where a caller has set the newer ones alone."""
+    found: list[Any] = []
+    for read in (lambda: torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    return found[0], found[1]
 
 
 def iter_features(
@@ -94,16 +134,17 @@ def iter_features(
     """
     device = torch.device(device)
     encoder.eval()
-    card = encoder.card
+    prepare = normalizer(encoder.card.mean, encoder.card.std, device)
     half = precision == "bf16"
     for start in range(0, len(pixels), batch_size):
         # Entered per batch: a generator must not leave the caller in inference mode.
         with (
+            full_float32(),
             torch.inference_mode(),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=half),
         ):
             batch = to_device(pixels[start : start + batch_size], device)
-            features = encoder(to_input(batch, card.mean, card.std)).float()
+            features = encoder(prepare(batch)).float()
         yield features
 
 
@@ -123,6 +164,27 @@ def features_of(
     return torch.cat(found) if found else torch.empty(0)
 
 
+def iter_logits(
+    encoder: Encodes,
+    head: Head,
+    pixels: Pixels,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> Iterator[torch.Tensor]:
+    """Yield the logits ``(B, C)`` of images in order under a head that is on the device.
+
+    Other arguments as for ``iter_features``.
+    """
+    for features in iter_features(
+        encoder, pixels, batch_size=batch_size, device=device, precision=precision
+    ):
+        with full_float32(), torch.inference_mode():
+            logits = head.logits(features)
+        yield logits
+
+
 def logits_of(
     encoder: Encodes,
     head: Head,
@@ -133,13 +195,10 @@ def logits_of(
     precision: str = "fp32",
 ) -> torch.Tensor:
     """Return the logits ``(N, C)`` of all images under a head; arguments as for ``iter_features``."""
-    head = head.to(device)
-    found = []
-    for features in iter_features(
-        encoder, pixels, batch_size=batch_size, device=device, precision=precision
-    ):
-        with torch.inference_mode():
-            found.append(head.logits(features))
+    batches = iter_logits(
+        encoder, head.to(device), pixels, batch_size=batch_size, device=device, precision=precision
+    )
+    found = list(batches)
     return torch.cat(found) if found else torch.empty(0, len(head.classes))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Self, cast
@@ -85,23 +85,6 @@ class LinearizedEncoder(ImageEncoder):
                 mean of a batch norm, or a name or shape does not fit.
         """
         return self._expand(images, self._directed(direction))[1]
-
-    def tangent_features(
-        self, images: torch.Tensor, directions: Sequence[Mapping[str, torch.Tensor]]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return ``(f_0, [J d for d in directions])``: all that any combination of them needs.
-
-        f(x; theta_0 + sum_i c_i d_i) is ``f_0 + sum_i c_i J d_i`` for every choice of coefficients.
-        The directions take turns, so memory does not grow with their number and J d does not depend,
-        in the last bit either, on what stands beside d.
-
-        Args:
-            images: normalised images ``(B, 3, S, S)``.
-            directions: as for ``tangent``.
-        """
-        with torch.no_grad():
-            value = cast(torch.Tensor, self.origin(images))
-            return value, [self.tangent(images, direction) for direction in directions]
 
     def _directed(self, direction: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         own = dict(self.origin.named_parameters())

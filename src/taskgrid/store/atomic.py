@@ -20,7 +20,10 @@ _ADVICE = {
     errno.EPERM: "permission denied: make the folder writable or choose another one",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EEXIST: "a file of that name is in the way: move it",
+    errno.EISDIR: "a folder of that name is in the way: move it",
     errno.ENOTDIR: "a file is in the way: move it",
+    errno.EMFILE: "too many files are open: write fewer at a time or raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine: write fewer at a time",
 }
 
 
@@ -49,13 +52,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _publish(temporary, target)
+        publish(temporary, target)
     except OSError as error:
         if error.errno in _ADVICE:
             raise explain_os_error(error, target) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Make a finished file appear under its name, with the bytes on the disk before the name."""
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    # mkstemp makes private files; results are as readable as the user's umask says.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    temporary.replace(target)
 
 
 def check_writable(folder: str | Path) -> None:
@@ -108,13 +122,3 @@ def read_json(path: str | Path) -> Any:
         raise ArtifactError(
             f"{path} cannot be read as JSON ({error}); delete it and run again"
         ) from error
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    # mkstemp makes private files; results are as readable as the user's umask says.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    temporary.replace(target)

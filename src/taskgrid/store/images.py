@@ -34,6 +34,25 @@ _FORMAT = b"taskgrid.images/1"
 _CHANNELS = 3
 
 
+@dataclass(frozen=True)
+class PixelRows:
+    """Some rows of a pixel array, in an order of their own, read when asked for.
+
+    Attributes:
+        pixels: ``(M, S, S, 3)`` uint8; may be memory-mapped.
+        rows: which of them, ``(N,)``.
+    """
+
+    pixels: Pixels
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> Pixels:
+        return self.pixels[self.rows[index]]
+
+
 def pixel_digest(pixels: Pixels) -> str:
     """Return the digest of an image's shape and bytes (``H x W x 3`` uint8, RGB)."""
     shape = "x".join(map(str, pixels.shape)).encode()

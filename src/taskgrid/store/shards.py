@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any, Self
 import torch
 
 from taskgrid.errors import ArtifactError
-from taskgrid.store.weights import HEADER, Lineage, State, digest_state
+from taskgrid.store.weights import HEADER, Lineage, State, digest_state, parse_lineage
 
 DTYPES = MappingProxyType(
     {
@@ -46,6 +47,7 @@ _FORMAT_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()}
 
 INDEX_NAME = "model.safetensors.index.json"
 _USUAL_NAMES = (INDEX_NAME, "model.safetensors", "open_clip_model.safetensors")
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5,}-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
 _LARGEST_HEADER = 100_000_000
 
 
@@ -159,9 +161,12 @@ class Checkpoint:
 
     @cached_property
     def lineage(self) -> Lineage:
-        """What the checkpoint was made from; empty where another program wrote it."""
-        found: Lineage = json.loads(self.metadata.get(HEADER, "{}"))
-        return found
+        """What the checkpoint was made from; empty where another program wrote it.
+
+        Raises:
+            ArtifactError: if it cannot be read.
+        """
+        return parse_lineage(self.path, self.metadata[HEADER]) if HEADER in self.metadata else {}
 
 
 class TensorReader:
@@ -227,7 +232,7 @@ def load_checkpoint(path: str | Path) -> tuple[State, Lineage]:
         ArtifactError: if a file is missing, damaged or altered, or carries no lineage.
     """
     checkpoint = Checkpoint.open(path)
-    if "digest" not in checkpoint.lineage:
+    if not checkpoint.lineage:
         raise ArtifactError(f"{checkpoint.path} carries no lineage; it was not written by taskgrid")
     state: State = {}
     with TensorReader(checkpoint) as reader:
@@ -256,15 +261,27 @@ def read_exactly(descriptor: int, buffer: memoryview, offset: int, file: Path) -
         done += count
 
 
+def index_path(path: Path) -> Path:
+    """Return the path of the index of a state in shards."""
+    return path.with_name(f"{path.name}.index.json")
+
+
+def shard_of(path: Path) -> str | None:
+    """Return the name of the state that a file is one of several shards of, by the file's name."""
+    found = _SHARD.fullmatch(path.name)
+    if found is None or int(found["count"]) == 1:
+        return None
+    return f"{found['stem']}{found['suffix'] or ''}"
+
+
 def _locate(path: Path) -> Path:
     if path.is_dir():
-        usual = [path / name for name in _USUAL_NAMES if (path / name).is_file()]
-        found = usual or sorted(path.glob("*.safetensors"))
-        if not usual and len(found) != 1:
+        found = _held(path)
+        if len(found) != 1:
             raise ArtifactError(
                 f"{path} holds {len(found)} safetensors files and no {INDEX_NAME}; name the file"
             )
-        return found[0]
+        path = found[0]
     if not path.is_file():
         raise ArtifactError(f"{path} is missing")
     if path.suffix not in (".safetensors", ".json"):
@@ -272,20 +289,42 @@ def _locate(path: Path) -> Path:
             f"{path} is not a .safetensors file or an index of such; convert it first "
             "(taskgrid never unpickles)"
         )
+    whole = shard_of(path)
+    if whole is not None and not index_path(path.with_name(whole)).is_file():
+        raise ArtifactError(
+            f"{path} is one of several shards, but their index {index_path(Path(whole))} is missing; "
+            "fetch or build the checkpoint again"
+        )
     return path
+
+
+def _held(folder: Path) -> list[Path]:
+    """Return what a folder may mean: the first usual name, or indexes and files of no index."""
+    usual = [folder / name for name in _USUAL_NAMES if (folder / name).is_file()]
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    alone = [
+        file
+        for file in sorted(folder.glob("*.safetensors"))
+        if folder / f"{shard_of(file)}.index.json" not in indexes
+    ]
+    return usual[:1] or [*indexes, *alone]
 
 
 def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         shards = index["weight_map"]
-        lineage = {k: v for k, v in index.get("metadata", {}).items() if k == HEADER}
-        plain = all(isinstance(f, str) and Path(f).name == f for f in shards.values())
+        lineage = {k: v for k, v in (index.get("metadata") or {}).items() if k == HEADER}
+        plain = all(isinstance(f, str) and _is_name(f) for f in shards.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"no index of shards: {error!r}") from error
     if not plain:
         raise _damaged(path, "it names files outside its folder")
     return dict(shards), lineage
+
+
+def _is_name(text: str) -> bool:
+    return text not in ("", "..") and Path(text).name == text
 
 
 def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
@@ -296,7 +335,7 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
             if size < 8 or length > min(_LARGEST_HEADER, size - 8):
                 raise _damaged(path, "it has no safetensors header")
             header = json.loads(stream.read(length))
-        metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
+        metadata = {str(k): str(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
         begin = 8 + length
         spans = {name: _place(path, begin, name, entry) for name, entry in header.items()}
     except FileNotFoundError as error:

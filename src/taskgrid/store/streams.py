@@ -7,20 +7,21 @@ of turn is read back from the file when its turn has come.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.store.atomic import atomic_path, explain_os_error, read_json, write_json
-from taskgrid.store.shards import TensorSpec, read_exactly
-from taskgrid.store.weights import HEADER, digest_prefix
+from taskgrid.store.atomic import explain_os_error, publish, read_json, write_json
+from taskgrid.store.shards import TensorSpec, index_path, read_exactly, shard_of
+from taskgrid.store.staging import remove_leftovers, staging
+from taskgrid.store.weights import HEADER, digest_prefix, read_lineage
 
 _NO_DIGEST = "0" * 32
 _READ_BACK = 1 << 20
@@ -30,7 +31,8 @@ _WRITE_BEHIND = 8 << 20
 class StateWriter:
     """A state that is being written; made by ``write_stream``.
 
-    One thread at a time may use it. Every byte of every tensor is written exactly once.
+    One thread at a time may use it. Every byte of every tensor is written exactly once. Where they
+    come in the order of the files, one file is open at a time.
     """
 
     def __init__(self, files: Sequence[_File]) -> None:
@@ -55,6 +57,7 @@ class StateWriter:
         for digest in {self._digests[home], self._whole}:
             digest.feed(name, offset, data)
             digest.catch_up(self._complete, self._read)
+        home.close_if_whole()
 
     def digest(self) -> str:
         """Return the digest of the whole state.
@@ -73,12 +76,15 @@ class StateWriter:
         self.digest()
         for file, digest in self._digests.items():
             file.finish({**lineage, "digest": digest.hexdigest()})
+            file.close()
 
     def _complete(self, name: str) -> bool:
         return self._missing[name] == 0
 
     def _read(self, name: str, offset: int, buffer: memoryview) -> None:
-        self._homes[name].read(name, offset, buffer)
+        home = self._homes[name]
+        home.read(name, offset, buffer)
+        home.close_if_whole()
 
 
 @contextmanager
@@ -109,48 +115,57 @@ def write_stream(
     target = Path(path)
     parts = list(_cut(specs, shard_bytes))
     targets = [target] if len(parts) == 1 else _shard_paths(target, len(parts))
-    files: list[_File] = []
-    with ExitStack() as published:
-        published.callback(_close, files)
-        for name, part in zip(targets, parts, strict=True):
-            _remove_leftovers(name)
-            temporary = published.enter_context(atomic_path(name))
-            files.append(_File(name, temporary, part, lineage, metadata or {}))
-        writer = StateWriter(files)
-        yield writer
-        writer._finish(lineage)
-        _retire(target, {name.name for name in targets})
-    if len(parts) > 1:
-        _write_index(target, dict(zip(targets, parts, strict=True)), lineage, writer.digest())
+    remove_leftovers(target)
+    with staging(target) as folder:
+        files = [
+            _File(name, folder / name.name, part, lineage, metadata or {})
+            for name, part in zip(targets, parts, strict=True)
+        ]
+        try:
+            writer = StateWriter(files)
+            yield writer
+            writer._finish(lineage)
+        finally:
+            for file in files:
+                file.close()
+        finished = [name.name for name in targets]
+        if len(parts) > 1:
+            index = folder / index_path(target).name
+            _write_index(index, dict(zip(targets, parts, strict=True)), lineage, writer.digest())
+            finished.append(index.name)
+        try:
+            _retire(target, set(finished))
+            for file_name in finished:
+                publish(folder / file_name, target.with_name(file_name))
+        except OSError as error:
+            raise explain_os_error(error, target) from error
 
 
-def check_space(folder: Path, nbytes: int) -> None:
-    """Refuse to begin what the disk has no room for.
+def check_space(paths: Iterable[Path], nbytes: int) -> None:
+    """Refuse to begin what the disks have no room for.
+
+    Args:
+        paths: files, or states in shards, that are to be written at once.
+        nbytes: what each of them takes.
 
     Raises:
-        ArtifactError: if less than ``nbytes`` are free; names both sizes.
+        ArtifactError: if a disk has less free than what goes there; names both sizes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
-        raise ArtifactError(
-            f"cannot write to {folder}: {nbytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
-            "free some space or ask for fewer outputs at a time"
-        )
-
-
-def index_path(path: Path) -> Path:
-    """Return the path of the index of a state in shards."""
-    return path.with_name(f"{path.name}.index.json")
-
-
-def _close(files: Sequence[_File]) -> None:
-    for file in files:
-        file.close()
+    folders = [_existing(path.parent) for path in paths]
+    disks = [folder.stat().st_dev for folder in folders]
+    on_disk = dict(zip(disks, folders, strict=True))
+    for disk, count in Counter(disks).items():
+        free = shutil.disk_usage(on_disk[disk]).free
+        if free < count * nbytes:
+            raise ArtifactError(
+                f"cannot write to the disk of {on_disk[disk]}: {count * nbytes / 1e9:.1f} GB are "
+                f"needed, {free / 1e9:.1f} GB are free; free some space or ask for fewer outputs at a "
+                "time"
+            )
 
 
 class _File:
-    """One safetensors file of fixed layout; its header is written last."""
+    """One safetensors file of fixed layout, open from its first byte to its last; then the header."""
 
     def __init__(
         self,
@@ -176,35 +191,57 @@ class _File:
                 "data_offsets": span,
             }
         self._begin = len(self._header({**lineage, "digest": _NO_DIGEST}))
+        self._size = self._begin + end
+        self._missing = end
         self._in_cache = 0
-        self._descriptor = os.open(path, os.O_RDWR)
-        # Held until the file is published: says that its writer is alive.
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-        os.ftruncate(self._descriptor, self._begin + end)
+        self._descriptor: int | None = None
 
     def write(self, name: str, offset: int, data: memoryview) -> None:
+        descriptor = self._open()
         place, done = self._begin + self._starts[name] + offset, 0
         self._in_cache += len(data)
+        self._missing -= len(data)
         while done < len(data):
             try:
-                done += os.pwrite(self._descriptor, data[done:], place + done)
+                done += os.pwrite(descriptor, data[done:], place + done)
             except OSError as error:
                 raise explain_os_error(error, self._target) from error
         if self._in_cache >= _WRITE_BEHIND and hasattr(os, "posix_fadvise"):
             # Begins to write what is dirty and forgets what is on disk: the file must get there before
             # it is published, and memory that others can use is not filled with it until then.
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             self._in_cache = 0
 
     def read(self, name: str, offset: int, buffer: memoryview) -> None:
         place = self._begin + self._starts[name] + offset
-        read_exactly(self._descriptor, buffer, place, self._path)
+        read_exactly(self._open(), buffer, place, self._path)
 
     def finish(self, lineage: Mapping[str, str]) -> None:
-        os.pwrite(self._descriptor, self._header(lineage), 0)
+        try:
+            os.pwrite(self._open(), self._header(lineage), 0)
+        except OSError as error:
+            raise explain_os_error(error, self._target) from error
+
+    def close_if_whole(self) -> None:
+        if not self._missing:
+            self.close()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                os.close(descriptor)
+            except OSError as error:
+                raise explain_os_error(error, self._target) from error
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+                os.ftruncate(self._descriptor, self._size)
+            except OSError as error:
+                raise explain_os_error(error, self._target) from error
+        return self._descriptor
 
     def _header(self, lineage: Mapping[str, str]) -> bytes:
         texts = {HEADER: canonical_json(dict(lineage)), **self._metadata}
@@ -282,32 +319,42 @@ def _write_index(
     places = {spec.name: file.name for file, part in shards.items() for spec in part}
     total = sum(spec.nbytes for part in shards.values() for spec in part)
     texts = {"total_size": total, HEADER: canonical_json({**lineage, "digest": digest})}
-    write_json(index_path(path), {"metadata": texts, "weight_map": places})
+    write_json(path, {"metadata": texts, "weight_map": places})
 
 
 def _retire(path: Path, keep: set[str]) -> None:
-    """Remove an earlier state of this name, its index first: a reader finds all of it or nothing."""
+    """Remove an earlier state of this name, its index first: a reader finds all of it or nothing.
+
+    Shards without an index are what a writer left that was killed while it published them.
+    """
     index = index_path(path)
-    stale: set[str] = set()
-    if index.is_file():
-        stale = {Path(name).name for name in read_json(index).get("weight_map", {}).values()}
-        index.unlink()
-    for name in (stale | {path.name}) - keep:
-        path.with_name(name).unlink(missing_ok=True)
+    indexed = _indexed(index)
+    index.unlink(missing_ok=True)
+    if path.name not in keep:
+        path.unlink(missing_ok=True)
+    for file in list(path.parent.iterdir()):
+        stale = shard_of(file) == path.name and file.name not in keep
+        if stale and (file.name in indexed or _is_ours(file)):
+            file.unlink(missing_ok=True)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of killed writers; living ones hold a lock, or are still empty."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        try:
-            descriptor = os.open(leftover, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            if os.fstat(descriptor).st_size:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink(missing_ok=True)
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
+def _indexed(index: Path) -> set[object]:
+    with suppress(ArtifactError, LookupError, TypeError, AttributeError):
+        return set(read_json(index)["weight_map"].values())
+    return set()
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        read_lineage(file)
+    except ArtifactError:
+        return False
+    return True
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    found = folder.absolute()
+    while not found.exists() and found != found.parent:
+        found = found.parent
+    return found

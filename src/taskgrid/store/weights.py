@@ -81,8 +81,28 @@ def read_lineage(path: str | Path) -> Lineage:
         raise ArtifactError(
             f"{path} carries no lineage in its header; it was not written by taskgrid"
         )
-    lineage: Lineage = json.loads(header[HEADER])
-    return lineage
+    return parse_lineage(path, header[HEADER])
+
+
+def parse_lineage(path: str | Path, text: object) -> Lineage:
+    """Read a lineage as it stands in a header or an index.
+
+    Args:
+        path: where it stands.
+        text: JSON.
+
+    Raises:
+        ArtifactError: if it is no mapping of names to texts, or has no digest.
+    """
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(entry, str) for entry in found.values()):
+        raise _damaged(path, "its lineage cannot be read")
+    if "digest" not in found:
+        raise _damaged(path, "its lineage has no digest")
+    return found
 
 
 def load_state(path: str | Path) -> tuple[State, Lineage]:

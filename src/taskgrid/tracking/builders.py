@@ -108,6 +108,7 @@ def subset_records(
     parent: str | None = None,
     splits: Mapping[str, str] | None = None,
     spans: Mapping[str, Mapping[str, Any]] | None = None,
+    machine: Mapping[str, str | int] | None = None,
 ) -> list[RunRecord]:
     """Return a record for every merge (model, mode, seed, method, subset), curves over lambda.
 
@@ -118,6 +119,7 @@ def subset_records(
         splits: digest of each task's split, to name the data.
         spans: ``started`` and ``seconds`` of the merges that were measured, by subset; the grid must
             then be of one model, mode, seed and method. The others have no duration.
+        machine: on what those were measured: batch size, device, version of torch.
     """
     chosen = _by_merge(selected)
     records = []
@@ -160,6 +162,7 @@ def subset_records(
                 ),
                 started=span.get("started"),
                 seconds=span.get("seconds"),
+                machine={key: str(value) for key, value in (machine or {}).items()} if span else {},
             )
         )
     return records

@@ -262,7 +262,8 @@ class _Work:
     def _keep(self, record: RunRecord, run: _Known) -> None:
         self._run_ids[record.point_id] = run.run_id
         self._counts["unchanged"] += 1
-        wanted = {"in_grid": "true", **self._parent_tag(record)}
+        # Rows that were found again were measured where they always were: what is known stays.
+        wanted = {"in_grid": "true", **_machine_tags(record), **self._parent_tag(record)}
         for key, value in wanted.items():
             if run.tags.get(key) != value:
                 self._client.set_tag(run.run_id, key, value)
@@ -293,6 +294,7 @@ class _Work:
     def _create(self, record: RunRecord, experiment: str, started: int, *, first: bool) -> str:
         tags = {
             **record.tags,
+            **_machine_tags(record),
             "point_id": record.point_id,
             "content_key": record.content_key,
             # Alone, it is current as soon as it is finished; else it waits for the old one to go.
@@ -337,6 +339,10 @@ class _Work:
     def _parent_tag(self, record: RunRecord) -> dict[str, str]:
         parent = self._run_ids.get(record.parent or "")
         return {"mlflow.parentRunId": parent} if parent else {}
+
+
+def _machine_tags(record: RunRecord) -> dict[str, str]:
+    return {f"machine.{key}": value for key, value in record.machine.items()}
 
 
 def _times(record: RunRecord) -> tuple[int, int | None]:

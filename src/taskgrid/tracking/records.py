@@ -76,6 +76,8 @@ class RunRecord:
         artifacts: files a person opens; no weights.
         started: when it began (ISO 8601 with offset), if known.
         seconds: how long it took, if known.
+        machine: what moved the last bits of its numbers: batch size, device, version of torch; nothing
+            where none was measured.
 
     Raises:
         TrackingError: if a metric is not finite.
@@ -92,6 +94,7 @@ class RunRecord:
     artifacts: tuple[Artifact, ...] = ()
     started: str | None = None
     seconds: float | None = None
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
@@ -103,7 +106,7 @@ class RunRecord:
 
     @cached_property
     def content_key(self) -> str:
-        """Digest of what the record says; times and the places of files do not count."""
+        """Digest of what the record says; times, machines and the places of files do not count."""
         return digest(
             {
                 "point_id": self.point_id,
@@ -137,6 +140,7 @@ class RunRecord:
             "artifacts": [artifact._asdict() for artifact in self.artifacts],
             "started": self.started,
             "seconds": self.seconds,
+            "machine": dict(self.machine),
         }
 
     @classmethod
@@ -159,6 +163,7 @@ class RunRecord:
             artifacts=tuple(Artifact(**artifact) for artifact in value["artifacts"]),
             started=value["started"],
             seconds=value["seconds"],
+            machine=value["machine"],
         )
 
 

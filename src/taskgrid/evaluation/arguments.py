@@ -1,0 +1,111 @@
+"""What ``evaluate_grid`` is asked for, read before anything is measured: one sentence per mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any, get_args
+
+import torch
+
+from taskgrid.errors import ConfigError, DeviceError
+from taskgrid.evaluation.planner import SPLITS, Evaluation
+from taskgrid.evaluation.tracing import CurveSpec
+from taskgrid.lattice import format_lambda, parse_subset, subset_name
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def check_choices(
+    *, batch_size: Any, precision: Any, evaluation: Any, curves_on: Any, curves: Any
+) -> None:
+    """Refuse single values that cannot be.
+
+    Raises:
+        ConfigError: if one of them cannot.
+    """
+    whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if batch_size != "auto" and not (whole and batch_size >= 1):
+        raise ConfigError(
+            f"batch_size is {batch_size!r}; give a whole number of 1 or more, or 'auto'"
+        )
+    _check_one("precision", precision, PRECISIONS)
+    _check_one("evaluation", evaluation, get_args(Evaluation))
+    for split in read_names("curves_on", curves_on):
+        _check_one("curves_on", split, SPLITS)
+    if curves is not None and not isinstance(curves, CurveSpec):
+        raise ConfigError(
+            f"curves is {curves!r}; give a CurveSpec, such as CurveSpec(nodes=7, tolerance=0.005)"
+        )
+
+
+def read_names(key: str, values: Any) -> tuple[str, ...]:
+    """Return names as they were given.
+
+    Raises:
+        ConfigError: if it is no list of names; a single text is none.
+    """
+    names = tuple(_listed(key, values, "names"))
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{key} holds {name!r}; give names")
+    return names
+
+
+def read_subsets(subsets: Any) -> tuple[str, ...]:
+    """Return the names of subsets that were given as names (``a+b``) or as lists of tasks.
+
+    Raises:
+        ConfigError: if it is no list of subsets, or an empty one.
+    """
+    names = tuple(
+        subset_name(parse_subset(one) if isinstance(one, str) else read_names("a subset", one))
+        for one in _listed("subsets", subsets, "subsets, or None for all of them")
+    )
+    if not names:
+        raise ConfigError("subsets is empty; give at least one, or None for all of them")
+    return names
+
+
+def read_lambdas(lambdas: Any) -> tuple[str, ...]:
+    """Return scaling coefficients as text.
+
+    Raises:
+        ConfigError: if it is no list of numbers.
+    """
+    return tuple(map(_lambda, _listed("lambdas", lambdas, "numbers")))
+
+
+def read_device(device: torch.device | str) -> torch.device:
+    """Return a device.
+
+    Raises:
+        DeviceError: if there is none of that name.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"device {device!r} is unknown; give cpu or cuda") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {str(found)!r} is asked for, but torch sees no such GPU; give cpu"
+        )
+    return found
+
+
+def _lambda(value: Any) -> str:
+    try:
+        return format_lambda(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"lambdas holds {value!r}; give numbers") from error
+
+
+def _check_one(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} cannot be {value!r}; choose {' or '.join(map(repr, allowed))}")
+
+
+def _listed(key: str, values: Any, what: str) -> Iterable[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(f"{key} is {values!r}; give a list of {what}")
+    return values
