@@ -27,7 +27,7 @@ TASKS = (
 
 @dataclass(frozen=True)
 class InMemory:
-    """Weights, heads and images in memory; an ``engine.Material``."""
+    """Weights, heads and images in memory; a ``material.Material``."""
 
     card: ModelCard
     state: State
@@ -35,6 +35,10 @@ class InMemory:
     vectors: dict[str, State]
     heads: dict[str, Head]
     examples: dict[str, LabelledImages]
+
+    @property
+    def vector_count(self) -> int:
+        return len(self.vectors)
 
     def base(self) -> State:
         return self.state
