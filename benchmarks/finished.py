@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from taskgrid.data.splits import Split, SplitManifest
 from taskgrid.lattice import lambda_value
-from taskgrid.merging.base import MergeContext, Prepared, get_merger
+from taskgrid.merging.base import MergeRecipe, Prepared
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
@@ -90,8 +90,7 @@ class Finished:
             subset, scale = (), 0.0
         if self._placed == (subset, scale):
             return
-        merger = get_merger(self.method)
-        options = merger.Options()
+        recipe = MergeRecipe.of(self.method, {})
         with torch.inference_mode():
             if not subset:
                 for name, tensor in self._live.items():
@@ -99,9 +98,10 @@ class Finished:
             else:
                 if subset not in self._prepared:
                     vectors = {task: self._vectors[task] for task in subset}
-                    context = MergeContext(self._base, vectors, options)
-                    self._prepared = {subset: merger.prepare(context)}
-                merger.apply(self._base, self._prepared[subset], scale, options, out=self._live)
+                    self._prepared = {subset: recipe.prepare(self._base, vectors)}
+                recipe.merger.apply(
+                    self._base, self._prepared[subset], scale, recipe.options, out=self._live
+                )
         self._placed = (subset, scale)
 
     def _examples(self, task: str, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

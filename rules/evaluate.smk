@@ -84,7 +84,7 @@ rule eval:
     resources:
         gpu=GPU,
         mem_mb=memory(5000, 8, vectors=True),
-        runtime=evaluation_minutes(),
+        runtime=evaluation_minutes(240, 960),
     params:
         settings=evaluation_settings,
         code=eval_code,

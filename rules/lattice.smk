@@ -63,7 +63,7 @@ rule predict:
     resources:
         gpu=GPU,
         mem_mb=lattice_memory,
-        runtime=minutes(480),
+        runtime=evaluation_minutes(480, 1440),
     params:
         settings=lattice_settings,
         code=lambda w: code(

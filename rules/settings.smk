@@ -39,9 +39,9 @@ def minutes(small):
     return runtime
 
 
-def evaluation_minutes():
-    """runtime of a block, more where no matrix product is in bf16."""
-    return minutes(240 if E.config.evaluation.precision == "bf16" else 960)
+def evaluation_minutes(bf16, fp32):
+    """runtime of an evaluation, more where no matrix product is in bf16."""
+    return minutes(bf16 if E.config.evaluation.precision == "bf16" else fp32)
 
 
 def originals_kept(task):

@@ -51,7 +51,8 @@ def main() -> None:
             compiled=settings["compile"],
             advance=bar.advance,
         )
-    print(proof.sentence())
+    # A refused proof is not kept: what it saw stays in the log.
+    print(*proof.rows(), proof.sentence(), sep="\n")
     proof.insist()
     proof.write(args.proof)
 

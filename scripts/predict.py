@@ -9,7 +9,8 @@ from taskgrid.evaluation.bench import engine_on_demand
 from taskgrid.evaluation.budget import BudgetSpec
 from taskgrid.evaluation.files import GridFiles
 from taskgrid.evaluation.planner import Plan
-from taskgrid.evaluation.predict import ListeningBench, predict_plan
+from taskgrid.evaluation.predict import predict_plan
+from taskgrid.evaluation.runner import ListeningBench
 from taskgrid.progress import Progress
 from taskgrid.store.atomic import write_json
 from taskgrid.store.logits import LogitsStore

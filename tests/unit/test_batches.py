@@ -19,7 +19,7 @@ from tests.unit.example_grid import world
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MIB = 1 << 20
-JOB = Job("tower", "plain", "bf16", "GPU", "2.15")
+JOB = Job("tower", "plain", "bf16", False, "GPU", "2.15")
 
 
 class Card:

@@ -155,7 +155,12 @@ def test_the_engine_says_when_the_first_image_comes(tmp_path: Path) -> None:
         list(opened.evaluate([where.zeroshot("a", "val")], passed.append))
         assert told == [0]
         list(opened.evaluate([where.zeroshot("b", "val")], passed.append))
-    assert bench.machine() == {"batch_size": 5, "device": "cpu", "torch": torch.__version__}
+    assert bench.machine() == {
+        "batch_size": 5,
+        "device": "cpu",
+        "compiled": False,
+        "torch": torch.__version__,
+    }
     assert told == [0] and len(passed) == 2
     # A bench that was never used tells nothing, later on neither.
     with engine_on_demand(files, device="cpu", first_image=lambda: told.append(-1)) as bench:

@@ -132,13 +132,23 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
     files: tuple[Path, dict[str, Path]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    paths = [tmp_path / f"{name}.safetensors" for name in ("streamed", "whole")]
-    for path in paths:
-        export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", path)])
-        merger = get_merger("task_arithmetic")
-        monkeypatch.setattr(type(merger), "scope", "model", raising=False)
-        monkeypatch.setattr(module, "stream_merge", None)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+    def points(folder: str) -> list[Point]:
+        asked = [(TASKS, "0.30"), (TASKS[:1], "1.00"), (TASKS, "0.60")]
+        places = [tmp_path / folder / f"{i}.safetensors" for i in range(len(asked))]
+        return [Point(*one, place) for one, place in zip(asked, places, strict=True)]
+
+    read, load = [], module.load_checkpoint
+    monkeypatch.setattr(module, "load_checkpoint", lambda path: (read.append(path), load(path))[1])
+    streamed = export_points(clip, *files, Method("task_arithmetic"), points("streamed"))
+    merger = get_merger("task_arithmetic")
+    monkeypatch.setattr(type(merger), "scope", "model", raising=False)
+    monkeypatch.setattr(module, "stream_merge", None)
+    assert export_points(clip, *files, Method("task_arithmetic"), points("whole")) == streamed
+    # Whatever is read is read once.
+    assert len(read) == 1
+    paths = [point.path for point in points("whole")]
+    for one, other in zip(points("streamed"), paths, strict=True):
+        assert Path(one.path).read_bytes() == Path(other).read_bytes()
     with pytest.raises(ConfigError, match="no outputs"):
         export_points(clip, *files, Method("task_arithmetic"), [])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))

@@ -309,6 +309,28 @@ def test_at_lambda_zero_there_is_no_merge_to_look_at(small: World) -> None:
     assert {one.kind for one in proof.comparisons} == {"base", "experts"}
 
 
+@pytest.mark.parametrize(("fits", "whole"), [(512, 30), (16, 16)])
+def test_what_is_compiled_in_the_grid_is_compiled_in_the_proof(
+    small: World, monkeypatch: pytest.MonkeyPatch, fits: int, whole: int
+) -> None:
+    sizes: set[int] = set()
+
+    def compile_(forward: Any, **options: Any) -> Any:
+        return lambda images: (sizes.add(len(images)), forward(images))[1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    # Sets of 30 images: a batch for 512 would never be a whole one.
+    proof = prove(small, batch_size=fits, compiled=True)
+    assert sizes == {whole}
+    assert (proof.batch_size, proof.compiled) == (whole, True)
+
+    def refused(*given: Any, **options: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", refused)
+    assert prove(small, batch_size=fits, compiled=True).compiled is False
+
+
 class Planted:
     """A bench whose experts get worse in bf16 on one task: so many of 20 images."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,30 @@ def test_a_second_run_makes_no_pass_and_a_killed_one_goes_on(tmp_path: Path) -> 
     assert {request.key for request in other} == {
         request.key for request in passes if request.weights.kind != "expert"
     }
+
+
+def test_rows_that_the_grid_measured_are_kept_as_they_were(tmp_path: Path) -> None:
+    store, measured = OutcomeStore(tmp_path), plan("0.30").merged(("a", "b"), "0.30", "a", "val")
+    other = Outcome.of(measured.key, np.zeros(40, dtype=bool), 9.0, 0.9)
+    with store.writer() as writer:
+        writer.add(other)
+    written = []
+
+    class Watched(OutcomeStore):
+        @contextmanager
+        def writer(self) -> Iterator[Any]:
+            class Taking:
+                def add(self, outcome: Outcome) -> None:
+                    written.append(outcome.key)
+
+            yield Taking()
+
+    bench = Bench()
+    found = predict_plan(plan("0.30"), SPEC, "val", bench, Watched(tmp_path))
+    assert measured.key in {request.key for request in bench.asked}
+    assert written and measured.key not in written
+    rows = found.table.to_pandas()
+    assert rows[rows["key"] == measured.key]["correct"].tolist() == [0]
 
 
 def test_logits_whose_row_is_lost_or_that_are_damaged_are_measured_again(tmp_path: Path) -> None:

@@ -266,7 +266,6 @@ class PerTensor:
 
     name = "centred"
     Options = Options
-    algebra = "rerun"
     needs: frozenset[str] = frozenset()
     scope = "tensor"
 

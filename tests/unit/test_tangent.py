@@ -376,7 +376,6 @@ class Curved:
 
     name = "curved"
     Options = Options
-    algebra = "rerun"
     needs: frozenset[str] = frozenset()
 
     def prepare(self, context: MergeContext) -> Prepared:
@@ -449,7 +448,7 @@ def test_features_of_another_batch_size_are_not_taken(small: World, tmp_path: Pa
     for size, files in ((5, 1), (4, 2), (5, 2)):
         one = TangentEngine(memory(small), setting_, batch_size=size, store=store)
         list(one.evaluate([setting_.expert("a", "a", "val")], lambda count: None))
-        assert one.batch_size == size
+        assert one.machine["batch_size"] == size
         assert len(list(tmp_path.iterdir())) == 2 * files
 
 

@@ -168,11 +168,6 @@ def alone(merger: Any, subset: Sequence[str]) -> Prepared:
     return prepared
 
 
-def test_every_kind_is_here() -> None:
-    kinds = {merger.algebra for merger in MERGERS}
-    assert kinds == {"additive", "monoid", "factors", "rerun"}
-
-
 @EVERY_KIND
 def test_preparations_are_what_their_formula_says(merger: Any) -> None:
     take = walk(MergeRecipe(merger, Options()), {}, vector, 10**6)

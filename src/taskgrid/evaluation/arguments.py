@@ -17,7 +17,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def check_choices(
-    *, batch_size: Any, precision: Any, evaluation: Any, curves_on: Any, curves: Any
+    *, batch_size: Any, precision: Any, evaluation: Any, curves_on: Sequence[str], curves: Any
 ) -> None:
     """Refuse single values that cannot be.
 
@@ -31,7 +31,7 @@ def check_choices(
         )
     _check_one("precision", precision, PRECISIONS)
     _check_one("evaluation", evaluation, get_args(Evaluation))
-    for split in read_names("curves_on", curves_on):
+    for split in curves_on:
         _check_one("curves_on", split, SPLITS)
     if curves is not None and not isinstance(curves, CurveSpec):
         raise ConfigError(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from taskgrid.models.batches import BatchChoice
 
 
-class SizedBench(Bench, Protocol):
-    """Says how many images it passes at a time."""
+class Engines(Bench, Protocol):
+    """What is opened: ``engine.Engine``, or the engine of tangent models."""
 
     @property
-    def batch_size(self) -> int:
-        """Images per forward pass."""
+    def machine(self) -> dict[str, str | int]:
+        """What moves the last bits of a row, ``device`` among it."""
         ...
 
 
@@ -36,9 +36,9 @@ class EngineOnDemand:
         open_engine: opens the engine on a device.
     """
 
-    def __init__(self, open_engine: Callable[[], tuple[SizedBench, torch.device]]) -> None:
+    def __init__(self, open_engine: Callable[[], tuple[Engines, torch.device]]) -> None:
         self._open = open_engine
-        self._opened: tuple[SizedBench, torch.device] | None = None
+        self._opened: tuple[Engines, torch.device] | None = None
 
     def __call__(self) -> Bench:
         """Open the engine."""
@@ -46,7 +46,7 @@ class EngineOnDemand:
         return self._opened[0]
 
     def machine(self) -> dict[str, str | int]:
-        """Return what moves the last bits of rows: ``batch_size``, ``device``, ``torch``.
+        """Return what moves the last bits of rows, the device by its name.
 
         The batch size is the last one, in case the device ran out of memory. Nothing, if no engine was
         opened: no row was measured then. Ask for it when rows have been measured.
@@ -57,7 +57,7 @@ class EngineOnDemand:
 
         engine, device = self._opened
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return {"batch_size": engine.batch_size, "device": name, "torch": torch.__version__}
+        return {**engine.machine, "device": name}
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def engine_on_demand(
     """
     with ExitStack() as held:
 
-        def open_engine() -> tuple[SizedBench, torch.device]:
+        def open_engine() -> tuple[Engines, torch.device]:
             import torch
 
             from taskgrid.evaluation.engine import Engine
@@ -110,7 +110,12 @@ def engine_on_demand(
             if store is not None and leased.type == "cuda":
                 name = torch.cuda.get_device_name(leased)
                 job = Job(
-                    setting.tower, setting.evaluation, setting.precision, name, torch.__version__
+                    setting.tower,
+                    setting.evaluation,
+                    setting.precision,
+                    compiled and setting.evaluation == "plain",
+                    name,
+                    torch.__version__,
                 )
                 remembered = RememberedSize(store / "batches", job)
             if setting.evaluation == "tangent":

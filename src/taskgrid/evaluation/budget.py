@@ -275,7 +275,7 @@ def _evaluate(books: Sequence[_Book], numbers: Sequence[int]) -> None:
 
 def _decay(books: Sequence[_Book]) -> float:
     """Return the mean square of pair effects over that of the tasks' own."""
-    single, pair = (sum(book.squares[order] for book in books) for order in (1, 2))
+    single, pair = (math.fsum(book.squares[order] for book in books) for order in (1, 2))
     lowest, highest = _DECAYS
     return float(np.clip(pair / single, lowest, highest)) if single > 0 else lowest
 

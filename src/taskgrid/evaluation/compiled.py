@@ -24,17 +24,20 @@ class CompiledEncoder(ImageEncoder):
     Args:
         encoder: the encoder; its tower is shared, not copied.
         whole: gives the number of images of a whole batch.
+
+    Attributes:
+        gave_up: whether it was found that nothing can be compiled.
     """
 
     def __init__(self, encoder: ImageEncoder, whole: Callable[[], int]) -> None:
         super().__init__(encoder.tower, encoder.card)
         self._whole = whole
         self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self._gave_up = False
+        self.gave_up = False
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return features ``(B, D)``, not normalised, of normalised images ``(B, 3, S, S)``."""
-        if self._gave_up or len(images) != self._whole():
+        if self.gave_up or len(images) != self._whole():
             return super().forward(images)
         try:
             return self._pass(images)
@@ -42,7 +45,7 @@ class CompiledEncoder(ImageEncoder):
             raise
         except Exception as error:
             # Whatever is no fault of the compiler happens again without it.
-            self._gave_up, self._compiled = True, None
+            self.gave_up, self._compiled = True, None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(
                 f"warning: evaluation.compile is on, but torch cannot compile here ({reason}); going on "

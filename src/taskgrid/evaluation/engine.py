@@ -70,7 +70,6 @@ class Engine:
         self._passing: ImageEncoder = self._encoder
         if compiled:
             self._passing = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
-        self._compiled = compiled
         self._prepared: tuple[tuple[str, ...], Prepared] | None = None
         self._placed: Weights | None = None
 
@@ -104,7 +103,7 @@ class Engine:
         return {
             "batch_size": self.batch_size,
             "device": self._resident.device.type,
-            "compiled": self._compiled,
+            "compiled": isinstance(self._passing, CompiledEncoder) and not self._passing.gave_up,
             "torch": torch.__version__,
         }
 

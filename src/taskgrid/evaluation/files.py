@@ -46,7 +46,7 @@ class TaskFiles:
 
 @dataclass(frozen=True)
 class GridFiles:
-    """The files of a block; ``engine.Material`` of what a setting refers to.
+    """The files of a block; ``material.Material`` of what a setting refers to.
 
     Every method raises ArtifactError when a file is missing or damaged, and LineageError when it is
     not what the plan was made with.

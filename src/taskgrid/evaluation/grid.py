@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -145,11 +145,12 @@ def evaluate_grid(
         LineageError: if experts, vectors or heads do not belong to the base.
         DataError: if images and labels do not fit together.
     """
+    curved = cast(tuple[Split, ...], read_names("curves_on", curves_on))
     check_choices(
         batch_size=batch_size,
         precision=precision,
         evaluation=evaluation,
-        curves_on=curves_on,
+        curves_on=curved,
         curves=curves,
     )
     device, scales, studies = (
@@ -195,7 +196,7 @@ def evaluate_grid(
             merges,
             scales,
             studies=studies,
-            curves_on=curves_on,
+            curves_on=curved,
             outside=outside,
             curves=read_curves(curves.nodes, curves.tolerance) if curves is not None else None,
         )

@@ -42,7 +42,7 @@ class Flip:
 
     Attributes:
         image: its place among the images that were compared.
-        before: its class in float32.
+        before: its class in float32; -1 where a logit is not a number.
         after: its class in the reduced precision; -1 where a logit is not a number.
         margin: how far the largest logit is above the second one in float32.
         difference: how far the logit that moved most has moved.

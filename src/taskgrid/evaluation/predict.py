@@ -7,7 +7,7 @@ table alone; its rows say ``interpolated`` and hold a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,26 +22,9 @@ from taskgrid.evaluation.anova import core_numbers
 from taskgrid.evaluation.budget import BudgetSpec, ImageSet, Prediction, Report, predict_lattice
 from taskgrid.evaluation.planner import Plan, Request, Split
 from taskgrid.evaluation.rows import Line, grid_table, sort_rows
-from taskgrid.evaluation.runner import OpenCounter, SilentCounter, Store, Writer
+from taskgrid.evaluation.runner import ListeningBench, OpenCounter, SilentCounter, Store, Writer
 from taskgrid.lattice import lambda_value, parse_subset, subset_number, subset_of_number
 from taskgrid.store.outcomes import Outcome
-
-
-class ListeningBench(Protocol):
-    """Measures rows and hands out the logits behind them: ``engine.Engine``."""
-
-    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
-        """Return a row's outcome and its logits, (n, C)."""
-        ...
-
-    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
-        """Return the true classes of an image set."""
-        ...
-
-    @property
-    def machine(self) -> Mapping[str, str | int]:
-        """What moves the last bits of a logit, beside what it is of."""
-        ...
 
 
 class KeptLogits(Protocol):
@@ -144,8 +127,14 @@ class _Work:
             for number in core_numbers(len(self._order))
             for task in self._order
         ]
-        # Most of what is stored at once; the rest is looked up as it is asked for.
-        self._outcomes |= self._store.find({request.key for request in (*experts, *core)})
+        # All that may be asked for at once: a look into a large store takes its time.
+        targets = [
+            self._request(subset, task)
+            for subset in map(parse_subset, self._plan.subsets)
+            for task in (self._order if self._plan.outside else subset)
+        ]
+        wanted = {request.key for request in (*experts, *core, *targets)}
+        self._outcomes |= self._store.find(wanted)
         with self._store.writer() as writer:
             sets = [
                 ImageSet(
@@ -181,14 +170,14 @@ class _Work:
         kept = self._logits.find(self._key(request)) if self._logits is not None else None
         if kept is None or len(kept) != request.n:
             return None
-        if request.key not in self._outcomes:
-            self._outcomes |= self._store.find({request.key})
         return kept if request.key in self._outcomes else None
 
     def _listen(self, request: Request, writer: Writer) -> NDArray[Any]:
         outcome, logits = self._bench.listen(request)
-        self._outcomes[outcome.key] = outcome
-        writer.add(outcome)
+        # Measured elsewhere already: kept as it was.
+        if outcome.key not in self._outcomes:
+            self._outcomes[outcome.key] = outcome
+            writer.add(outcome)
         return logits
 
     def _key(self, request: Request) -> str:

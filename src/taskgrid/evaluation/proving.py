@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,29 +19,16 @@ from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Plan, Request, Split
 from taskgrid.evaluation.precision import Comparison, Digests, Kind, Probe, Proof, compare
+from taskgrid.evaluation.runner import ListeningBench
 from taskgrid.lattice import parse_subset
 from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.outcomes import Outcome
 from taskgrid.store.weights import State
 
-
-class Listener(Protocol):
-    """Measures rows and hands out the logits behind them: ``engine.Engine``."""
-
-    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
-        """Return a row's outcome and its logits, (n, C)."""
-        ...
-
-    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
-        """Return the true classes of an image set."""
-        ...
-
-
-OpenListener = Callable[[str], Listener]
+OpenListener = Callable[[str], ListeningBench]
 """Opens the bench that measures in a precision."""
 
 
@@ -124,36 +111,42 @@ def prove_with_engines(
         device: where to compute.
         batch_size: images per forward pass; ``auto`` takes what fits.
         compiled: whether whole batches of the reduced precision pass through ``torch.compile``, as those
-            of the grid do; float32 never does.
+            of the grid do, in batches no larger than the smallest set of images; float32 never does.
         advance: told of images as they pass.
     """
     device = torch.device(device)
     few = FewImages(material, images)
+    fewest = min(min(request.n, images) for _, request in _requests(plan))
+    engines: list[Engine] = []
 
-    sizes: list[int] = []
-
-    def opened(precision: str) -> Listener:
-        # What fits is found out once, so that both pass in batches of one size.
-        asked = sizes[0] if sizes else batch_size
-        engine = Engine(
-            few,
-            recipe,
-            device=device,
-            batch_size=asked,
-            precision=precision,
-            compiled=compiled and precision != "fp32",
+    def opened(precision: str) -> ListeningBench:
+        # What fits is found out once; by the second engine it may have been halved.
+        asked = engines[-1].batch_size if engines else batch_size
+        reduced = precision != "fp32"
+        if compiled and reduced and engines:
+            # Only whole batches are compiled, so every set of images has to hold one.
+            asked = min(engines[-1].batch_size, fewest)
+        engines.append(
+            Engine(
+                few,
+                recipe,
+                device=device,
+                batch_size=asked,
+                precision=precision,
+                compiled=compiled and reduced,
+            )
         )
-        sizes.append(engine.batch_size)
-        return engine
+        return engines[-1]
 
     compared = comparisons(plan, opened, images, advance)
+    machine = engines[-1].machine
     return Proof(
         precision=plan.setting.precision,
         device=device.type,
         machine=machine_name(device),
         torch=torch.__version__,
-        batch_size=sizes[-1],
-        compiled=compiled,
+        batch_size=int(machine["batch_size"]),
+        compiled=bool(machine["compiled"]),
         tolerance=tolerance,
         digests=Digests.of(plan.setting),
         probe=_probe(plan),

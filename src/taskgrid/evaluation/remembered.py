@@ -23,6 +23,7 @@ class Job:
         tower: ``keys.tower_key``.
         evaluation: ``plain`` or ``tangent``.
         precision: ``fp32`` or ``bf16``.
+        compiled: whether whole batches pass through ``torch.compile``.
         device: the device's name.
         torch: torch's version.
     """
@@ -30,6 +31,7 @@ class Job:
     tower: str
     evaluation: str
     precision: str
+    compiled: bool
     device: str
     torch: str
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from taskgrid.evaluation.clock import Clock, Timing
 from taskgrid.evaluation.interpolated import CurveAsk, Interpolated, read_curve
@@ -51,6 +52,23 @@ class CurveBench(Bench, Protocol):
 
     def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
         """Yield every outcome of a curve, measured ones and interpolated ones with certainty."""
+        ...
+
+
+class ListeningBench(Protocol):
+    """Measures rows and hands out the logits behind them: ``engine.Engine``."""
+
+    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
+        """Return a row's outcome and its logits, (n, C)."""
+        ...
+
+    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
+        """Return the true classes of an image set."""
+        ...
+
+    @property
+    def machine(self) -> Mapping[str, str | int]:
+        """What moves the last bits of a logit, beside what it is of."""
         ...
 
 

@@ -120,9 +120,13 @@ class TangentEngine:
                 advance(request.n)
 
     @property
-    def batch_size(self) -> int:
-        """Images per pass."""
-        return self._batch_size.size
+    def machine(self) -> dict[str, str | int]:
+        """What moves the last bits of a feature, beside what it is of."""
+        return {
+            "batch_size": self._batch_size.size,
+            "device": self._resident.device.type,
+            "torch": torch.__version__,
+        }
 
     def line(self, subset: Sequence[str], task: str, split: Split) -> Line:
         """Return the logits of the merge of a subset as functions of lambda.
@@ -278,11 +282,7 @@ class TangentEngine:
             kernel=self._kernel,
             base=self._setting.base,
             direction=direction,
-            machine={
-                "batch_size": batch_size,
-                "device": self._resident.device.type,
-                "torch": torch.__version__,
-            },
+            machine={**self.machine, "batch_size": batch_size},
         )
 
     def _direction(self, task: str) -> State:

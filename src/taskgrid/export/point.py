@@ -27,10 +27,12 @@ from taskgrid.merging.streaming import (
     make_room,
     stream_merge,
 )
+from taskgrid.merging.walks import walk
 from taskgrid.merging.windows import scope_of
 from taskgrid.models.clip import Clip
 from taskgrid.store.shards import load_checkpoint
 from taskgrid.store.streams import write_stream
+from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
 
 _VISUAL = "visual."
@@ -111,7 +113,7 @@ def export_points(
     if scope_of(recipe.merger) == "model" and not recipe.merger.needs:
         check_outputs(outputs)
         make_room(outputs, layout_of(inputs.base, frame))
-        return tuple(_export_whole(inputs, recipe, output, frame) for output in outputs)
+        return _export_whole(inputs, recipe, outputs, frame)
     return stream_merge(
         method.name,
         base,
@@ -134,14 +136,30 @@ def _frame_of(clip: Clip) -> Frame:
     return Frame(_VISUAL, others, {"activation": clip.activation, "format": "pt"})
 
 
-def _export_whole(inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame) -> str:
+def _export_whole(
+    inputs: Inputs, recipe: MergeRecipe, outputs: Sequence[Output], frame: Frame
+) -> tuple[str, ...]:
+    """Write merges that must see the whole model: read once, prepared once per subset."""
     state, _ = load_checkpoint(inputs.base.path)
+    subsets = [canonical_subset(output.tasks) for output in outputs]
     vectors = {
         task: TaskVector.load(inputs.experts[task].path).deltas
-        for task in canonical_subset(output.tasks)
+        for task in sorted({task for subset in subsets for task in subset})
     }
-    prepared = recipe.prepare(state, vectors)
-    merged = recipe.merger.apply(state, prepared, output.scale, recipe.options)
+    prepare = walk(recipe, state, vectors.__getitem__, keep_bytes=0)
+    digests: dict[int, str] = {}
+    for subset in sorted(set(subsets)):
+        prepared = prepare(subset)
+        for index, output in enumerate(outputs):
+            if subsets[index] == subset:
+                merged = recipe.merger.apply(state, prepared, output.scale, recipe.options)
+                digests[index] = _write_whole(inputs, recipe, output, frame, merged)
+    return tuple(digests[index] for index in range(len(outputs)))
+
+
+def _write_whole(
+    inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame, merged: State
+) -> str:
     everything = {frame.prefix + key: tensor for key, tensor in merged.items()} | dict(frame.others)
     layout = layout_of(inputs.base, frame)
     with write_stream(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from taskgrid.merging.algebra import Fold
-from taskgrid.merging.base import Algebra, MergeContext, Prepared
+from taskgrid.merging.base import MergeContext, Prepared
 from taskgrid.options import Options as PluginOptions
 from taskgrid.store.weights import State
 from taskgrid.vectors import add_scaled
@@ -62,7 +62,6 @@ class Line:
     """A method whose prepared tensors are a direction; theta moves along it as lambda grows."""
 
     Options: type[PluginOptions] = PluginOptions
-    algebra: Algebra = "rerun"
     needs: frozenset[str] = frozenset()
 
     def apply(
@@ -84,8 +83,6 @@ class Additive(Line):
     number per task: streams of tensors, tangent models.
     """
 
-    algebra: Algebra = "additive"
-
     def weights(self, tasks: Sequence[str]) -> dict[str, float]:
         """Return w_t for each task of a subset."""
         raise NotImplementedError
@@ -102,8 +99,6 @@ class Sum(Fold, Additive):
     A method says its ``weights``, and in ``finish`` what becomes of a sum.
     """
 
-    algebra: Algebra = "additive"
-
     def begin(self, lifted: Prepared) -> Prepared:
         """Return the first vector in float64."""
         return weighted_sum([(1.0, lifted)])
@@ -111,5 +106,5 @@ class Sum(Fold, Additive):
     def step(self, total: Prepared, lifted: Prepared, *, reuse: bool) -> Prepared:
         """Add one vector."""
         if reuse:
-            return {key: tensor.add_(lifted[key]) for key, tensor in total.items()}
-        return {key: tensor + lifted[key] for key, tensor in total.items()}
+            return {key: total[key].add_(delta) for key, delta in lifted.items()}
+        return {key: total[key] + delta for key, delta in lifted.items()}

@@ -1,8 +1,8 @@
 """What the preparations of many subsets have in common: sums, other folds, factors per task.
 
 A method says by its base class how a lattice of subsets may be walked (``walks``): a ``Fold`` makes
-each subset from a smaller one, a ``Factored`` method does its dear work once per task, and any other
-is run anew for every subset. Its ``algebra`` names the kind for people.
+each subset from a smaller one (sums, and monoids such as a maximum), a ``Factored`` method does its dear
+work once per task, and any other is run anew for every subset.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from taskgrid.merging.base import Algebra, MergeContext, Prepared
+from taskgrid.merging.base import MergeContext, Prepared
 
 
 class Lifted:
@@ -32,8 +32,6 @@ class Fold(Lifted, ABC):
     prepare(a, b, c) = finish(step(step(begin(a), b), c)), each of them lifted. Being always folded in
     canonical order it need not be associative to the last bit: a walk takes the same steps.
     """
-
-    algebra: Algebra = "monoid"
 
     @abstractmethod
     def begin(self, lifted: Prepared) -> Prepared:
@@ -64,8 +62,6 @@ class Fold(Lifted, ABC):
 
 class Factored(Lifted, ABC):
     """A method that joins factors, one per task: prepare(S) = join of lift(t) for t in S."""
-
-    algebra: Algebra = "factors"
 
     @abstractmethod
     def join(self, factors: Mapping[str, Prepared], context: MergeContext) -> Prepared:

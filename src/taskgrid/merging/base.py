@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 
@@ -20,11 +20,6 @@ from taskgrid.options import Options as PluginOptions
 from taskgrid.options import parse_options
 from taskgrid.store.weights import State
 from taskgrid.vectors import subtract
-
-Algebra = Literal["additive", "monoid", "factors", "rerun"]
-"""How a lattice of subsets can be prepared: ``additive`` from sums over tasks, ``monoid`` from a
-smaller subset (max, min), ``factors`` from cached factors per task, ``rerun`` each on its own. Classes
-to inherit from are in ``additive`` and ``algebra``."""
 
 Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
@@ -76,7 +71,6 @@ class Merger(Protocol):
     Attributes:
         name: name in configurations and tables.
         Options: the model of its options, with defaults.
-        algebra: how a lattice of subsets can be prepared.
         needs: names of the statistics that ``prepare`` reads.
 
     A method may also say its ``scope``, what it must see at once (``windows.Scope``): merging from
@@ -87,8 +81,6 @@ class Merger(Protocol):
     def name(self) -> str: ...  # noqa: D102
     @property
     def Options(self) -> type[PluginOptions]: ...  # noqa: D102
-    @property
-    def algebra(self) -> Algebra: ...  # noqa: D102
     @property
     def needs(self) -> frozenset[str]: ...  # noqa: D102
 

@@ -34,7 +34,7 @@ def walk(
         base: theta_0.
         vector: gives a task's vector.
         keep_bytes: memory that may be taken by what is kept for subsets to come; one total is kept
-            whatever it takes.
+            whatever it takes, beside what a method's ``finish`` makes of it.
     """
     merger, room = recipe.merger, _Room(keep_bytes)
     if isinstance(merger, Fold):

@@ -116,14 +116,15 @@ class BatchSize:
             try:
                 return work(self.size)
             except torch.OutOfMemoryError as error:
-                self._halve(error)
+                if self.size == 1:
+                    raise DeviceError(
+                        "the device has no memory for one image beside the model; use a larger one, or "
+                        "the CPU (device: cpu)"
+                    ) from error
+            # Here, where no traceback holds the tensors of the failed pass any more.
+            self._halve()
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        if self.size == 1:
-            raise DeviceError(
-                "the device has no memory for one image beside the model; use a larger one, or the CPU "
-                "(device: cpu)"
-            ) from error
+    def _halve(self) -> None:
         tried, self.size = self.size, self.size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

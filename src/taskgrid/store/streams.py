@@ -273,9 +273,8 @@ class _RunningDigest:
         while self._queue and complete(self._queue[-1].name):
             spec = self._queue[-1]
             with memoryview(bytearray(min(_READ_BACK, spec.nbytes - self._fed))) as buffer:
-                piece = buffer[: spec.nbytes - self._fed]
-                read(spec.name, self._fed, piece)
-                self._add(piece)
+                read(spec.name, self._fed, buffer)
+                self._add(buffer)
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()[:32]
