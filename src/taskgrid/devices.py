@@ -94,6 +94,13 @@ def lease_device(request: str = "auto", lock_folder: Path | None = None) -> Iter
             lock.close()
 
 
+def device_name(device: torch.device) -> str:
+    """Return what a GPU is called, and of other devices the kind."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _acquire(gpus: Sequence[str], folder: Path) -> tuple[str, IO[str]]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     announced = False

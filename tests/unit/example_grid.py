@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from taskgrid.evaluation.grid import EvaluationTask
+from taskgrid.evaluation.grid import EvaluationTask, _Memory, _vectors
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
@@ -44,6 +44,12 @@ def world(names: Sequence[str] = ("a", "b", "c"), val: int = 13, test: int = 21)
         experts={name: _randomised(base, name, 0.15) for name in names},
         tasks={name: _task(name, val, test, card) for name in names},
     )
+
+
+def memory(small: World) -> _Memory:
+    """Return what an engine measures of a world."""
+    vectors = _vectors(small.base, small.experts, None)
+    return _Memory(small.base, small.card, small.tasks, vectors, small.experts)
 
 
 def _card(base: str) -> ModelCard:

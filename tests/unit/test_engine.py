@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.engine import Engine
-from taskgrid.evaluation.grid import _Memory, _vectors
+from taskgrid.evaluation.grid import _Memory
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.measure import expected_calibration_error, score
 from taskgrid.evaluation.planner import BASE, Plan, Request, Weights, make_plan
@@ -33,7 +33,7 @@ from taskgrid.provenance import digest
 from taskgrid.store.outcomes import Outcome
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector
-from tests.unit.example_grid import MEAN, STD, World, world
+from tests.unit.example_grid import MEAN, STD, World, memory, world
 from tests.unit.example_plans import method
 
 LAMBDAS = ("0.00", "0.30", "1.00")
@@ -234,13 +234,7 @@ def test_images_that_did_not_pass_are_no_result(small: World, batch_size: int) -
 
 
 def plan_for(small: World, name: str = "task_arithmetic", **options: Any) -> Plan:
-    setting = _Memory(
-        small.base,
-        small.card,
-        small.tasks,
-        _vectors(small.base, small.experts, None),
-        small.experts,
-    ).setting("tiny", "standard", 0, "fp32")
+    setting = memory(small).setting("tiny", "standard", 0, "fp32")
     subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations("abc", k)]
     return make_plan(setting, method(name), subsets, LAMBDAS, **options)
 
@@ -259,13 +253,7 @@ def requests_of(plan: Plan) -> list[Request]:
 
 
 def engine(small: World, **options: Any) -> Engine:
-    material = _Memory(
-        small.base,
-        small.card,
-        small.tasks,
-        _vectors(small.base, small.experts, None),
-        small.experts,
-    )
+    material = memory(small)
     merger = MergeRecipe(get_merger(options.pop("name", "task_arithmetic")), Options())
     return Engine(material, merger, **{"batch_size": 5, **options})
 

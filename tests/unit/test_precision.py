@@ -20,7 +20,6 @@ from taskgrid.config.schema import Config
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine import Engine
-from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.material import LabelledImages
 from taskgrid.evaluation.planner import Plan, Request, make_plan
 from taskgrid.evaluation.precision import (
@@ -37,7 +36,7 @@ from taskgrid.merging.base import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.outcomes import Outcome
-from tests.unit.example_grid import World, world
+from tests.unit.example_grid import World, memory, world
 from tests.unit.example_plans import method
 
 finite = st.floats(-50, 50, width=32)
@@ -213,13 +212,8 @@ def small() -> World:
     return world(val=40)
 
 
-def material(small: World) -> _Memory:
-    vectors = _vectors(small.base, small.experts, None)
-    return _Memory(small.base, small.card, small.tasks, vectors, small.experts)
-
-
 def plan_of(small: World, scale: str = "0.30") -> Plan:
-    setting = material(small).setting("m", "standard", 0, "bf16")
+    setting = memory(small).setting("m", "standard", 0, "bf16")
     return make_plan(setting, method("task_arithmetic"), ["+".join(small.tasks)], [scale])
 
 
@@ -229,7 +223,7 @@ def ready() -> MergeRecipe:
 
 def prove(small: World, **options: Any) -> Proof:
     chosen: dict[str, Any] = {"images": 30, "tolerance": 0.5, "batch_size": 16, **options}
-    return prove_with_engines(plan_of(small), material(small), ready(), **chosen)
+    return prove_with_engines(plan_of(small), memory(small), ready(), **chosen)
 
 
 def test_what_is_proven_is_what_the_engine_measures(small: World) -> None:
@@ -303,7 +297,7 @@ def test_a_proof_says_the_same_twice_and_is_found_again(small: World, tmp_path: 
 
 def test_at_lambda_zero_there_is_no_merge_to_look_at(small: World) -> None:
     proof = prove_with_engines(
-        plan_of(small, "0.00"), material(small), ready(), images=5, tolerance=0.9
+        plan_of(small, "0.00"), memory(small), ready(), images=5, tolerance=0.9
     )
     assert proof.probe is None
     assert {one.kind for one in proof.comparisons} == {"base", "experts"}
@@ -428,8 +422,8 @@ def test_images_are_drawn_without_repetition_and_in_order(n: int, most: int) -> 
 
 
 def test_images_are_drawn_from_the_whole_split(small: World) -> None:
-    few = FewImages(material(small), 7)
-    images, every = few.images("a", "val"), material(small).images("a", "val")
+    few = FewImages(memory(small), 7)
+    images, every = few.images("a", "val"), memory(small).images("a", "val")
     places = drawn(len(every), 7)
     assert places[-1] >= 20  # not the first seven
     assert isinstance(images, LabelledImages)
@@ -496,7 +490,7 @@ def test_bf16_leaves_features_heads_and_weights_in_float32(small: World) -> None
     assert torch.equal(half, half.bfloat16().float())  # what a bf16 matrix product gives
     assert 0 < (half - exact).norm() / exact.norm() < 0.05
     assert all(tensor.dtype == torch.float32 for tensor in encoder.state().values())
-    engine = Engine(material(small), batch_size=16, precision="bf16")
+    engine = Engine(memory(small), batch_size=16, precision="bf16")
     _, logits = engine.listen(plan_of(small).setting.zeroshot("a", "val"))
     # Products with the head in bf16 would give logits of eight bits.
     assert not np.array_equal(logits, torch.from_numpy(logits).bfloat16().float().numpy())

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget import BudgetSpec
 from taskgrid.evaluation.engine import Engine
-from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.planner import Plan, Request, make_plan
 from taskgrid.evaluation.predict import PredictedGrid, predict_plan
 from taskgrid.evaluation.rows import GRID
@@ -198,13 +197,7 @@ def test_logits_whose_row_is_lost_or_that_are_damaged_are_measured_again(tmp_pat
 
 def test_each_merge_is_placed_once_on_a_real_engine(tmp_path: Path) -> None:
     small = example_grid.world(ORDER[:4])
-    material = _Memory(
-        small.base,
-        small.card,
-        small.tasks,
-        _vectors(small.base, small.experts, None),
-        small.experts,
-    )
+    material = example_grid.memory(small)
     merger, placed = get_merger("task_arithmetic"), []
     engine = Engine(material, MergeRecipe(merger, Options()), batch_size=8)
     apply = merger.apply

@@ -16,10 +16,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taskgrid.errors import ConfigError
+from taskgrid.evaluation import engine as plain_engine
 from taskgrid.evaluation import evaluate_grid, keys, tangent_engine
 from taskgrid.evaluation.bench import engine_on_demand
 from taskgrid.evaluation.files import GridFiles
-from taskgrid.evaluation.grid import _Memory, _vectors
 from taskgrid.evaluation.planner import Plan, Request, make_plan
 from taskgrid.evaluation.references import read_method, read_setting
 from taskgrid.evaluation.runner import run_plan, run_reference
@@ -36,7 +36,7 @@ from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State
 from taskgrid.studies import get_study
-from tests.unit.example_grid import MEAN, STD, World, world
+from tests.unit.example_grid import MEAN, STD, World, memory, world
 from tests.unit.example_plans import method, setting
 from tests.unit.test_engine import naive_ece
 from tests.unit.test_files import Flow
@@ -193,11 +193,6 @@ def test_the_tangent_kernel_is_the_code_between_directions_and_outcomes() -> Non
 # --- the engine ------------------------------------------------------------------------------------
 
 
-def memory(small: World) -> _Memory:
-    vectors = _vectors(small.base, small.experts, None)
-    return _Memory(small.base, small.card, small.tasks, vectors, small.experts)
-
-
 def engine(small: World, merger: Any = None, **options: Any) -> TangentEngine:
     material = memory(small)
     given = {"batch_size": 5, **options}
@@ -301,7 +296,9 @@ def test_a_pass_without_room_begins_again_with_half_the_images(
         # The base is measured first; here it is the passes of tangent models that find no room.
         requests = [r for r in requests if r.weights.kind != "base"]
     expected = answers(engine(small, batch_size=3, store=few), requests)
-    real, sizes = getattr(tangent_engine, which), []
+    # The base is measured by what measures networks as they are.
+    place = plain_engine if which == "score" else tangent_engine
+    real, sizes = getattr(place, which), []
 
     def starved(*given: Any, batch_size: int, **options: Any) -> Any:
         sizes.append(batch_size)
@@ -309,7 +306,7 @@ def test_a_pass_without_room_begins_again_with_half_the_images(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(*given, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(tangent_engine, which, starved)
+    monkeypatch.setattr(place, which, starved)
     store = Watched()
     found = answers(engine(small, batch_size=12, store=store), requests)
     assert sizes[:3] == [12, 6, 3]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from taskgrid.command import use_threads
-from taskgrid.devices import lease_device
+from taskgrid.devices import device_name, lease_device
 from taskgrid.evaluation.planner import MethodRef
 from taskgrid.evaluation.precision import admit
 from taskgrid.evaluation.runner import Bench
@@ -53,11 +53,8 @@ class EngineOnDemand:
         """
         if self._opened is None:
             return {}
-        import torch
-
         engine, device = self._opened
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return {**engine.machine, "device": name}
+        return {**engine.machine, "device": device_name(device)}
 
 
 @contextmanager
@@ -108,13 +105,12 @@ def engine_on_demand(
                 held.callback(_at_first_pass(first_image))
             setting, remembered = material.setting, None
             if store is not None and leased.type == "cuda":
-                name = torch.cuda.get_device_name(leased)
                 job = Job(
                     setting.tower,
                     setting.evaluation,
                     setting.precision,
                     compiled and setting.evaluation == "plain",
-                    name,
+                    device_name(leased),
                     torch.__version__,
                 )
                 remembered = RememberedSize(store / "batches", job)

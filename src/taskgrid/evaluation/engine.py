@@ -67,9 +67,9 @@ class Engine:
         encoder = ImageEncoder.from_card(material.card, self._resident.base)
         self._encoder = encoder.to(self._resident.device).eval()
         self._live = self._encoder.requires_grad_(False).live_state()
-        self._passing: ImageEncoder = self._encoder
+        self._network: ImageEncoder = self._encoder
         if compiled:
-            self._passing = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
+            self._network = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
         self._prepared: tuple[tuple[str, ...], Prepared] | None = None
         self._placed: Weights | None = None
 
@@ -103,7 +103,7 @@ class Engine:
         return {
             "batch_size": self.batch_size,
             "device": self._resident.device.type,
-            "compiled": isinstance(self._passing, CompiledEncoder) and not self._passing.gave_up,
+            "compiled": isinstance(self._network, CompiledEncoder) and not self._network.gave_up,
             "torch": torch.__version__,
         }
 
@@ -124,21 +124,14 @@ class Engine:
         return self._measure(request, listening), heads[-1].heard()
 
     def _measure(self, request: Request, head: Callable[[], Head] | None = None) -> Outcome:
-        task, split = request.task, request.split
-        labels, pixels = self._resident.labels(task, split), self._resident.pixels(task, split)
-
-        def scored(batch_size: int) -> Scores:
-            return score(
-                self._passing,
-                head() if head is not None else self._resident.head(task),
-                pixels,
-                labels,
-                batch_size=batch_size,
-                precision=self._precision,
-            )
-
-        scores = self._batch_size.fit(scored)
-        return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+        return measure(
+            request,
+            self._network,
+            self._resident,
+            self._batch_size,
+            precision=self._precision,
+            head=head,
+        )
 
     @cached_property
     def _batch_size(self) -> BatchSize:
@@ -188,3 +181,39 @@ class Engine:
     def _copy(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in self._live.items():
             tensor.copy_(state[name])
+
+
+def measure(
+    request: Request,
+    encoder: ImageEncoder,
+    resident: Resident,
+    batch_size: BatchSize,
+    *,
+    precision: str,
+    head: Callable[[], Head] | None = None,
+) -> Outcome:
+    """Measure what an encoder holds on the images of a request, in batches that fit.
+
+    Args:
+        request: whose images, and the row's key.
+        encoder: holds the weights already.
+        resident: labels, images, heads.
+        batch_size: images per forward pass; halved when memory runs out.
+        precision: ``fp32`` or ``bf16``.
+        head: gives the head for each attempt; None takes the task's.
+    """
+    task, split = request.task, request.split
+    labels, pixels = resident.labels(task, split), resident.pixels(task, split)
+
+    def scored(size: int) -> Scores:
+        return score(
+            encoder,
+            head() if head is not None else resident.head(task),
+            pixels,
+            labels,
+            batch_size=size,
+            precision=precision,
+        )
+
+    scores = batch_size.fit(scored)
+    return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)

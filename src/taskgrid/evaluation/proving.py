@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from taskgrid.devices import device_name
 from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Plan, Request, Split
@@ -194,7 +195,7 @@ def passes(plan: Plan, images: int) -> int:
 def machine_name(device: torch.device) -> str:
     """Return what a device is called."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 

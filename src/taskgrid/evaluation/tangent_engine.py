@@ -16,8 +16,8 @@ import torch
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import keys
+from taskgrid.evaluation.engine import measure
 from taskgrid.evaluation.material import Material
-from taskgrid.evaluation.measure import Scores, score
 from taskgrid.evaluation.planner import Request, Setting, Split
 from taskgrid.evaluation.resident import Resident
 from taskgrid.evaluation.tangent import Line, Projected, features_along, features_at_origin
@@ -183,21 +183,10 @@ class TangentEngine:
 
     def _base(self, request: Request) -> Outcome:
         """Measure the base as ``engine.Engine`` does: it is its own tangent model."""
-        task, split = request.task, request.split
-        pixels, labels = self._resident.pixels(task, split), self._resident.labels(task, split)
-
-        def scored(batch_size: int) -> Scores:
-            return score(
-                ImageEncoder(self._encoder.origin, self._encoder.card),
-                self._resident.head(task),
-                pixels,
-                labels,
-                batch_size=batch_size,
-                precision=self._setting.precision,
-            )
-
-        scores = self._batch_size.fit(scored)
-        return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+        network = ImageEncoder(self._encoder.origin, self._encoder.card)
+        return measure(
+            request, network, self._resident, self._batch_size, precision=self._setting.precision
+        )
 
     def _sum(self, subset: Sequence[str]) -> dict[str, float]:
         recipe, _ = self._merging
