@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from taskgrid.designs import enough_for
+from taskgrid.budgets import enough_for
 from taskgrid.evaluation.audit import conformal_limit, most_beyond, rest_limit, rest_mean
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid import plugins
+from taskgrid.budgets import least_budget
 from taskgrid.config.architectures import image_size, local_weights, operations, parameters
 from taskgrid.config.published import published_prompts
 from taskgrid.config.schema import (
@@ -20,7 +21,6 @@ from taskgrid.config.schema import (
     ModeSpec,
     TaskSpec,
 )
-from taskgrid.designs import least_budget
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import (
     Block,

@@ -21,8 +21,9 @@ from pydantic import (
 )
 
 from taskgrid import plugins
+from taskgrid.budgets import least_audit
 from taskgrid.config.published import published_lineages, published_names
-from taskgrid.designs import Design, Sample, least_audit
+from taskgrid.designs import Design, Sample
 from taskgrid.errors import ConfigError
 from taskgrid.lattice import TASK_NAME, format_lambda
 from taskgrid.nodes import node_levels

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from taskgrid.designs import least_audit, least_budget
+from taskgrid.budgets import least_audit, least_budget
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.anova import Surrogate, core_numbers
 from taskgrid.evaluation.audit import (

@@ -187,7 +187,9 @@ def evaluate_grid(
             compiled=compiled,
         )
 
-    tables = [run_reference(setting, outcomes, engine, progress).table]
+    spec = read_curves(curves.nodes, curves.tolerance) if curves is not None else None
+    # Every request is planned, and so refused where it has to be, before the first image is measured.
+    work = []
     for name, options in named.items():
         method = read_method(name, options, seed)
         plan = make_plan(
@@ -198,10 +200,12 @@ def evaluate_grid(
             studies=studies,
             curves_on=curved,
             outside=outside,
-            curves=read_curves(curves.nodes, curves.tolerance) if curves is not None else None,
+            curves=spec,
         )
-        recipe = MergeRecipe.of(name, options, method.seed or 0)
-        asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
+        work.append((plan, MergeRecipe.of(name, options, method.seed or 0)))
+    asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
+    tables = [run_reference(setting, outcomes, engine, progress).table]
+    for plan, recipe in work:
         tables.append(run_plan(plan, outcomes, partial(engine, recipe), asked, progress).table)
     frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
     return frame.astype({"seed": "Int64"})

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from taskgrid.devices import device_name
+from taskgrid.evaluation.comparison import Comparison, Kind, compare
 from taskgrid.evaluation.engine import Engine
 from taskgrid.evaluation.material import LabelledImages, Material
 from taskgrid.evaluation.planner import Plan, Request, Split
-from taskgrid.evaluation.precision import Comparison, Digests, Kind, Probe, Proof, compare
+from taskgrid.evaluation.precision import Digests, Probe, Proof
 from taskgrid.evaluation.runner import ListeningBench
 from taskgrid.lattice import parse_subset
 from taskgrid.merging.base import MergeRecipe
