@@ -44,7 +44,7 @@ check: $(READY)
 bench: $(READY)
 	python benchmarks/engine.py limit
 	python benchmarks/engine.py limit --architecture ViT-B-32-quickgelu --images 64 --batch-size 32 --points 4 --turns 3
-	python benchmarks/engine.py naive --images 200
+	python benchmarks/engine.py naive --images 200 --threads 2
 	python benchmarks/engine.py naive --images 200 --workers 0
 	python benchmarks/tangent.py --images 8 --points 200
 	python benchmarks/merging.py
@@ -55,7 +55,9 @@ bench: $(READY)
 	python benchmarks/interpolation.py results
 	python benchmarks/anova.py results --lambdas 0.30
 
+# MLflow opens in its pages for language models unless it is told otherwise.
 ui: $(READY)
+	@echo 'runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'
 	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db} --host 127.0.0.1 --port 5000
 
 lock: $(READY)

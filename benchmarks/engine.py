@@ -5,7 +5,8 @@
     python benchmarks/engine.py naive
 
 ``limit``: images per second of the engine over many grid points, as a share of a bare forward loop
-of the same model over images that are resident, already normalised float tensors.
+of the same model over images that are resident, already normalised float tensors; and its operations
+per second as a share of those of a large matrix product in the same precision.
 
 ``precision``: the engine in bf16 against the engine in fp32, over the same points.
 
@@ -18,6 +19,7 @@ with none the naive way is at its best here.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +31,7 @@ import numpy as np
 import open_clip
 import torch
 from memory import BUILT_IN, TASKS, InMemory, clip_of
-from pairing import machine, paired
+from pairing import machine, paired, seconds
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -45,6 +47,7 @@ from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, build_head
 from taskgrid.models.inference import to_input
+from taskgrid.reproduction import forward_operations
 from taskgrid.store.weights import State
 
 
@@ -126,6 +129,26 @@ def limit(args: argparse.Namespace) -> None:
     print(f"limit, {args.architecture}, batch {args.batch_size}, {args.precision}, {device}")
     print(f"{args.points} points x {args.images} images: {found}; engine {rate:.1f} images/s")
     print(f"engine / bare rate: {found.ratio:.3f}")
+    achieved, most = rate * forward_operations(args.architecture), ceiling(device, args.precision)
+    print(
+        f"{achieved / 1e12:.3f} TFLOP/s, {achieved / most:.2f} of the {most / 1e12:.3f} TFLOP/s of a "
+        "large matrix product"
+    )
+
+
+def ceiling(device: torch.device, precision: str, turns: int = 5) -> float:
+    """Return the operations per second of a large matrix product, two per multiply-add."""
+    size, times = (8192, 50) if device.type == "cuda" else (2048, 1)
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, dtype=kind, device=device) for _ in range(2))
+    out = torch.empty_like(left)
+
+    def multiply() -> None:
+        for _ in range(times):
+            torch.mm(left, right, out=out)
+
+    multiply()
+    return 2 * size**3 * times / statistics.median(seconds(multiply) for _ in range(turns))
 
 
 def precision(args: argparse.Namespace) -> None:
