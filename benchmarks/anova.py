@@ -24,10 +24,11 @@ from finished import Finished
 from numpy.typing import NDArray
 from pairing import machine
 
-from taskgrid.evaluation.anova import core_numbers
-from taskgrid.evaluation.budget import BudgetSpec, ImageSet, Report, predict_lattice
-from taskgrid.evaluation.planner import Split
-from taskgrid.lattice import all_numbers, format_lambda, subset_number, subset_of_number
+from taskgrid.evaluation.budget.anova import core_numbers
+from taskgrid.evaluation.budget.budget import BudgetSpec, ImageSet, Report, predict_lattice
+from taskgrid.evaluation.plan.planner import Split
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import all_numbers, subset_number, subset_of_number
 
 
 class Evaluated(Protocol):

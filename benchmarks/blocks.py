@@ -10,7 +10,8 @@ from pathlib import Path
 
 from taskgrid.config import Experiment, read_config
 from taskgrid.data.published.description import read_description
-from taskgrid.lattice import lambda_value, parse_subset
+from taskgrid.lattice.points import lambda_value
+from taskgrid.lattice.subsets import parse_subset
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("b-32", "b-16", "l-14")

@@ -37,18 +37,18 @@ from safetensors.torch import load_file, save_file
 
 from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.engine import Engine
-from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import BASE, Request, Weights
-from taskgrid.lattice import subset_of_number
-from taskgrid.merging.base import MergeRecipe
+from taskgrid.evaluation.engine.engine import Engine
+from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.plan.planner import BASE, Request, Weights
+from taskgrid.lattice.subsets import subset_of_number
+from taskgrid.merging.seam import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, build_head
 from taskgrid.models.inference import to_input
-from taskgrid.reproduction import forward_operations
 from taskgrid.store.weights import State
+from tools.reproduction import forward_operations
 
 
 def random_vectors(state: State) -> dict[str, State]:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from taskgrid.data.splits import Split, SplitManifest
-from taskgrid.lattice import lambda_value
-from taskgrid.merging.base import MergeRecipe, Prepared
+from taskgrid.lattice.points import lambda_value
+from taskgrid.merging.seam import MergeRecipe, Prepared
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head

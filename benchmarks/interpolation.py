@@ -21,15 +21,16 @@ import numpy as np
 from finished import Finished
 from pairing import machine
 
-from taskgrid.evaluation.curves import (
+from taskgrid.evaluation.curves.curves import (
     exact_row,
     interpolate,
     odds_against,
     trace_curve,
 )
-from taskgrid.evaluation.tracing import CurveSpec
-from taskgrid.lattice import format_lambda, subset_of_number
-from taskgrid.nodes import node_levels
+from taskgrid.evaluation.curves.tracing import CurveSpec
+from taskgrid.lattice.nodes import node_levels
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import subset_of_number
 
 Split = Literal["val", "test"]
 

@@ -57,7 +57,7 @@ def copy(inputs: Path, outputs: list[tuple[float, Path]]) -> None:
 
 
 def taskgrid(inputs: Path, outputs: list[tuple[float, Path]]) -> None:
-    from taskgrid.merging.streaming import Output, stream_merge
+    from taskgrid.outofcore.merge import Output, stream_merge
 
     stream_merge(
         "task_arithmetic",
@@ -111,8 +111,8 @@ PEERS = ("mergekit", "fusion_bench")
 IMPORTS = {
     "copy": ("safetensors.torch",),
     "taskgrid": (
-        "taskgrid.merging.streaming",
-        "taskgrid.merging.task_arithmetic",
+        "taskgrid.outofcore.merge",
+        "taskgrid.merging.methods.task_arithmetic",
     ),
     "mergekit": ("mergekit.merge",),
     "fusion_bench": (

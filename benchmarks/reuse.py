@@ -20,9 +20,9 @@ from pairing import machine
 from taskgrid.config.experiment import Experiment
 from taskgrid.config.load import read_config
 from taskgrid.data.published.description import read_description
-from taskgrid.evaluation.planner import Part, Plan, Request, Setting, TaskRef, make_plan
-from taskgrid.evaluation.references import read_method
-from taskgrid.evaluation.runner import Result, run_plan
+from taskgrid.evaluation.opening.references import read_method
+from taskgrid.evaluation.plan.planner import Part, Plan, Request, Setting, TaskRef, make_plan
+from taskgrid.evaluation.plan.runner import Result, run_plan
 from taskgrid.provenance.digests import digest
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study

@@ -27,13 +27,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskgrid.data.builtin import builtin_task
 from taskgrid.data.builtin.base import sample
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, TaskRef, make_plan
-from taskgrid.evaluation.tangent_engine import TangentEngine
+from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.plan.planner import MethodRef, Part, Request, Setting, TaskRef, make_plan
+from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe
-from taskgrid.lattice import format_lambda, parse_subset, subset_name, subset_of_number
-from taskgrid.merging.base import MergeRecipe
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import parse_subset, subset_name, subset_of_number
+from taskgrid.merging.seam import MergeRecipe
 from taskgrid.models.heads import build_head
 from taskgrid.models.inference import to_input
 from taskgrid.models.tower import build_tower

@@ -11,7 +11,7 @@ sys.path.insert(0, f"{ROOT}/src")
 
 from taskgrid import plugins
 from taskgrid.config import Experiment, read_config
-from taskgrid.devices import visible_gpus
+from taskgrid.machine.devices import visible_gpus
 from taskgrid.errors import TaskgridError
 from taskgrid.provenance import canonical_json, code_closure
 from taskgrid.provenance.listing import fingerprint

@@ -2,7 +2,7 @@
 from taskgrid.data.published.description import read_description
 from taskgrid.plots import figure_card, figure_names
 from taskgrid.provenance.digests import digest_file
-from taskgrid.resources import resource_path
+from taskgrid.plugins.resources import resource_path
 
 # Where no published numbers are asked for, "all" figures are those that need none.
 FIGURES = (

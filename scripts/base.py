@@ -1,9 +1,9 @@
 """Take the image tower theta_0 out of a pre-trained CLIP."""
 
-from taskgrid.command import parse, run
 from taskgrid.models.clip import load_clip
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import save_state
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import cast
 
-from taskgrid.command import parse, run
 from taskgrid.errors import ConfigError
-from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.files import GridFiles
-from taskgrid.evaluation.peaks import Lines, collect_peaks, peaks_table
-from taskgrid.evaluation.planner import Plan
-from taskgrid.merging.additive import Line
-from taskgrid.merging.base import get_merger
+from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.tangent.peaks import Lines, collect_peaks, peaks_table
+from taskgrid.merging.bases.additive import Line
+from taskgrid.merging.seam import get_merger
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("store", "plan", "card", "base", "table")
 

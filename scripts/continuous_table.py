@@ -1,8 +1,8 @@
 """Collect the exact best lambdas of all blocks into one table."""
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.peaks import collect_peaks
+from taskgrid.evaluation.tangent.peaks import collect_peaks
 from taskgrid.store.tables import write_table
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 import csv
 
-from taskgrid.command import parse, run
 from taskgrid.store.atomic import atomic_path
 from taskgrid.vectors import TaskVector
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

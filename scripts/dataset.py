@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from taskgrid.command import parse, run
 from taskgrid.config import TaskSpec
 from taskgrid.data.dataset import build_dataset
-from taskgrid.progress import Progress
+from taskgrid.machine.progress import Progress
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

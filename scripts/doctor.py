@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from taskgrid.command import parse, run
 from taskgrid.config import Experiment, parse_config
-from taskgrid.doctor import examine, report
+from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.doctor import examine, report
 
 
 def main() -> None:

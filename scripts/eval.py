@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.clock import Clock
-from taskgrid.evaluation.files import GridFiles
-from taskgrid.evaluation.planner import Plan
-from taskgrid.evaluation.runner import run_plan
-from taskgrid.progress import Progress
+from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.runner import run_plan
+from taskgrid.machine.progress import Progress
+from taskgrid.machine.timing import Clock
 from taskgrid.store.atomic import write_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("store", "plan", "card", "base", "rows", "timing")
 LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")

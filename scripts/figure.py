@@ -1,7 +1,7 @@
 """Draw a figure from tables."""
 
-from taskgrid.command import parse, run
 from taskgrid.plots.render import read_tables, write_figure
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -6,22 +6,22 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from taskgrid.command import parse, run, use_threads
 from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest
-from taskgrid.devices import lease_device
 from taskgrid.finetuning.checkpoint import discard_checkpoint
 from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
+from taskgrid.machine.devices import lease_device
+from taskgrid.machine.progress import Progress
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
-from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from taskgrid.store.tables import write_table
 from taskgrid.store.weights import load_state, save_state
+from taskgrid.workflow.command import parse, run, use_threads
 
 PATHS = ("scratch", "card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")

@@ -8,12 +8,12 @@ from taskgrid.analysis.comparison import Names, compare, problem_sentences
 from taskgrid.analysis.published import published_model, read_numbers
 from taskgrid.analysis.selection import select
 from taskgrid.analysis.summary import summarise, with_published, write_csv
-from taskgrid.command import parse, run
-from taskgrid.evaluation.rows import collect_rows
+from taskgrid.evaluation.plan.rows import collect_rows
 from taskgrid.results import frame_of
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """Build the zero-shot head of a task: class names x templates through the text tower."""
 
-from taskgrid.command import parse, run, use_threads
 from taskgrid.data.dataset import DatasetManifest
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.heads import build_head, check_head
 from taskgrid.store.atomic import read_json, write_json
+from taskgrid.workflow.command import parse, run, use_threads
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.rows import collect_rows
+from taskgrid.evaluation.plan.rows import collect_rows
 from taskgrid.store.atomic import atomic_path, read_json
 from taskgrid.store.tables import write_table
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from taskgrid.command import parse, run
-from taskgrid.designs import Design
-from taskgrid.evaluation.planner import make_plan
-from taskgrid.evaluation.references import (
+from taskgrid.evaluation.opening.references import (
     TaskManifests,
     read_curves,
     read_method,
     read_setting,
 )
-from taskgrid.lattice import subset_name, subset_of_number
+from taskgrid.evaluation.plan.planner import make_plan
+from taskgrid.lattice.designs import Design
+from taskgrid.lattice.subsets import subset_name, subset_of_number
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
+from taskgrid.workflow.command import parse, run
 
 
 def names_of(settings: dict[str, Any]) -> list[str]:

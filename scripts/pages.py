@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from taskgrid.command import parse, run
 from taskgrid.plots.pages import write_page
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

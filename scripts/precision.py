@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from taskgrid.command import parse, run, use_threads
-from taskgrid.devices import lease_device
-from taskgrid.evaluation.files import GridFiles
-from taskgrid.evaluation.planner import make_plan
-from taskgrid.evaluation.proving import passes, prove_with_engines
-from taskgrid.evaluation.references import TaskManifests, read_method, read_setting
-from taskgrid.lattice import subset_name
-from taskgrid.merging.base import MergeRecipe
+from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
+from taskgrid.evaluation.plan.planner import make_plan
+from taskgrid.evaluation.precision.proving import passes, prove_with_engines
+from taskgrid.lattice.subsets import subset_name
+from taskgrid.machine.devices import lease_device
+from taskgrid.machine.progress import Progress
+from taskgrid.merging.seam import MergeRecipe
 from taskgrid.models.card import ModelCard
-from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json
+from taskgrid.workflow.command import parse, run, use_threads
 
 MANIFESTS = ("datasets", "splits", "head-manifests", "vector-manifests")
 FILES = ("images", "heads", "experts", "vectors")

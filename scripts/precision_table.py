@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.precision import Proof
+from taskgrid.evaluation.precision.proof import Proof
 from taskgrid.plots.pages import write_page
 from taskgrid.store.atomic import atomic_path
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -4,18 +4,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.budget import BudgetSpec
-from taskgrid.evaluation.files import GridFiles
-from taskgrid.evaluation.planner import Plan
-from taskgrid.evaluation.predict import predict_plan
-from taskgrid.evaluation.runner import ListeningBench
-from taskgrid.progress import Progress
+from taskgrid.evaluation.budget.budget import BudgetSpec
+from taskgrid.evaluation.budget.predict import predict_plan
+from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.runner import ListeningBench
+from taskgrid.machine.progress import Progress
 from taskgrid.store.atomic import write_json
 from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("store", "plan", "card", "base", "rows", "report")
 LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")

@@ -3,16 +3,16 @@
 import pyarrow as pa
 
 from taskgrid.analysis.selection import select
-from taskgrid.command import parse, run
 from taskgrid.data.splits import SplitManifest
-from taskgrid.evaluation.planner import Plan
-from taskgrid.evaluation.rows import read_rows
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.rows import read_rows
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.studies import get_study
 from taskgrid.tracking.builders import point_records, subset_records
 from taskgrid.tracking.records import write_records
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("store", "plan", "reference", "rows", "timing", "record")
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from taskgrid.command import parse, run
 from taskgrid.store.atomic import read_json
 from taskgrid.store.tables import read_table
 from taskgrid.tracking.builders import expert_record
 from taskgrid.tracking.records import Artifact, write_records
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from taskgrid.command import parse, run
-from taskgrid.evaluation.bench import engine_on_demand
-from taskgrid.evaluation.clock import Clock
-from taskgrid.evaluation.files import GridFiles, TaskFiles
-from taskgrid.evaluation.references import TaskManifests, read_setting
-from taskgrid.evaluation.runner import run_reference
+from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
+from taskgrid.evaluation.opening.references import TaskManifests, read_setting
+from taskgrid.evaluation.plan.runner import run_reference
+from taskgrid.machine.progress import Progress
+from taskgrid.machine.timing import Clock
 from taskgrid.models.card import ModelCard
-from taskgrid.progress import Progress
 from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
+from taskgrid.workflow.command import parse, run
 
 LISTS = ("experts", "manifests", "heads", "head-manifests", "splits", "images", "datasets")
 

@@ -1,13 +1,13 @@
 """Bring the MLflow registry level with the run records."""
 
-from taskgrid.command import parse, run
-from taskgrid.progress import Progress
+from taskgrid.machine.progress import Progress
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import write_json
 from taskgrid.store.tables import read_table
 from taskgrid.tracking.builders import grid_record
 from taskgrid.tracking.records import Artifact, read_records
 from taskgrid.tracking.registry import resolve_target, sync_records
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

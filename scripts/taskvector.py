@@ -3,11 +3,11 @@
 import csv
 from dataclasses import asdict
 
-from taskgrid.command import parse, run
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.store.atomic import atomic_path, read_json, write_json
 from taskgrid.store.weights import load_state
 from taskgrid.vectors import TaskVector
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 """Put a ready-made expert to its own task; one that does not reproduce it is refused."""
 
-from taskgrid.command import parse, run, use_threads
 from taskgrid.data.splits import SplitManifest
-from taskgrid.devices import lease_device
-from taskgrid.evaluation.material import LabelledImages
+from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.verify import Check, verify_expert
+from taskgrid.machine.devices import lease_device
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore
 from taskgrid.store.weights import load_state
+from taskgrid.workflow.command import parse, run, use_threads
 
 PATHS = ("card", "base", "expert", "head", "split", "images", "verified")
 

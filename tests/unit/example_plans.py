@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taskgrid.evaluation.planner import MethodRef, Part, Request, Setting, TaskRef
+from taskgrid.evaluation.plan.planner import MethodRef, Part, Request, Setting, TaskRef
 from taskgrid.provenance import derive_seed, digest
 from taskgrid.store.outcomes import Outcome
 

@@ -13,7 +13,7 @@ import yaml
 
 from taskgrid import plugins
 from taskgrid.config import read_config
-from taskgrid.config.reference import reference
+from tools.configuration import reference
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,9 +29,7 @@ def test_environments_pin_what_the_lock_file_pins(env: Path) -> None:
 
 def test_the_configuration_reference_is_up_to_date() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text()
-    assert written == reference(), (
-        "run: python -m taskgrid.config.reference > docs/configuration.md"
-    )
+    assert written == reference(), "run: python -m tools.configuration > docs/configuration.md"
 
 
 @pytest.mark.parametrize("kind", get_args(plugins.Kind))
@@ -57,7 +55,7 @@ def test_the_registry_and_the_snakefile_need_no_torch() -> None:
     import sys
 
     code = (
-        "import sys, taskgrid.config, taskgrid.plugins, taskgrid.provenance.listing, taskgrid.devices\n"
+        "import sys, taskgrid.config, taskgrid.plugins, taskgrid.provenance.listing, taskgrid.machine.devices\n"
         "heavy = {'torch', 'mlflow', 'matplotlib', 'open_clip', 'pandas'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -8,9 +8,9 @@ import pytest
 
 from taskgrid.analysis.selection import select
 from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.planner import make_plan
-from taskgrid.evaluation.rows import GRID, sort_rows
-from taskgrid.evaluation.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.planner import make_plan
+from taskgrid.evaluation.plan.rows import GRID, sort_rows
+from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.results import read_grid, read_published, read_selected, read_summary
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table

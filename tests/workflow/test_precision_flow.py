@@ -70,7 +70,7 @@ def test_the_grid_is_evaluated_in_bf16_with_the_proof_beside_it(checkout: Checko
 def test_a_precision_that_costs_accuracy_stops_before_the_grid(checkout: Checkout) -> None:
     # As good as can be in fp32, and always wrong in bf16.
     checkout.edit(
-        "src/taskgrid/evaluation/engine.py",
+        "src/taskgrid/evaluation/engine/engine.py",
         "        return self._measure(request, listening), heads[-1].heard()\n",
         "        outcome, logits = self._measure(request, listening), heads[-1].heard()\n"
         "        labels = self.labels(request.task, request.split)\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from taskgrid.models.conversion import to_transformers
+from taskgrid.models.hub.conversion import to_transformers
 from tests.unit.example_hub import as_json, as_safetensors, put
 from tests.unit.example_published import hub_standin, original
 from tests.workflow.conftest import ROOT, Checkout

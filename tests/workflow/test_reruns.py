@@ -64,7 +64,7 @@ def test_a_docstring_or_a_comment_runs_nothing(checkout: Checkout) -> None:
 
 
 def test_an_edit_of_a_merger_runs_its_blocks_again_and_no_others(checkout: Checkout) -> None:
-    path = checkout / "src/taskgrid/merging/average.py"
+    path = checkout / "src/taskgrid/merging/methods/average.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
     assert (
         checkout.plan()
@@ -104,9 +104,9 @@ def test_an_edit_of_an_unused_plugin_runs_nothing(checkout: Checkout) -> None:
 
 def test_a_new_line_in_the_plugin_registry_runs_nothing(checkout: Checkout) -> None:
     checkout.edit(
-        "src/taskgrid/plugins.py",
-        '"average": "taskgrid.merging.average",',
-        '"average": "taskgrid.merging.average",\n            "mean": "taskgrid.merging.average",',
+        "src/taskgrid/plugins/registry.py",
+        '"average": "taskgrid.merging.methods.average",',
+        '"average": "taskgrid.merging.methods.average",\n            "mean": "taskgrid.merging.methods.average",',
     )
     assert checkout.plan() == NOTHING
 
@@ -221,7 +221,7 @@ def test_a_branch_switch_and_back_runs_nothing(checkout: Checkout) -> None:
     git("add", ".")
     git("commit", "--quiet", "--message", "one")
     git("checkout", "--quiet", "-b", "other")
-    path = checkout / "src/taskgrid/merging/average.py"
+    path = checkout / "src/taskgrid/merging/methods/average.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
     git("commit", "--quiet", "--all", "--message", "two")
     assert checkout.plan()["eval"] == 2

@@ -20,7 +20,7 @@ import pandas as pd
 
 from taskgrid.analysis.intervals import Pair, mean_intervals, wilson
 from taskgrid.analysis.published import flag_words, task_sets
-from taskgrid.lattice import parse_subset, subset_name
+from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.provenance.digests import derive_seed
 
 COLUMNS = (

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from taskgrid.errors import ConfigError
-from taskgrid.resources import resource_path
+from taskgrid.plugins.resources import resource_path
 from taskgrid.store.atomic import read_json
 
 COLUMNS = (

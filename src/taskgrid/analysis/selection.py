@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from taskgrid.analysis.intervals import Pair, mean_intervals
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.evaluation.study import Choice, Curves, Study
-from taskgrid.lattice import lambda_value, parse_subset
+from taskgrid.lattice.points import lambda_value
+from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.outcomes import Outcome
+from taskgrid.studies.seam import Choice, Curves, Study
 
 
 def best_normalized(curves: Curves, allowed: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from taskgrid.errors import DataError
-from taskgrid.lattice import subset_name
+from taskgrid.lattice.subsets import subset_name
 from taskgrid.store.atomic import atomic_path
 
 LEADING = (

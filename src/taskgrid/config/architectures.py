@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid.errors import ArtifactError, ConfigError
-from taskgrid.resources import resource_path
+from taskgrid.plugins.resources import resource_path
 
 
 def architecture_config(architecture: str) -> dict[str, Any]:

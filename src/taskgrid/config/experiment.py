@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid import plugins
-from taskgrid.budgets import least_budget
 from taskgrid.config.architectures import image_size, local_weights, operations, parameters
-from taskgrid.config.published import published_prompts
 from taskgrid.config.schema import (
     POSTHOC,
     Config,
@@ -21,15 +19,12 @@ from taskgrid.config.schema import (
     ModeSpec,
     TaskSpec,
 )
+from taskgrid.config.shipped import published_prompts
 from taskgrid.errors import ConfigError
-from taskgrid.lattice import (
-    Block,
-    format_lambda,
-    parse_subset,
-    subset_name,
-    subset_of_number,
-    wide_blocks_of,
-)
+from taskgrid.lattice.blocks import Block, wide_blocks_of
+from taskgrid.lattice.budgets import least_budget
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import parse_subset, subset_name, subset_of_number
 from taskgrid.provenance.listing import fingerprint
 
 _PROBED = 0.3

@@ -21,12 +21,13 @@ from pydantic import (
 )
 
 from taskgrid import plugins
-from taskgrid.budgets import least_audit
-from taskgrid.config.published import published_lineages, published_names
-from taskgrid.designs import Design, Sample
+from taskgrid.config.shipped import published_lineages, published_names
 from taskgrid.errors import ConfigError
-from taskgrid.lattice import TASK_NAME, format_lambda
-from taskgrid.nodes import node_levels
+from taskgrid.lattice.budgets import least_audit
+from taskgrid.lattice.designs import Design, Sample
+from taskgrid.lattice.nodes import node_levels
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import TASK_NAME
 
 Item = TypeVar("Item")
 

@@ -35,7 +35,7 @@ or all that the preparation changes, so that crops of small or large square imag
 
 
 class Counter(Protocol):
-    """Whoever wants to know how far the work is (`taskgrid.progress.Progress` fits)."""
+    """Whoever wants to know how far the work is (`taskgrid.machine.progress.Progress` fits)."""
 
     def advance(self, count: int = 1) -> None:
         """Take note of ``count`` more images."""

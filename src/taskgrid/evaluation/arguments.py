@@ -9,9 +9,10 @@ from typing import Any, get_args
 import torch
 
 from taskgrid.errors import ConfigError, DeviceError
-from taskgrid.evaluation.planner import SPLITS, Evaluation
-from taskgrid.evaluation.tracing import CurveSpec
-from taskgrid.lattice import format_lambda, parse_subset, subset_name
+from taskgrid.evaluation.curves.tracing import CurveSpec
+from taskgrid.evaluation.plan.planner import SPLITS, Evaluation
+from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.subsets import parse_subset, subset_name
 
 PRECISIONS = ("fp32", "bf16")
 

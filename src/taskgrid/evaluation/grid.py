@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, LineageError
-from taskgrid.evaluation import keys
 from taskgrid.evaluation.arguments import (
     check_choices,
     read_device,
@@ -26,9 +25,12 @@ from taskgrid.evaluation.arguments import (
     read_names,
     read_subsets,
 )
-from taskgrid.evaluation.engine import Engine
-from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.planner import (
+from taskgrid.evaluation.curves.tracing import CurveSpec
+from taskgrid.evaluation.engine.engine import Engine
+from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.opening.references import read_curves, read_method, tower_of
+from taskgrid.evaluation.plan import keys
+from taskgrid.evaluation.plan.planner import (
     SPLITS,
     Evaluation,
     Part,
@@ -37,14 +39,11 @@ from taskgrid.evaluation.planner import (
     TaskRef,
     make_plan,
 )
-from taskgrid.evaluation.references import read_curves, read_method, tower_of
-from taskgrid.evaluation.rows import sort_rows, unique_rows
-from taskgrid.evaluation.runner import Bench, OpenCounter, Store, run_plan, run_reference
-from taskgrid.evaluation.study import Study
-from taskgrid.evaluation.tangent_engine import Features, TangentEngine
-from taskgrid.evaluation.tracing import CurveSpec
-from taskgrid.lattice import subset_name
-from taskgrid.merging.base import MergeRecipe
+from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
+from taskgrid.evaluation.plan.runner import Bench, OpenCounter, Store, run_plan, run_reference
+from taskgrid.evaluation.tangent.engine import Features, TangentEngine
+from taskgrid.lattice.subsets import subset_name
+from taskgrid.merging.seam import MergeRecipe
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
@@ -52,6 +51,7 @@ from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State, digest_state
+from taskgrid.studies.seam import Study
 from taskgrid.vectors import TaskVector, subtract
 
 _LAMBDAS = tuple(step / 10 for step in range(11))

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 
 from taskgrid.errors import DataError, LineageError
-from taskgrid.evaluation.material import LabelledImages
-from taskgrid.evaluation.measure import score
+from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.engine.measure import score
 from taskgrid.models.batches import BatchChoice, fitted, passing
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.encoder import ImageEncoder

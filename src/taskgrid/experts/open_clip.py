@@ -15,7 +15,7 @@ from taskgrid.errors import LineageError
 from taskgrid.experts.format import Converted, Format
 from taskgrid.experts.source import Checkpoint
 from taskgrid.models.card import ModelCard, check_expert
-from taskgrid.models.conversion import is_transformers
+from taskgrid.models.hub.conversion import is_transformers
 from taskgrid.models.layout import LAYOUT
 from taskgrid.store.weights import State
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from taskgrid.errors import ArtifactError
 from taskgrid.experts.unpickle import load_tensors
 from taskgrid.models.card import ModelCard
-from taskgrid.models.declared import check_declared
-from taskgrid.models.repository import Reference, Surroundings, surroundings
+from taskgrid.models.hub.declared import check_declared
+from taskgrid.models.hub.repository import Reference, Surroundings, surroundings
 from taskgrid.remote.cache import is_repository
 from taskgrid.remote.hub import fetch
 from taskgrid.remote.meter import Meter

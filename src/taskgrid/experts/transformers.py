@@ -13,8 +13,8 @@ from taskgrid.errors import LineageError
 from taskgrid.experts.format import Converted, Format
 from taskgrid.experts.source import Checkpoint
 from taskgrid.models.card import ModelCard
-from taskgrid.models.conversion import LAYOUT, is_transformers, to_open_clip
-from taskgrid.models.declared import TRANSFORMERS_CONFIG
+from taskgrid.models.hub.conversion import LAYOUT, is_transformers, to_open_clip
+from taskgrid.models.hub.declared import TRANSFORMERS_CONFIG
 
 
 def convert(

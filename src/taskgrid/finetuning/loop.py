@@ -34,16 +34,16 @@ from taskgrid.finetuning.checkpoint import (
 )
 from taskgrid.finetuning.feed import Feed, Samples, resident
 from taskgrid.finetuning.history import History, Recorder
-from taskgrid.finetuning.modes.base import Trainee, get_mode
+from taskgrid.finetuning.modes.seam import Trainee, get_mode
 from taskgrid.finetuning.pace import Pace
 from taskgrid.finetuning.recipe import Recipe
+from taskgrid.machine.progress import Progress
 from taskgrid.models.batches import BatchChoice, BatchSize, fitted, passing
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
 from taskgrid.models.inference import full_float32, iter_features, to_input
-from taskgrid.options import parse_options
-from taskgrid.progress import Progress
+from taskgrid.plugins.options import parse_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
 from taskgrid.store.weights import Lineage, State, digest_state
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from taskgrid.merging.algebra import Factored, Fold, Lifted
-from taskgrid.merging.base import MergeContext, MergeRecipe, Prepared
+from taskgrid.merging.bases.algebra import Factored, Fold, Lifted
+from taskgrid.merging.seam import MergeContext, MergeRecipe, Prepared
 from taskgrid.store.weights import State
 
 Walk = Callable[[Sequence[str]], Prepared]

@@ -20,12 +20,12 @@ from torch import nn
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models.card import Activation, ModelCard
-from taskgrid.models.conversion import clip_to_open_clip, is_transformers
-from taskgrid.models.declared import activation_of, check_declared, sibling
-from taskgrid.models.repository import Reference, Surroundings, fetch_weights, surroundings
+from taskgrid.models.hub.conversion import clip_to_open_clip, is_transformers
+from taskgrid.models.hub.declared import activation_of, check_declared, sibling
+from taskgrid.models.hub.repository import Reference, Surroundings, fetch_weights, surroundings
 from taskgrid.models.tower import load_strictly
+from taskgrid.plugins.resources import resource_path
 from taskgrid.remote.cache import HUB
-from taskgrid.resources import resource_path
 from taskgrid.store.atomic import read_json
 from taskgrid.store.weights import State, digest_state
 

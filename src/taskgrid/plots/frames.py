@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from taskgrid.lattice import lambda_value
+from taskgrid.lattice.points import lambda_value
 from taskgrid.plots.style import label
 
 REFERENCE_METHODS = ("zeroshot", "expert")

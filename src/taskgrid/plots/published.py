@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from taskgrid.lattice import parse_subset
+from taskgrid.lattice.subsets import parse_subset
 from taskgrid.plots import Statement, frames, style
 
 FIGURE = Statement(

@@ -18,7 +18,15 @@ from taskgrid.provenance.digests import digest, digest_bytes
 _PACKAGE = "taskgrid"
 _SOURCE = Path(__file__).resolve().parents[1]
 
-NEUTRAL = frozenset({"taskgrid", "taskgrid.errors", "taskgrid.plugins", "taskgrid.progress"})
+NEUTRAL = frozenset(
+    {
+        "taskgrid",
+        "taskgrid.errors",
+        "taskgrid.machine.progress",
+        "taskgrid.plugins",
+        "taskgrid.plugins.registry",
+    }
+)
 """Modules that say things and find things but compute nothing that a result could depend on."""
 
 
@@ -30,7 +38,7 @@ def code_closure(*entries: str | Path) -> dict[str, str]:
     name are not followed: name the chosen one as an entry.
 
     Args:
-        entries: dotted module names (``taskgrid.merging.average``) or paths of scripts.
+        entries: dotted module names (``taskgrid.merging.methods.average``) or paths of scripts.
 
     Raises:
         FileNotFoundError: if an entry does not exist.

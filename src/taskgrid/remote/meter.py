@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 
 class Counter(Protocol):
-    """Whoever wants to know how far a download is (`taskgrid.progress.Progress` fits)."""
+    """Whoever wants to know how far a download is (`taskgrid.machine.progress.Progress` fits)."""
 
     def advance(self, count: int = 1) -> None:
         """Take note of ``count`` more bytes; less than none where a download starts again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from taskgrid import plugins
-from taskgrid.evaluation.study import Study
+from taskgrid.studies.seam import Study
 
 
 def get_study(name: str) -> Study:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taskgrid.analysis.selection import best_normalized, edges
-from taskgrid.evaluation.study import Choice, Curves
-from taskgrid.lattice import lambda_value
+from taskgrid.lattice.points import lambda_value
+from taskgrid.studies.seam import Choice, Curves
 
 
 @dataclass(frozen=True)

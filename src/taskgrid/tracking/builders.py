@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from taskgrid.lattice import lambda_value
+from taskgrid.lattice.points import lambda_value
 from taskgrid.provenance.digests import canonical_json, digest
 from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord
 

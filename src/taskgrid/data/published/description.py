@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.resources import resource_names, resource_path
+from taskgrid.plugins.resources import resource_names, resource_path
 from taskgrid.store.images import Split
 
 Layout = Literal["hub", "original"]

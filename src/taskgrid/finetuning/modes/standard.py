@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from taskgrid.finetuning.modes.base import Trainee, train_only
+from taskgrid.finetuning.modes.seam import Trainee, train_only
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.tower import fixed_keys
-from taskgrid.options import Options as PluginOptions
+from taskgrid.plugins.options import Options as PluginOptions
 
 
 class Standard:

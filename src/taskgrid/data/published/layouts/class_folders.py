@@ -22,7 +22,7 @@ from taskgrid.data.published.layouts.base import (
 )
 from taskgrid.data.sources.folder import SUFFIXES
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.resources import resource_path
+from taskgrid.plugins.resources import resource_path
 from taskgrid.store.images import Split
 
 

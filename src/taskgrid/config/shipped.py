@@ -1,0 +1,28 @@
+"""Which data sets and numbers of the literature the project holds, by the names of their files."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import yaml
+
+from taskgrid.plugins.resources import resource_names, resource_path
+
+
+@cache
+def published_names() -> tuple[str, ...]:
+    """Return the names of the described data sets, sorted."""
+    return resource_names("tasks", ".yaml")
+
+
+@cache
+def published_lineages() -> tuple[str, ...]:
+    """Return the names of the lineages of published numbers, sorted."""
+    return resource_names("published", ".csv")
+
+
+@cache
+def published_prompts(dataset: str) -> tuple[str, ...]:
+    """Return the lineages whose prompts for a data set differ from the papers'."""
+    text = resource_path(f"tasks/{dataset}.yaml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text).get("variants") or ())

@@ -1,0 +1,1 @@
+"""Sweeps over lambda of which most points are interpolated, with a bound."""

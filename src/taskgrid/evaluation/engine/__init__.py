@@ -1,0 +1,1 @@
+"""The engine: weights in place, images and heads on the device, one pass per image."""

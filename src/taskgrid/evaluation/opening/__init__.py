@@ -1,0 +1,1 @@
+"""What a job opens: manifests, files, devices, engines."""

@@ -1,0 +1,205 @@
+"""References: what a plan depends on, read from the workflow's manifests, lineage checked.
+
+Manifests are small JSON files beside the artefacts they describe; no weights or images are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskgrid import plugins
+from taskgrid.data.dataset import DatasetManifest
+from taskgrid.data.splits import SplitManifest
+from taskgrid.errors import ArtifactError, LineageError
+from taskgrid.evaluation.plan import keys
+from taskgrid.evaluation.plan.planner import (
+    SPLITS,
+    CurveRef,
+    Evaluation,
+    MethodRef,
+    Part,
+    Setting,
+    TaskRef,
+)
+from taskgrid.merging.seam import get_merger
+from taskgrid.models.card import ModelCard, check_expert
+from taskgrid.models.lineage import check_lineage
+from taskgrid.plugins.options import parse_options
+from taskgrid.provenance.digests import derive_seed, digest
+from taskgrid.store.atomic import read_json
+
+if TYPE_CHECKING:
+    # A plan holds the kernel's digest, so whoever plans must run again when the kernel changes: the
+    # code closure follows this import, the interpreter does not.
+    import taskgrid.evaluation.curves.curves
+    import taskgrid.evaluation.engine.measure
+    import taskgrid.evaluation.tangent.line  # noqa: F401
+
+
+@dataclass(frozen=True)
+class TaskManifests:
+    """The manifests of one task.
+
+    Attributes:
+        dataset: the decoded images' manifest.
+        split: the split manifest.
+        head: the head's manifest.
+        vector: the task vector's manifest; it names the expert it was made from.
+        expert: the expert's manifest, where there is no vector yet.
+    """
+
+    dataset: Path
+    split: Path
+    head: Path
+    vector: Path | None = None
+    expert: Path | None = None
+
+
+def read_setting(
+    *,
+    model: str,
+    mode: str,
+    seed: int,
+    precision: str,
+    card: ModelCard,
+    tasks: Mapping[str, TaskManifests],
+    evaluation: Evaluation = "plain",
+) -> Setting:
+    """Read what rows depend on, and check that it belongs together.
+
+    Args:
+        model: the base model's name.
+        mode: fine-tuning mode.
+        seed: fine-tuning seed.
+        precision: ``fp32`` or ``bf16``.
+        card: the base model's card.
+        tasks: the manifests of each task.
+        evaluation: ``tangent`` measures experts and merges as tangent models.
+
+    Raises:
+        ArtifactError: if a manifest is missing or damaged.
+        LineageError: if an expert, vector, head or split comes from another base, text tower,
+            activation, layout, head, split or data than the one in use; says which, and what to do.
+    """
+    return Setting(
+        model=model,
+        mode=mode,
+        seed=seed,
+        base=card.base,
+        tower=tower_of(card),
+        kernel=keys.kernel_code(),
+        precision=precision,
+        tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
+        tangent=keys.tangent_code() if evaluation == "tangent" else None,
+    )
+
+
+def read_method(name: str, options: Mapping[str, Any], seed: int) -> MethodRef:
+    """Return what rows depend on of a merge method.
+
+    Args:
+        name: the method.
+        options: its options as configured.
+        seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
+
+    Raises:
+        ConfigError: if the method or an option is unknown, or a value does not fit.
+    """
+    merger = get_merger(name)
+    return MethodRef(
+        name=name,
+        options=parse_options(f"merge method {name!r}", merger.Options, options).model_dump(
+            mode="json"
+        ),
+        code=keys.computing_code(plugins.module_of("merger", name)),
+        seed=derive_seed("merge", seed) if getattr(merger, "stochastic", False) else None,
+    )
+
+
+def read_curves(nodes: int, tolerance: float) -> CurveRef:
+    """Return what rows depend on of interpolated lambda curves."""
+    return CurveRef(nodes, tolerance, keys.curves_code())
+
+
+def tower_of(card: ModelCard) -> str:
+    """Return the key of a card's architecture; names and tags do not enter."""
+    return keys.tower_key(
+        layout=card.layout,
+        tower=card.tower,
+        activation=card.activation,
+        image_size=card.image_size,
+        mean=card.mean,
+        std=card.std,
+    )
+
+
+def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
+    head = _lineage(manifests.head)
+    check_lineage(
+        f"the head of task {task!r}",
+        head,
+        card.lineage(),
+        ("text", "activation"),
+        f"build it again with {card.architecture} {card.pretrained}",
+    )
+    split = SplitManifest.read(manifests.split)
+    expert, vector = _trained(
+        task, manifests, card, {"head": head["digest"], "split": split.digest}
+    )
+    return TaskRef(head["digest"], _parts(task, manifests, split, card), expert, vector)
+
+
+def _parts(
+    task: str, manifests: TaskManifests, split: SplitManifest, card: ModelCard
+) -> dict[Any, Part]:
+    dataset = DatasetManifest.read(manifests.dataset)
+    if dataset.digest != split.dataset:
+        raise LineageError(
+            f"the split of task {task!r} was made from other images ({split.dataset}) than those that "
+            f"are decoded ({dataset.digest}); run the split rule again"
+        )
+    if (dataset.image_size, dataset.interpolation) != (card.image_size, card.interpolation):
+        raise LineageError(
+            f"the images of task {task!r} are {dataset.image_size} px, {dataset.interpolation}, but the "
+            f"model takes {card.image_size} px, {card.interpolation}; run the dataset rule again"
+        )
+    return {
+        name: Part(dataset.images, digest(list(split.ids(name))), len(split.ids(name)))
+        for name in SPLITS
+    }
+
+
+def _trained(
+    task: str, manifests: TaskManifests, card: ModelCard, used: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """Return the digests of a task's expert and vector, as far as there are any."""
+    path = manifests.vector or manifests.expert
+    if path is None:
+        return None, None
+    lineage = _lineage(path)
+    check_expert(lineage, card, task)
+    check_lineage(
+        f"the expert of task {task!r}",
+        lineage,
+        used,
+        [entry for entry in used if entry in lineage],
+        "train it again",
+    )
+    if manifests.vector is None:
+        return lineage["digest"], None
+    if "expert" not in lineage:
+        raise LineageError(
+            f"the task vector of task {task!r} does not say which expert it was made from; "
+            "run the taskvector rule again"
+        )
+    return lineage["expert"], lineage["digest"]
+
+
+def _lineage(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or "digest" not in value:
+        raise ArtifactError(f"{path} is no manifest of an artefact; delete it and run again")
+    return value

@@ -1,0 +1,191 @@
+"""Rows: the fact table that every other number is made from, and the file it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from taskgrid.errors import ArtifactError
+from taskgrid.evaluation.plan.planner import Request, Setting
+from taskgrid.lattice.points import lambda_value
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.outcomes import Outcome
+from taskgrid.store.tables import read_table
+
+Role = Literal["reference", "selection", "selected", "curve", "lattice"]
+"""Why a row was measured: zero-shot or expert; to choose lambda (val); the chosen point (test); a
+curve that was read from test and chose nothing; a lattice on a budget, measured and predicted rows."""
+
+GRID = pa.schema(
+    [
+        ("model", pa.string()),
+        ("mode", pa.string()),
+        ("seed", pa.int64()),
+        ("method", pa.string()),
+        ("options", pa.string()),
+        ("subset", pa.string()),
+        ("size", pa.int64()),
+        ("lambda", pa.string()),
+        ("task", pa.string()),
+        ("in_subset", pa.bool_()),
+        ("split", pa.string()),
+        ("n", pa.int64()),
+        ("correct", pa.int64()),
+        ("accuracy", pa.float64()),
+        ("normalized_accuracy", pa.float64()),
+        ("nll", pa.float64()),
+        ("ece", pa.float64()),
+        ("key", pa.string()),
+        ("role", pa.string()),
+        ("interpolated", pa.bool_()),
+        ("bound", pa.float64()),
+    ]
+)
+"""Columns of the grid's tables. ``mode`` and ``seed`` are null for zero-shot rows.
+
+``bound`` limits the error of ``accuracy`` where the row was interpolated; it is null where it was
+measured.
+"""
+
+POINT = ("model", "mode", "seed", "method", "options", "subset")
+"""The columns that name a merge, without its lambda."""
+
+_IDENTITY = (*POINT, "lambda", "task", "split")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row before it is written: a request, the method it belongs to, and why it was made."""
+
+    request: Request
+    method: str
+    options: Mapping[str, object]
+    subset: tuple[str, ...]
+    scale: str
+    role: Role
+
+
+def grid_table(
+    setting: Setting,
+    lines: Iterable[Line],
+    outcomes: Mapping[str, Outcome],
+    bounds: Mapping[str, float] | None = None,
+) -> pa.Table:
+    """Return the rows of some lines, in canonical order.
+
+    Args:
+        setting: base, mode, seed, tasks.
+        lines: what to write.
+        outcomes: by the key of the request; those of the tasks' own experts, on the splits of the
+            lines, too. That of an interpolated row has a key of its own.
+        bounds: bounds on accuracy, by the keys of interpolated rows.
+    """
+    known = bounds or {}
+    columns: dict[str, list[object]] = {name: [] for name in GRID.names}
+    for line in lines:
+        outcome = outcomes[line.request.key]
+        zeroshot = line.method == "zeroshot"
+        row = (
+            setting.model,
+            None if zeroshot else setting.mode,
+            None if zeroshot else setting.seed,
+            line.method,
+            canonical_json(dict(line.options)),
+            "+".join(line.subset),
+            len(line.subset),
+            line.scale,
+            line.request.task,
+            line.request.task in line.subset,
+            line.request.split,
+            outcome.n,
+            outcome.correct,
+            outcome.accuracy,
+            None if zeroshot else _normalized(setting, line, outcomes),
+            outcome.nll,
+            outcome.ece,
+            outcome.key,
+            line.role,
+            outcome.key in known,
+            known.get(outcome.key),
+        )
+        for name, value in zip(GRID.names, row, strict=True):
+            columns[name].append(value)
+    return sort_rows(pa.table(columns, schema=GRID))
+
+
+def _normalized(setting: Setting, line: Line, outcomes: Mapping[str, Outcome]) -> float | None:
+    task, split = line.request.task, line.request.split
+    if setting.task(task).expert is None:
+        return None
+    own = outcomes[setting.expert(task, task, split).key]
+    # correct/correct, not accuracy/accuracy: equal counts then give exactly 1.
+    return outcomes[line.request.key].correct / own.correct if own.correct else None
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Sort rows by grid point, task and split: the same rows give the same table."""
+    values = pa.array([lambda_value(text) for text in table["lambda"].to_pylist()], pa.float64())
+    order = [
+        "model",
+        "mode",
+        "seed",
+        "method",
+        "options",
+        "size",
+        "subset",
+        "value",
+        "task",
+        "split",
+    ]
+    keyed = table.append_column("value", values)
+    return keyed.sort_by([(name, "ascending") for name in order]).drop_columns(["value"])
+
+
+def collect_rows(paths: Sequence[str | Path]) -> pa.Table:
+    """Read the rows of many blocks into one table; a row that stands in several is kept once.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged, or two files disagree about a row.
+    """
+    if not paths:
+        return pa.table({name: [] for name in GRID.names}, schema=GRID)
+    return unique_rows(sort_rows(pa.concat_tables([read_rows(path) for path in paths])))
+
+
+def unique_rows(table: pa.Table) -> pa.Table:
+    """Keep one of each of the rows that stand in a sorted table several times.
+
+    Raises:
+        ArtifactError: if two rows of one point, task and split have different keys.
+    """
+    fresh: list[bool] = []
+    previous: dict[str, object] = {}
+    for row in table.select([*_IDENTITY, "key"]).to_pylist():
+        same = bool(previous) and all(row[name] == previous[name] for name in _IDENTITY)
+        if same and row["key"] != previous["key"]:
+            raise ArtifactError(
+                f"two blocks disagree about {row['method']} {row['subset']} at lambda {row['lambda']} "
+                f"on {row['task']} ({row['split']}): one is out of date; delete results/eval and run "
+                "again"
+            )
+        fresh.append(not same)
+        previous = row
+    return table.filter(pa.array(fresh, pa.bool_())).combine_chunks()
+
+
+def read_rows(path: str | Path) -> pa.Table:
+    """Read a table of rows.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, or has other columns.
+    """
+    table = read_table(path)
+    if table.schema != GRID:
+        raise ArtifactError(
+            f"{path} has other columns than a table of rows; delete it and run again"
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Tangent models: the whole grid from one pass per task vector."""

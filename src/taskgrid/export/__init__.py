@@ -1,1 +1,0 @@
-"""Grid points as files that other programs load."""

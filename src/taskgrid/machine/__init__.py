@@ -1,0 +1,1 @@
+"""What the machine gives: devices, memory, time, and how progress is told."""

@@ -1,0 +1,1 @@
+"""What merge methods share: sums, folds over tasks, factors per task."""

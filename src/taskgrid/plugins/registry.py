@@ -1,0 +1,124 @@
+"""The registry of plug-ins: one line each.
+
+A plug-in is one module plus one line here. This module maps names to modules and does nothing else,
+so it never enters a code digest (`taskgrid.provenance.code`): adding a line re-runs no rule. It
+imports nothing heavy, because the Snakefile reads it while it is parsed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import MappingProxyType, ModuleType
+from typing import Literal
+
+from taskgrid.errors import ConfigError
+
+Kind = Literal["source", "layout", "builtin", "mode", "merger", "study", "figure"]
+
+_PLUGINS = MappingProxyType(
+    {
+        "source": {
+            "builtin": "taskgrid.data.sources.builtin",
+            "folder": "taskgrid.data.sources.folder",
+            "npz": "taskgrid.data.sources.npz",
+            "parquet": "taskgrid.data.sources.parquet",
+            "published": "taskgrid.data.sources.published",
+        },
+        # Readers of the original files of published data sets.
+        "layout": {
+            "cifar": "taskgrid.data.published.layouts.cifar",
+            "class_folders": "taskgrid.data.published.layouts.class_folders",
+            "dtd": "taskgrid.data.published.layouts.dtd",
+            "fer2013": "taskgrid.data.published.layouts.fer2013",
+            "flowers102": "taskgrid.data.published.layouts.flowers102",
+            "food101": "taskgrid.data.published.layouts.food101",
+            "gtsrb": "taskgrid.data.published.layouts.gtsrb",
+            "idx": "taskgrid.data.published.layouts.idx",
+            "oxford_iiit_pet": "taskgrid.data.published.layouts.oxford_iiit_pet",
+            "pcam": "taskgrid.data.published.layouts.pcam",
+            "resisc45": "taskgrid.data.published.layouts.resisc45",
+            "stanford_cars": "taskgrid.data.published.layouts.stanford_cars",
+            "stl10": "taskgrid.data.published.layouts.stl10",
+            "sun397": "taskgrid.data.published.layouts.sun397",
+            "svhn": "taskgrid.data.published.layouts.svhn",
+        },
+        # The first five are the default's; `catalogue` is the control task, the part that ImageNet
+        # plays in the papers.
+        "builtin": {
+            "handwritten": "taskgrid.data.builtin.handwritten",
+            "street_digits": "taskgrid.data.builtin.typed",
+            "road_signs": "taskgrid.data.builtin.road_signs",
+            "textures": "taskgrid.data.builtin.textures",
+            "pictograms": "taskgrid.data.builtin.pictograms",
+            "counting": "taskgrid.data.builtin.counting",
+            "flags": "taskgrid.data.builtin.flags",
+            "shapes": "taskgrid.data.builtin.shapes",
+            "print_digits": "taskgrid.data.builtin.typed",
+            "print_letters": "taskgrid.data.builtin.typed",
+            "street_letters": "taskgrid.data.builtin.typed",
+            "catalogue": "taskgrid.data.builtin.catalogue",
+        },
+        "mode": {
+            "standard": "taskgrid.finetuning.modes.standard",
+            "linear": "taskgrid.finetuning.modes.linear",
+        },
+        "merger": {
+            "average": "taskgrid.merging.methods.average",
+            "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
+        },
+        "study": {
+            "addition": "taskgrid.studies.addition",
+        },
+        "figure": {
+            "lambda_curve": "taskgrid.plots.lambda_curve",
+            "subset_size": "taskgrid.plots.subset_size",
+            "heatmap": "taskgrid.plots.heatmap",
+            "cross_evaluation": "taskgrid.plots.cross_evaluation",
+            "cosine": "taskgrid.plots.cosine",
+            "training": "taskgrid.plots.training",
+            "published": "taskgrid.plots.published",
+        },
+    }
+)
+
+TANGENT_MODES = frozenset({"linear"})
+"""Modes whose experts are tangent models and are evaluated as such."""
+
+_NOUN = {
+    "source": "task source",
+    "layout": "layout of original files",
+    "builtin": "built-in task",
+    "mode": "fine-tuning mode",
+    "merger": "merge method",
+    "study": "study",
+    "figure": "figure",
+}
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Return the registered names of a kind, in registry order."""
+    return tuple(_PLUGINS[kind])
+
+
+def module_of(kind: Kind, name: str) -> str:
+    """Return the dotted name of the module behind a plug-in.
+
+    Raises:
+        ConfigError: if there is no such plug-in; the text lists those that exist.
+    """
+    known = _PLUGINS[kind]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"unknown {_NOUN[kind]} {name!r}; {hint}there are: {', '.join(known)}")
+    return known[name]
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """Import and return the module behind a plug-in.
+
+    Raises:
+        ConfigError: if there is no such plug-in.
+    """
+    return importlib.import_module(module_of(kind, name))

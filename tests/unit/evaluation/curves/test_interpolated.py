@@ -1,0 +1,314 @@
+"""Interpolated rows in the flow: keys, store, choices; against the grid that is measured throughout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from taskgrid.analysis.selection import select
+from taskgrid.evaluation.curves.interpolated import CurveAsk, Interpolated, read_curve
+from taskgrid.evaluation.curves.tracing import CurveSpec, node_levels, trace
+from taskgrid.evaluation.engine.engine import Engine
+from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.grid import evaluate_grid
+from taskgrid.evaluation.plan import keys
+from taskgrid.evaluation.plan.planner import CurveRef, Plan, Request, make_plan
+from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
+from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.lattice.points import format_lambda
+from taskgrid.merging.seam import MergeRecipe, get_merger
+from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.studies import get_study
+from tests.unit.example_grid import world
+from tests.unit.example_plans import FakeBench, fake_outcome, method, setting
+
+# The experts of the tiny world lie far from its base: at lambda 1 nothing is smooth any more.
+SWEEP = tuple(format_lambda(step / 100) for step in range(21))
+SUBSETS = (("a",), ("a", "b"), ("a", "b", "c"))
+LOOSE, STRICT = CurveSpec(5, 0.2), CurveSpec(7, 0.0)
+ROW = ["method", "subset", "lambda", "task", "split"]
+
+
+@dataclass
+class Images:
+    """A counter of images that passed."""
+
+    passed: int = 0
+
+    def __call__(self, label: str, total: int) -> AbstractContextManager[Images]:
+        return nullcontext(self)
+
+    def advance(self, count: int = 1) -> None:
+        self.passed += count
+
+
+def grid(curves: CurveSpec | None, counter: Images | None = None, **options: Any) -> pd.DataFrame:
+    there = world(val=60, test=40)
+    return evaluate_grid(
+        there.base,
+        there.card,
+        there.tasks,
+        experts=there.experts,
+        subsets=SUBSETS,
+        lambdas=SWEEP,
+        curves=curves,
+        progress=counter or Images(),
+        **options,
+    ).set_index(ROW)
+
+
+@cache
+def measured() -> pd.DataFrame:
+    return grid(None, curves_on=("val", "test"))
+
+
+@pytest.mark.parametrize("spec", [LOOSE, STRICT])
+def test_rows_are_the_measured_ones_or_within_their_bounds(spec: CurveSpec) -> None:
+    found, exact = grid(spec, curves_on=("val", "test")), measured()
+    assert found.index.equals(exact.index)
+    between = found[found["interpolated"]]
+    assert len(between) > 50
+    assert between["bound"].max() <= spec.tolerance
+    off = (between["correct"] - exact["correct"][between.index]).abs()
+    assert off.le((between["bound"] * between["n"]).round()).all()
+    for score in ("nll", "ece"):
+        assert (between[score] - exact[score][between.index]).abs().quantile(0.9) < 0.02
+    # No interpolated row has the key of a measured one, and all are different.
+    assert not set(between["key"]) & set(exact["key"])
+    assert between["key"].is_unique
+    rest = found[~found["interpolated"]]
+    assert rest["bound"].isna().all()
+    same = ["n", "correct", "accuracy", "normalized_accuracy", "nll", "ece", "key", "role"]
+    pd.testing.assert_frame_equal(rest[same], exact.loc[rest.index][same])
+
+
+@pytest.mark.parametrize("spec", [LOOSE, STRICT])
+def test_the_choice_is_that_of_the_measured_grid_and_is_measured(spec: CurveSpec) -> None:
+    found, exact = grid(spec), measured()
+    chosen = found[found["role"] == "selected"]
+    assert not chosen["interpolated"].any()
+    assert set(chosen.index) == set(exact[exact["role"] == "selected"].index)
+    for name, subset, scale, task, _ in chosen.index:
+        assert not found.loc[(name, subset, scale, task, "val"), "interpolated"]
+
+
+def test_interpolation_saves_passes() -> None:
+    few, many = Images(), Images()
+    grid(LOOSE, few)
+    grid(None, many)
+    assert few.passed < 0.6 * many.passed
+
+
+def test_what_is_stored_is_found_again_and_what_is_lost_is_made_again(tmp_path: Path) -> None:
+    first, again, later = Images(), Images(), Images()
+    fresh = grid(LOOSE, first, store=tmp_path / "store")
+    pd.testing.assert_frame_equal(grid(LOOSE, again, store=tmp_path / "store"), fresh)
+    assert again.passed == 0
+    # A store that lost some of its outcomes, as after a kill: the rows are the same again.
+    whole = OutcomeStore(tmp_path / "store")
+    known = whole.find(fresh["key"])
+    half = OutcomeStore(tmp_path / "half")
+    half.append([outcome for at, outcome in enumerate(known.values()) if at % 2])
+    pd.testing.assert_frame_equal(grid(LOOSE, later, store=tmp_path / "half"), fresh)
+    assert 0 < later.passed <= first.passed
+    # Without interpolation the store gives the measured rows, and no other.
+    exact = grid(None, store=tmp_path / "store")
+    pd.testing.assert_frame_equal(exact, measured().loc[exact.index][exact.columns])
+
+
+def test_tangent_models_need_no_interpolation() -> None:
+    where = replace(setting(), tangent="tangent")
+    assert make_plan(where, method(), ["a"], SWEEP, curves=CurveRef(7, 0.01, "x")).curves is None
+
+
+def test_a_listening_head_changes_no_bit() -> None:
+    there = world(val=60, test=40)
+
+    class Memory:
+        card = there.card
+        vector_count = 3
+
+        def base(self) -> Any:
+            return there.base
+
+        def vector(self, task: str) -> Any:
+            return {key: there.experts[task][key] - there.base[key] for key in there.base}
+
+        def head(self, task: str) -> Any:
+            return there.tasks[task].head
+
+        def images(self, task: str, split: Any) -> Any:
+            pixels, labels = there.tasks[task].part(split)
+            return LabelledImages(pixels, np.arange(len(labels)), labels)
+
+    merger = get_merger("task_arithmetic")
+    engine = Engine(Memory(), MergeRecipe(merger, merger.Options()), batch_size=16)  # type: ignore[arg-type]
+    ask = asked(lambdas=SWEEP, n=60)
+    outcomes = {outcome.key: outcome for outcome in engine.trace(ask, lambda count: None)}
+    exact = [ask.exact(scale) for scale in SWEEP]
+    known = [request for request in exact if request.key in outcomes]
+    assert len(known) >= 3
+    for request, outcome in zip(known, engine.evaluate(known, lambda count: None), strict=True):
+        assert outcomes[outcome.key] == outcome
+        assert request.key in outcomes
+
+
+def asked(
+    lambdas: Sequence[str] = SWEEP, spec: CurveSpec = LOOSE, n: int = 40, code: str = "code"
+) -> CurveAsk:
+    plan = make_plan(
+        setting(("a", "b"), val=n),
+        method(),
+        ["a+b"],
+        lambdas,
+        curves=CurveRef(spec.nodes, spec.tolerance, code),
+    )
+    return CurveAsk(plan, ("a", "b"), "a", "val", tuple(lambdas))
+
+
+def test_keys_depend_on_nodes_lambda_and_code_and_on_nothing_else() -> None:
+    ask = asked()
+    nodes = ("0.00", "0.10", "0.20")
+    different = {
+        ask.key("0.12", nodes),
+        ask.key("0.13", nodes),
+        ask.key("0.12", ("0.00", "0.09", "0.20")),
+        asked(code="other").key("0.12", nodes),
+        ask.exact("0.12").key,
+        keys.certainty_key(ask.key("0.12", nodes)),
+    }
+    assert len(different) == 6
+    # Tolerance, first nodes and the other lambdas say which rows there are, not what they are.
+    other = asked(lambdas=SWEEP[:15], spec=CurveSpec(9, 0.3))
+    assert other.key("0.12", nodes) == ask.key("0.12", nodes)
+
+
+def test_a_plan_keeps_its_curves_and_an_older_one_has_none(tmp_path: Path) -> None:
+    plan = asked().plan
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
+    text = (tmp_path / "plan.json").read_text()
+    without = make_plan(plan.setting, plan.method, plan.subsets, plan.lambdas)
+    without.write(tmp_path / "old.json")
+    old = json.loads((tmp_path / "old.json").read_text())
+    del old["curves"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Plan.read(tmp_path / "old.json") == without
+    assert "curves" in text
+
+
+def test_bounds_count_what_can_be_lost_or_won() -> None:
+    hits = np.array([1, 1, 1, 0, 0, 1, 0, 0], dtype=bool)
+    certain = np.array([1, 0, 0, 0, 1, 1, 1, 1], dtype=bool)
+    row = Interpolated(Outcome.of("00", hits, 0.0, 0.0), Outcome.of("01", certain, 0.0, 0.0))
+    assert (row.open_hits, row.open_misses, row.bound) == (2, 1, 2 / 8)
+
+
+@dataclass
+class CurveBench(FakeBench):
+    """Answers curves with interpolated rows that are wrong, but say so."""
+
+    open_images: int = 4
+    traced: list[CurveAsk] = field(default_factory=list)
+
+    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
+        self.traced.append(ask)
+        found: list[Outcome] = []
+
+        def between(nodes: tuple[str, ...], waiting: Sequence[str]) -> dict[str, Interpolated]:
+            rows = {scale: self._between(ask, scale, nodes) for scale in waiting}
+            found.extend(fake_outcome(ask.exact(node)) for node in nodes)
+            for row in rows.values():
+                found.extend([row.outcome, row.certainty])
+            return rows
+
+        for scale in trace(ask.lambdas, ask.spec, between).exact:
+            found.append(fake_outcome(ask.exact(scale)))
+        yield from {outcome.key: outcome for outcome in found}.values()
+
+    def _between(self, ask: CurveAsk, scale: str, nodes: tuple[str, ...]) -> Interpolated:
+        # Some hits are taken for misses, and marked as open.
+        exact = fake_outcome(ask.exact(scale))
+        hits, certain = exact.hits(), np.ones(exact.n, dtype=bool)
+        wrong = np.flatnonzero(hits)[: self.open_images]
+        hits[wrong] = certain[wrong] = False
+        key = ask.key(scale, nodes)
+        return Interpolated(
+            Outcome.of(key, hits, 0.0, 0.0),
+            Outcome.of(keys.certainty_key(key), certain, 0.0, 0.0),
+        )
+
+
+@pytest.mark.parametrize("open_images", [0, 1, 4, 12])
+def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
+    tmp_path: Path, open_images: int
+) -> None:
+    plan = make_plan(
+        setting(),
+        method(),
+        ["a", "a+b", "a+b+c"],
+        SWEEP,
+        curves=CurveRef(5, 0.4, "code"),
+    )
+    study = get_study("addition")
+    bench, plain = CurveBench(open_images=open_images), FakeBench()
+    found = run_plan(plan, OutcomeStore(tmp_path / "curves"), bench.open, [study])
+    exact = run_plan(
+        replace(plan, curves=None), OutcomeStore(tmp_path / "plain"), plain.open, [study]
+    )
+    chosen = [
+        {
+            (row["subset"], row["lambda"], row["task"]): row["correct"]
+            for row in result.table.to_pylist()
+            if row["role"] == "selected"
+        }
+        for result in (found, exact)
+    ]
+    assert chosen[0] == chosen[1]
+    assert len(bench.traced) == 1 + 2 + 3
+    assert found.interpolated == sum(row["interpolated"] for row in found.table.to_pylist()) > 20
+    assert f"interpolated {found.interpolated}" in found.sentence()
+    # The table alone leads to the same choice: no interpolated row is better than the chosen one.
+
+    store = OutcomeStore(tmp_path / "curves")
+    reference = run_reference(plan.setting, store, bench.open).table
+    table = unique_rows(sort_rows(pa.concat_tables([found.table, reference])))
+    picked = select(table, [study], store.find).to_pylist()
+    assert {(row["subset"], row["lambda"]) for row in picked} == {key[:2] for key in chosen[0]}
+    # And a second run measures nothing.
+    again = run_plan(plan, store, bench.open, [study])
+    assert again.table == found.table
+    assert (again.evaluated, again.images) == (0, 0)
+
+
+def test_a_curve_lacking_any_outcome_is_not_read() -> None:
+    ask = asked()
+    bench = CurveBench()
+    outcomes = {outcome.key: outcome for outcome in bench.trace(ask, lambda count: None)}
+    traced = read_curve(ask, outcomes)
+    assert traced is not None
+    needed = {ask.exact(scale).key for scale in traced.exact}
+    for row in traced.interpolated.values():
+        needed |= {row.outcome.key, row.certainty.key}
+    assert needed <= set(ask.row_keys())
+    for key in needed:
+        assert read_curve(ask, {k: v for k, v in outcomes.items() if k != key}) is None
+
+
+def test_a_sweep_too_short_for_nodes_is_measured_as_it_is() -> None:
+    assert asked().is_curve
+    assert not asked(lambdas=SWEEP[:5]).is_curve
+    assert not asked(lambdas=("0.30",)).is_curve
+    requests: list[Request] = list(asked().requests())
+    nodes = {node for level in node_levels(SWEEP, 5) for node in level}
+    assert {request.weights.scale for request in requests} == nodes | {*SWEEP}

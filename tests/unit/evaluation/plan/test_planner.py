@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskgrid.data.dataset import DatasetManifest
+from taskgrid.data.splits import SplitManifest, make_split
+from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
+from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
+from taskgrid.evaluation.plan.planner import BASE, Plan, Setting, TaskRef, Weights, make_plan
+from taskgrid.models.card import ModelCard
+from taskgrid.store.atomic import write_json
+from taskgrid.store.images import ImageIndex
+from tests.unit.example_grid import world
+from tests.unit.example_plans import method, setting
+
+LAMBDAS = ("0.00", "0.50", "1.00")
+
+
+def plan_of(names: str = "abc", subsets: tuple[str, ...] = ("a", "a+b"), **options: Any) -> Plan:
+    return make_plan(setting(names), method(), subsets, LAMBDAS, **options)
+
+
+def written(plan: Plan, tmp_path: Path) -> bytes:
+    plan.write(tmp_path / "plan.json")
+    return (tmp_path / "plan.json").read_bytes()
+
+
+def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    plan = plan_of(outside=True, curves_on=("val", "test"))
+    written(plan, tmp_path)
+    assert Plan.read(tmp_path / "plan.json") == plan
+
+
+def test_equal_plans_have_equal_bytes_in_whatever_order_they_were_asked_for(tmp_path: Path) -> None:
+    ours = written(make_plan(setting("abc"), method(), ["a+b", "c"], LAMBDAS), tmp_path)
+    theirs = make_plan(setting("cba"), method(), ["c", "b+a"], reversed([*LAMBDAS, "0.50"]))
+    assert written(theirs, tmp_path) == ours
+
+
+def test_lambdas_are_ordered_as_numbers() -> None:
+    plan = make_plan(setting("a"), method(), ["a"], ["10.00", "2.00", "-1.00", "0.125"])
+    assert plan.lambdas == ("-1.00", "0.125", "2.00", "10.00")
+
+
+def test_an_appended_task_changes_no_plan_it_has_no_part_in(tmp_path: Path) -> None:
+    assert written(plan_of("abcd"), tmp_path) == written(plan_of("abc"), tmp_path)
+    assert written(plan_of("abcd", outside=True), tmp_path) != written(
+        plan_of("abc", outside=True), tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "other"},
+        {"tower": "other"},
+        {"kernel": "other"},
+        {"precision": "bf16"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_all_rows_share_changes_every_key(change: dict[str, str]) -> None:
+    plan = plan_of()
+    other = replace(plan, setting=replace(plan.setting, **change))
+    for scale in LAMBDAS:
+        ours = plan.merged(("a", "b"), scale, "a", "val").key
+        assert ours != other.merged(("a", "b"), scale, "a", "val").key
+
+
+def test_a_key_depends_on_the_merged_tasks_and_on_the_one_measured_and_on_no_other() -> None:
+    plan = plan_of("abc", ("a+b", "a"), outside=True)
+
+    def keys(task: str, **change: Any) -> list[str]:
+        tasks = {**plan.setting.tasks, task: replace(plan.setting.tasks[task], **change)}
+        other = replace(plan, setting=replace(plan.setting, tasks=tasks))
+        return [
+            other.merged(("a", "b"), "0.50", "a", "val").key,
+            other.merged(("a", "b"), "0.50", "a", "test").key,
+            other.merged(("a",), "0.50", "a", "val").key,
+            other.merged(("a",), "0.00", "a", "val").key,
+        ]
+
+    def changed(task: str, **change: Any) -> list[bool]:
+        before = keys(task)
+        return [old != new for old, new in zip(before, keys(task, **change), strict=True)]
+
+    assert changed("b", vector="retrained") == [True, True, False, False]
+    assert changed("a", vector="retrained") == [True, True, True, False]
+    assert changed("a", head="renamed classes") == [True] * 4
+    assert changed("b", head="renamed classes") == [False] * 4
+    parts = {**setting("a").tasks["a"].parts}
+    parts["val"] = replace(parts["val"], ids="other")
+    assert changed("a", parts=parts) == [True, False, True, True]
+    assert changed("c", vector="retrained", head="other") == [False] * 4
+
+
+def test_lambda_zero_is_a_request_for_the_base() -> None:
+    plan = plan_of()
+    zero = plan.merged(("a", "b"), "0.00", "a", "val")
+    assert zero == plan.setting.zeroshot("a", "val")
+    assert zero.weights == BASE
+    other = make_plan(setting("abc"), method("average"), ["a"], LAMBDAS)
+    assert other.merged(("a",), "-0.00", "a", "val").key == zero.key
+    half = plan.merged(("a", "b"), "0.50", "a", "val")
+    assert half.weights == Weights("merge", ("a", "b"), "0.50")
+    assert half.n == 40
+
+
+def test_options_seed_and_code_of_a_method_are_in_its_keys() -> None:
+    def key(**change: Any) -> str:
+        changed = replace(method(density=0.2), **change)
+        plan = make_plan(setting("ab"), changed, ["a+b"], LAMBDAS)
+        return plan.merged(("a", "b"), "0.50", "a", "val").key
+
+    changes: list[dict[str, Any]] = [
+        {},
+        {"options": {"density": 0.3}},
+        {"code": "edited"},
+        {"seed": 1},
+        {"name": "other"},
+    ]
+    assert len({key(**change) for change in changes}) == 5
+
+
+def test_experts_are_measured_on_every_task() -> None:
+    ours = setting("ab")
+    own, cross = ours.expert("a", "a", "test"), ours.expert("a", "b", "test")
+    assert own.weights == cross.weights == Weights("expert", ("a",), "1.00")
+    assert own.key != cross.key
+    assert own.n == 60
+    without = replace(ours, tasks={**ours.tasks, "b": replace(ours.tasks["b"], expert=None)})
+    assert without.experts == ("a",)
+    with pytest.raises(LineageError, match="'b' has no expert"):
+        without.expert("b", "a", "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"subsets": ["a+x"]}, "'x' is not one of a, b"),
+        ({"subsets": [""]}, "the empty subset is the base itself"),
+        ({"subsets": ["a+a"]}, "'a' occurs twice"),
+        ({"lambdas": []}, "lambdas is empty"),
+        ({"curves_on": ["test"]}, "curves_on must hold val"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(options: dict[str, Any], sentence: str) -> None:
+    given = {"subsets": ["a"], "lambdas": LAMBDAS, **options}
+    with pytest.raises(ConfigError, match=sentence):
+        make_plan(setting("ab"), method(), given.pop("subsets"), given.pop("lambdas"), **given)
+
+
+def test_a_merged_task_needs_a_vector() -> None:
+    ours = setting("ab")
+    tasks = {**ours.tasks, "b": replace(ours.tasks["b"], vector=None)}
+    with pytest.raises(LineageError, match="'b' has no task vector"):
+        make_plan(replace(ours, tasks=tasks), method(), ["a", "a+b"], LAMBDAS)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda value: {**value, "format": 2},
+        lambda value: {key: value[key] for key in value if key != "lambdas"},
+        lambda value: [value],
+    ],
+)
+def test_a_file_that_is_no_plan_is_named(damage: Any, tmp_path: Path) -> None:
+    value = json.loads(written(plan_of(), tmp_path))
+    write_json(tmp_path / "plan.json", damage(value))
+    with pytest.raises(ArtifactError, match=r"plan\.json is not a plan"):
+        Plan.read(tmp_path / "plan.json")
+
+
+# --- references from manifests -------------------------------------------------------------------
+
+
+def manifests(folder: Path, card: ModelCard, task: str = "a", **change: Any) -> TaskManifests:
+    """Write the manifests of a task as the rules do; ``change`` breaks one of them."""
+    index = ImageIndex(
+        tuple(f"{task}{i}" for i in range(30)),
+        tuple(i % 3 for i in range(30)),
+        ("train",) * 20 + ("test",) * 10,
+        tuple(f"pixels {task} {i}" for i in range(30)),
+    )
+    dataset = DatasetManifest(
+        task=task,
+        classes=("x", "y", "z"),
+        templates=("a {}",),
+        counts={"train": 20, "test": 10},
+        digest=index.content_digest(),
+        images=f"file of {task}",
+        image_size=card.image_size,
+        interpolation=card.interpolation,
+    )
+    split = make_split(task, index, ("x", "y", "z"))
+    head = {**card.lineage(), "kind": "head", "digest": f"head of {task}"}
+    vector = {
+        **card.lineage(),
+        "kind": "taskvector",
+        "task": task,
+        "split": split.digest,
+        "head": head["digest"],
+        "expert": f"expert of {task}",
+        "digest": f"vector of {task}",
+    }
+    values = {"dataset": asdict(dataset), "head": head, "vector": vector}
+    for name, entries in change.items():
+        values[name] = {**values[name], **entries}
+    found = TaskManifests(
+        dataset=folder / f"{task}-dataset.json",
+        split=folder / f"{task}-split.json",
+        head=folder / f"{task}-head.json",
+        vector=folder / f"{task}-vector.json",
+    )
+    for name, value in values.items():
+        kept = {key: entry for key, entry in value.items() if entry is not None}
+        write_json(folder / f"{task}-{name}.json", kept)
+    split.write(found.split)
+    return found
+
+
+def read(card: ModelCard, **tasks: TaskManifests) -> Setting:
+    return read_setting(
+        model="tiny", mode="standard", seed=0, precision="fp32", card=card, tasks=tasks
+    )
+
+
+def test_a_setting_is_read_from_manifests(tmp_path: Path) -> None:
+    card = world("a").card
+    found = manifests(tmp_path, card)
+    ref = read(card, a=found).tasks["a"]
+    assert (ref.head, ref.expert, ref.vector) == ("head of a", "expert of a", "vector of a")
+    assert {split: part.n for split, part in ref.parts.items()} == {"val": 2, "test": 10}
+    assert ref.parts["val"].images != ref.parts["test"].images
+    assert read(card, a=found).base == card.base
+
+
+def test_an_expert_stands_in_for_a_vector_and_neither_is_needed(tmp_path: Path) -> None:
+    card = world("a").card
+    found = manifests(tmp_path, card)
+    expert = json.loads(found.vector.read_text())  # type: ignore[union-attr]
+    write_json(tmp_path / "expert.json", {**expert, "kind": "expert", "digest": expert["expert"]})
+    ref = read(card, a=replace(found, vector=None, expert=tmp_path / "expert.json")).tasks["a"]
+    assert (ref.expert, ref.vector) == ("expert of a", None)
+    bare = read(card, a=replace(found, vector=None)).tasks["a"]
+    assert (bare.expert, bare.vector) == (None, None)
+
+
+def test_a_split_touches_only_its_own_rows(tmp_path: Path) -> None:
+    card = world("a").card
+    found = manifests(tmp_path, card)
+    before = read(card, a=found).tasks["a"]
+    manifest = SplitManifest.read(found.split)
+    index = {
+        **asdict(manifest),
+        "val": manifest.val[:1],
+        "train": (*manifest.train, manifest.val[1]),
+    }
+    other = SplitManifest(**index)
+    from taskgrid.data import splits
+
+    digest = splits._digest(other.dataset, {s: other.ids(s) for s in splits.SPLITS})
+    replace(other, digest=digest).write(found.split)
+    bare = replace(found, vector=None)
+    after = read(card, a=bare).tasks["a"]
+    assert after.parts["test"] == before.parts["test"]
+    assert after.parts["val"] != before.parts["val"]
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"head": {"text": "another"}}, "the head of task 'a' comes from another text tower"),
+    ({"head": {"activation": "quick_gelu"}}, "the head of task 'a' .* activation"),
+    ({"vector": {"base": "another"}}, "the task vector of task 'a' comes from another base"),
+    ({"vector": {"layout": "hf"}}, "the task vector of task 'a' .* layout"),
+    ({"vector": {"split": "another"}}, "the expert of task 'a' comes from another split"),
+    ({"vector": {"head": "another"}}, "the expert of task 'a' comes from another head"),
+    ({"vector": {"expert": None}}, "does not say which expert"),
+    ({"dataset": {"digest": "another"}}, "the split of task 'a' was made from other images"),
+    ({"dataset": {"image_size": 9}}, "the images of task 'a' are 9 px"),
+    ({"head": {"digest": None}}, "is no manifest of an artefact"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), BROKEN, ids=[text[:45] for _, text in BROKEN])
+def test_what_does_not_belong_together_is_refused(
+    change: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    card = world("a").card
+    with pytest.raises(TaskgridError, match=sentence):
+        read(card, a=manifests(tmp_path, card, **change))
+
+
+def test_a_method_is_read_with_its_defaults_and_its_code() -> None:
+    ref = read_method("task_arithmetic", {}, seed=3)
+    assert (ref.name, ref.options, ref.seed) == ("task_arithmetic", {}, None)
+    assert ref.code != read_method("average", {}, seed=3).code
+    with pytest.raises(ConfigError, match="density"):
+        read_method("average", {"density": 1}, seed=3)
+
+
+def test_a_task_reference_says_what_rows_depend_on() -> None:
+    # Names, paths and counts of training images are not among it.
+    assert set(TaskRef.__dataclass_fields__) == {"head", "parts", "expert", "vector"}

@@ -1,0 +1,558 @@
+"""Figures show what the tables say, are readable, and come out the same every time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from taskgrid import plugins
+from taskgrid.errors import ArtifactError, ConfigError
+from taskgrid.plots import TABLES, figure_card, figure_names, style
+from taskgrid.plots.pages import write_page
+from taskgrid.plots.render import draw_figure, read_tables, write_figure
+from tests.unit.example_tables import Example, all_subsets, example, interpolated, task_names
+
+FIGURES = figure_names()
+
+cached = cache(example)
+
+
+@pytest.fixture(scope="module")
+def five() -> Example:
+    return example(tasks=5)
+
+
+def lines(figure: Figure) -> dict[tuple[int, str], tuple[np.ndarray, np.ndarray]]:
+    """Return every labelled line: (number of its axes, label) -> (x, y)."""
+    return {
+        (place, str(line.get_label())): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))
+        for place, axes in enumerate(figure.axes)
+        for line in axes.lines
+    }
+
+
+def cells(figure: Figure) -> list[np.ndarray]:
+    """Return the matrices drawn, blank cells as NaN (colour bars left out)."""
+    meshes = [
+        collection
+        for axes in figure.axes
+        for collection in axes.collections
+        if isinstance(collection, QuadMesh) and axes.get_label() != "<colorbar>"
+    ]
+    return [np.ma.filled(mesh.get_array().astype(float), np.nan) for mesh in meshes]
+
+
+def texts(figure: Figure) -> list[str]:
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Return the pairs of visible texts that overlap, and texts that leave the page."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # as when saving, square cells settle in a second pass
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    drawn = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and not hidden_tick(figure, text)
+    ]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in drawn]
+    tilted = {place for place, text in enumerate(drawn) if text.get_rotation() % 90}
+    page = figure.bbox
+    outside = [
+        (name, "page")
+        for name, box in boxes
+        if box.x0 < page.x0 - 1
+        or box.y0 < page.y0 - 1
+        or box.x1 > page.x1 + 1
+        or box.y1 > page.y1 + 1
+    ]
+    crossing = [
+        (one, other)
+        for (i, (one, a)), (j, (other, b)) in itertools.combinations(enumerate(boxes), 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1
+        and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+        # Parallel tilted labels share upright boxes; the distance between their lines counts.
+        and not ({i, j} <= tilted and lines_apart(drawn[i], drawn[j]))
+    ]
+    return outside + crossing
+
+
+def lines_apart(one: Text, other: Text) -> bool:
+    """Return whether two equally tilted, right-aligned labels are a text height apart."""
+    angle = np.deg2rad(one.get_rotation())
+    shift = one.get_transform().transform(one.get_position()) - other.get_transform().transform(
+        other.get_position()
+    )
+    distance = abs(shift[0] * np.sin(angle) - shift[1] * np.cos(angle))
+    return bool(distance > one.get_fontsize() * one.get_figure().dpi / 72)
+
+
+def hidden_tick(figure: Figure, text: Text) -> bool:
+    """Return whether a text is a tick label outside the axis' limits, which is never drawn."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if text in (tick.label1, tick.label2):
+                    slack = 1e-9 * max(abs(low), abs(high), 1.0)
+                    return not low - slack <= tick.get_loc() <= high + slack
+    return False
+
+
+def test_every_figure_states_what_it_is() -> None:
+    assert plugins.names("figure") == FIGURES
+    for name in FIGURES:
+        card = figure_card(name)
+        assert card.name == name and card.title and card.category
+        assert set(card.tables) <= set(TABLES)
+        # One paragraph of words that names its split, or says that there is none.
+        assert "\n" not in card.caption and len(card.caption) > 100
+        assert any(word in card.caption for word in ("**validation**", "**test**", "no data split"))
+
+
+def test_statement_read_from_source_is_the_imported_one() -> None:
+    for name in FIGURES:
+        card, imported = figure_card(name), plugins.load("figure", name).FIGURE
+        assert (card.title, card.category, card.tables) == (
+            imported.title,
+            imported.category,
+            imported.tables,
+        )
+
+
+def test_incomplete_statement_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "lonely_figure.py").write_text("FIGURE = Statement(title='x', tables=('grid',))")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        "taskgrid.plugins.registry._PLUGINS", {"figure": {"lonely": "lonely_figure"}}
+    )
+    with pytest.raises(ConfigError, match="lonely_figure does not state category and caption"):
+        figure_card("lonely")
+
+
+def test_statements_are_read_without_matplotlib() -> None:
+    code = (
+        "import sys; from taskgrid.plots import figure_card, figure_names\n"
+        "[figure_card(name) for name in figure_names()]\n"
+        "heavy = {'matplotlib', 'seaborn', 'pandas', 'numpy', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+
+
+def test_drawing_needs_no_torch() -> None:
+    code = (
+        "import sys; from taskgrid import plugins\n"
+        "[plugins.load('figure', name) for name in plugins.names('figure')]\n"
+        "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+
+
+def test_unknown_figure_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="unknown figure 'piechart'; there are: lambda_curve"):
+        figure_card("piechart")
+
+
+def test_missing_table_is_named() -> None:
+    with pytest.raises(ArtifactError, match="figure 'cosine' needs the table 'cosine'"):
+        draw_figure("cosine", {})
+
+
+def test_lambda_curve_draws_medians_and_references(five: Example) -> None:
+    figure = draw_figure("lambda_curve", five.tables())
+    titles = [axes.get_title() for axes in figure.axes]
+    place = titles.index("task arithmetic")
+    drawn = lines(figure)
+    for size in (1, 2, 5):
+        x, y = drawn[place, f"size {size}"]
+        expected = {}
+        for text in five.grid.loc[five.grid["method"] == "task_arithmetic", "lambda"].unique():
+            rows = five.grid.query("method == 'task_arithmetic' and split == 'val' and in_subset")
+            rows = rows[(rows["size"] == size) & (rows["lambda"] == text)]
+            expected[float(text)] = 100 * np.median(
+                rows.groupby(["seed", "subset"])["accuracy"].mean()
+            )
+        assert np.allclose(x, list(expected))
+        assert np.allclose(y, list(expected.values()))
+    zero = five.grid.query("method == 'zeroshot' and split == 'val'")["accuracy"].mean()
+    assert np.allclose(drawn[place, "zero-shot"][1], 100 * zero)
+    own = five.grid.query("method == 'expert' and split == 'val' and subset == task")
+    assert np.allclose(drawn[place, "experts"][1], 100 * own["accuracy"].mean())
+
+
+def test_lambda_curve_tells_interpolated_points_apart(five: Example) -> None:
+    given = interpolated(five, bound=0.02)
+    figure = draw_figure("lambda_curve", given.tables())
+    place = [axes.get_title() for axes in figure.axes].index("task arithmetic")
+    rows = given.grid.query("method == 'task_arithmetic' and split == 'val' and in_subset")
+    wide = next(c for c in figure.axes[place].collections if c.get_label() == "bounds, size 2")
+    ends = np.array(wide.get_segments())
+    hollow: dict[float, tuple[float, float]] = {}
+    for text, here in rows[rows["size"] == 2].groupby("lambda"):
+        if here["interpolated"].any():
+            low = here["accuracy"] - here["bound"].fillna(0)
+            high = here["accuracy"] + here["bound"].fillna(0)
+            by = [here["seed"], here["subset"]]
+            hollow[float(text)] = tuple(
+                100 * np.median(end.groupby(by).mean()) for end in (low, high)
+            )
+    x, _ = lines(figure)[place, "interpolated, size 2"]
+    assert np.allclose(x, list(hollow)) and 0 < len(hollow) < rows["lambda"].nunique()
+    assert np.allclose(ends[:, :, 1], list(hollow.values()))
+    # The largest merge is measured where its lambda was chosen.
+    chosen = set(given.selected.query("method == 'task_arithmetic' and size == 5")["lambda"])
+    x, _ = lines(figure)[place, "interpolated, size 5"]
+    assert len(chosen) == 1 and float(chosen.pop()) not in x
+    words = {"measured", "interpolated,\nwith its bound"}
+    assert words <= set(texts(figure)) and overlapping(figure) == []
+    plain = draw_figure("lambda_curve", five.tables())
+    assert not words & set(texts(plain))
+    assert not any("interpolated" in label for _, label in lines(plain))
+
+
+def test_lambda_curve_of_a_fine_sweep_marks_the_measured_points() -> None:
+    fine = tuple(f"{step / 50:.2f}" for step in range(51))
+    given = example(tasks=2, methods=("task_arithmetic",), seeds=(0,), lambdas=fine, steps=5)
+    figure = draw_figure("lambda_curve", interpolated(given, every=10).tables())
+    drawn = lines(figure)
+    assert drawn[0, "size 2"][0].size == 51
+    (chosen,) = given.selected.query("size == 2")["lambda"]
+    assert set(drawn[0, "measured, size 2"][0]) == {0, 0.2, 0.4, 0.6, 0.8, 1, float(chosen)}
+    assert not any(
+        "measured" in label for _, label in lines(draw_figure("lambda_curve", given.tables()))
+    )
+
+
+def test_lambda_curve_strip_counts_chosen_lambdas(five: Example) -> None:
+    figure = draw_figure("lambda_curve", five.tables())
+    titles = [axes.get_title() for axes in figure.axes]
+    strip = figure.axes[titles.index("task arithmetic") + 2]
+    assert strip.get_title(loc="left") == "chosen λ"
+    dots = {dot.get_label(): dot for dot in strip.collections if isinstance(dot, PathCollection)}
+    chosen = five.selected.query("method == 'task_arithmetic' and size == 2")["lambda"].astype(
+        float
+    )
+    shares = chosen.value_counts(normalize=True).sort_index()
+    pair = dots["chosen, size 2"]
+    assert np.allclose(pair.get_offsets()[:, 0], shares.index)
+    assert np.allclose((pair.get_sizes() - 3) / 42, shares)
+
+
+def test_subset_size_draws_every_subset_and_the_mean(five: Example) -> None:
+    figure = draw_figure("subset_size", five.tables())
+    axes = figure.axes[0]
+    rows = five.selected.query("method == 'average'")
+    per_subset = rows.groupby(["size", "subset"])["test_normalized"].mean()
+    dots = next(c for c in axes.collections if c.get_label() == "average: subsets")
+    assert np.allclose(dots.get_offsets()[:, 1], 100 * per_subset)
+    assert np.all(np.abs(dots.get_offsets()[:, 0] - per_subset.index.get_level_values(0)) < 0.5)
+    x, y = lines(figure)[0, "average: mean"]
+    assert np.allclose(y, 100 * per_subset.groupby("size").mean())
+    assert np.allclose(np.round(x), [1, 2, 3, 4, 5])
+    zero = five.grid.query("method == 'zeroshot' and split == 'test'").set_index("task")["accuracy"]
+    own = five.grid.query("method == 'expert' and split == 'test' and subset == task")
+    level = 100 * (zero / own.groupby("task")["accuracy"].mean()).mean()
+    assert np.allclose(lines(figure)[0, "zero-shot"][1], level)
+
+
+def test_heatmap_cells_are_the_scores_at_the_chosen_lambda(five: Example) -> None:
+    matrix = cells(draw_figure("heatmap", five.tables()))[1]
+    tasks = sorted(task_names(5))
+    subsets = sorted(all_subsets(tasks), key=lambda subset: (len(subset), "+".join(subset)))
+    assert matrix.shape == (31, 6)
+    chosen = five.selected.query("method == 'task_arithmetic'").set_index(["seed", "subset"])[
+        "lambda"
+    ]
+    rows = five.grid.query("method == 'task_arithmetic' and split == 'test'")
+    rows = rows.set_index(["seed", "subset", "lambda", "task"])["normalized_accuracy"]
+    for row in (0, 7, 17, 30):
+        name = "+".join(subsets[row])
+        for column, task in enumerate(tasks):
+            if task not in subsets[row]:
+                assert np.isnan(matrix[row, column])
+                continue
+            scores = [rows[seed, name, chosen[seed, name], task] for seed in (0, 1)]
+            assert matrix[row, column] == pytest.approx(100 * np.mean(scores))
+        assert matrix[row, 5] == pytest.approx(np.nanmean(matrix[row, :5]))
+
+
+def test_heatmap_of_many_subsets_is_by_size() -> None:
+    many = example(tasks=8, seeds=(0,), methods=("task_arithmetic",), lambdas=("0.20", "0.40"))
+    figure = draw_figure("heatmap", many.tables())
+    (matrix,) = cells(figure)
+    assert matrix.shape == (8, 9)
+    rows = many.grid.query("method == 'task_arithmetic' and split == 'test' and in_subset")
+    rows = rows.merge(many.selected[["subset", "lambda"]], on=["subset", "lambda"])
+    means = rows.groupby(["size", "task"])["normalized_accuracy"].mean().unstack()
+    assert np.allclose(matrix[:, :8], 100 * means)
+    assert "2 tasks" in texts(figure)
+
+
+def test_cross_evaluation_has_zero_shot_first_and_all_experts(five: Example) -> None:
+    figure = draw_figure("cross_evaluation", five.tables())
+    (matrix,) = cells(figure)
+    tasks = sorted(task_names(5))
+    rows = five.grid[five.grid["split"] == "test"]
+    zero = rows[rows["method"] == "zeroshot"].set_index("task")["accuracy"]
+    assert np.allclose(matrix[0], 100 * zero[tasks])
+    experts = (
+        rows[rows["method"] == "expert"].groupby(["subset", "task"])["accuracy"].mean().unstack()
+    )
+    assert np.allclose(matrix[1:], 100 * experts.loc[tasks, tasks])
+    assert {"zero-shot", *tasks} <= set(texts(figure))
+
+
+def test_cosine_matrix_blanks_its_diagonal(five: Example) -> None:
+    (matrix,) = cells(draw_figure("cosine", five.tables()))
+    assert np.all(np.isnan(np.diag(matrix)))
+    table = five.cosine.groupby(["task_a", "task_b"])["cosine"].mean().unstack()
+    off = ~np.eye(5, dtype=bool)
+    assert np.allclose(matrix[off], table.to_numpy()[off])
+
+
+def test_cosine_near_zero_is_printed_without_a_sign(five: Example) -> None:
+    table = five.cosine.assign(cosine=-1e-9)
+    assert "-0.00" not in texts(draw_figure("cosine", {"cosine": table}))
+
+
+def test_training_draws_each_task(five: Example) -> None:
+    figure = draw_figure("training", five.tables())
+    rows = five.history.query("task == 'signs' and metric == 'val/accuracy'")
+    expected = rows.groupby("step")["value"].mean()
+    x, y = lines(figure)[2, "signs"]
+    assert np.allclose(x, expected.index)
+    assert np.allclose(y, 100 * expected)
+    loss = five.history.query("task == 'signs' and metric == 'train/loss'")
+    _, raw = lines(figure)[0, "signs: steps"]
+    assert np.allclose(raw, loss.groupby("step")["value"].mean())
+
+
+def test_published_numbers_stand_beside_the_run(five: Example) -> None:
+    figure = draw_figure("published", five.tables())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["zero-shot", "experts", "average", "task arithmetic"]
+    drawn = lines(figure)
+    rows = five.published.query("method == 'expert' and task == 'signs'")
+    place = titles.index("experts")
+    x, _ = drawn[place, "run: signs"]
+    assert np.allclose(x, 100 * rows.drop_duplicates("seed")["run"].mean())
+    x, _ = drawn[place, "paper: signs"]  # two sources, once each whatever the seeds
+    paper = rows[rows["lineage"] == "paper"]["published"]
+    assert np.allclose(x, 100 * np.sort(paper.unique()))
+    # Tasks by name from top to bottom, the mean last; each row holds its own marks.
+    ticks = figure.axes[0].get_yticklabels()
+    assert [text.get_text() for text in ticks] == [*sorted(task_names(5)), "mean of 5"]
+    _, y = drawn[place, "tall_masks: mean of 5"]
+    assert np.all(np.abs(y - 5) < 0.5)
+    # The planted lineage problem is ringed, and nothing else.
+    rings = {key for key, (x, _) in drawn.items() if "problem" in key[1] and len(x)}
+    assert rings == {(0, f"problem: {sorted(task_names(5))[0]}")}
+    calm = five.published.assign(problem=False)
+    assert "lineage problem" in texts(figure)
+    assert "lineage problem" not in texts(draw_figure("published", {"published": calm}))
+
+
+def test_published_numbers_of_other_tasks_or_lambdas_have_panels_of_their_own() -> None:
+    table = example(tasks=3, seeds=(0,), lambdas=("0.00", "1.00"), steps=5).published
+    merged = table[(table["method"] == "average") & (table["lineage"] == "paper")]
+    smaller = merged[merged["task"] != "signs"].assign(subset="digits+glyphs", run=0.5)
+    fixed = merged.assign(lambda_rule="0.30", run=0.25)
+    unstated = merged.assign(lambda_rule="unstated", published=0.75)
+    both = pd.concat([table, smaller, fixed, unstated], ignore_index=True)
+    figure = draw_figure("published", {"published": both})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    wanted = ["average\n2 tasks", "average\n3 tasks", "average\n3 tasks, λ = 0.30"]
+    assert titles[2:5] == wanted
+    # Each holds one number of the run per task; how a source chose lambda may be unknown.
+    drawn = lines(figure)
+    assert drawn[2, "run: digits"][0] == 50 and drawn[4, "run: digits"][0] == 25
+    own = merged.loc[merged["task"] == "digits", "run"].iloc[0]
+    assert drawn[3, "run: digits"][0] == pytest.approx(100 * own)
+    assert 75 in drawn[3, "paper: digits"][0]
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names[-2:] == ["mean of 2", "mean of 3"]
+    assert overlapping(figure) == []
+
+
+def test_published_numbers_of_zero_shot_alone_are_drawn(five: Example) -> None:
+    alone = five.published.query("method == 'zeroshot'")
+    figure = draw_figure("published", {"published": alone})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["zero-shot"]
+
+
+def test_axes_say_what_they_measure(five: Example) -> None:
+    wanted = {
+        "lambda_curve": {
+            style.LAMBDA_LABEL,
+            "accuracy on validation [%]",
+            "tasks merged",
+            "experts",
+        },
+        "subset_size": {"tasks merged", "normalised accuracy on test [%]", "task arithmetic"},
+        "heatmap": {"normalised accuracy\non test [%]", "average", "task arithmetic", "5 tasks"},
+        "cross_evaluation": {"accuracy on test [%]", "expert"},
+        "cosine": {"cosine similarity"},
+        "training": {"training step", "training loss [nats]", "learning rate", "signs"},
+        "published": {"accuracy on test [%]", "zero-shot", "mean of 5", "this run", "tall masks"},
+    }
+    assert tuple(wanted) == FIGURES
+    for name, words in wanted.items():
+        assert words <= set(texts(draw_figure(name, five.tables()))), name
+
+
+@pytest.mark.parametrize("tasks", [5, 8])
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_overlaps(name: str, tasks: int) -> None:
+    tables = cached(tasks=tasks, lambdas=("0.00", "0.50", "1.00"), steps=60).tables()
+    assert overlapping(draw_figure(name, tables)) == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_several_models_modes_and_methods_fit(name: str) -> None:
+    tables = cached(
+        tasks=3,
+        models=("small-clip", "ViT-B-32"),
+        modes=("standard", "linear"),
+        methods=("task_arithmetic", "average", "ties"),
+        lambdas=("0.00", "0.50", "1.00"),
+        steps=20,
+    ).tables()
+    figure = draw_figure(name, tables)
+    assert overlapping(figure) == []
+    assert any("ViT-B-32 · linear" in text for text in texts(figure))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_smallest_and_a_wide_experiment(name: str, tmp_path: Path) -> None:
+    one = cached(tasks=1, seeds=(0,), methods=("task_arithmetic",), lambdas=("1.00",), steps=5)
+    names = task_names(20)
+    nested = tuple(names[:size] for size in range(1, 21))
+    wide = cached(
+        tasks=20, seeds=(0,), methods=("ties",), subsets=nested, lambdas=("0.00", "0.30"), steps=10
+    )
+    marked = interpolated(wide, every=2).tables()
+    for label, tables in (("one", one.tables()), ("wide", wide.tables()), ("marked", marked)):
+        figure = draw_figure(name, tables)
+        assert overlapping(figure) == [], label
+        write_figure(name, tables, tmp_path / f"{label}.pdf", tmp_path / f"{label}.png")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_empty_tables_give_a_sentence(name: str, five: Example) -> None:
+    empty = {table: frame.iloc[:0] for table, frame in five.tables().items()}
+    (sentence,) = texts(draw_figure(name, empty))
+    assert len(sentence.split()) > 4
+
+
+def test_a_table_without_the_study_still_draws_curves(five: Example) -> None:
+    tables = {**five.tables(), "selected": five.selected.assign(study="negation")}
+    assert "none chosen yet" in texts(draw_figure("lambda_curve", tables))
+    assert "no scaling coefficient was chosen yet" in texts(draw_figure("heatmap", tables))
+
+
+def test_options_tell_one_method_apart() -> None:
+    tables = example(
+        tasks=2,
+        methods=("ties",),
+        options=('{"density": 0.1, "sign": "mass"}', '{"density": 0.2, "sign": "mass"}'),
+        lambdas=("0.00", "1.00"),
+        steps=5,
+    ).tables()
+    assert {"ties, density=0.1", "ties, density=0.2"} <= set(
+        texts(draw_figure("subset_size", tables))
+    )
+
+
+def test_bytes_do_not_depend_on_process_hash_seed_or_row_order(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.unit.example_tables import example\n"
+        "from taskgrid.plots import figure_names; from taskgrid.plots.render import write_figure\n"
+        "out = Path(sys.argv[1]); tables = example(tasks=3, lambdas=('0.00', '1.00'), steps=9).tables()\n"
+        "[write_figure(n, tables, out / f'{n}.pdf', out / f'{n}.png') for n in figure_names()]"
+    )
+    env = environment() | {"PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True, env=env)
+    shuffled = {
+        name: table.sample(frac=1, random_state=0).reset_index(drop=True)
+        for name, table in cached(tasks=3, lambdas=("0.00", "1.00"), steps=9).tables().items()
+    }
+    for name in FIGURES:
+        write_figure(name, shuffled, tmp_path / f"b/{name}.pdf", tmp_path / f"b/{name}.png")
+        for suffix in ("pdf", "png"):
+            first, second = (tmp_path / side / f"{name}.{suffix}" for side in "ab")
+            assert first.read_bytes() == second.read_bytes(), second.name
+
+
+def test_pdf_embeds_truetype_and_no_date(five: Example, tmp_path: Path) -> None:
+    write_figure("cosine", five.tables(), tmp_path / "a.pdf", tmp_path / "a.png")
+    data = (tmp_path / "a.pdf").read_bytes()
+    assert b"/FontFile2" in data and b"/Type3" not in data
+    assert b"CreationDate" not in data
+
+
+def test_tables_are_read_with_their_labels(five: Example, tmp_path: Path) -> None:
+    five.grid.to_parquet(tmp_path / "grid.parquet")
+    files: list[Path] = [tmp_path / "grid.parquet"]
+    seeds = [{"model": "small-clip", "mode": "standard", "seed": seed} for seed in (0, 1)]
+    for labels in seeds:
+        part = five.cosine[five.cosine["seed"] == labels["seed"]]
+        files.append(tmp_path / f"{labels['seed']}.csv")
+        part[["task_a", "task_b", "cosine"]].to_csv(files[-1], index=False)
+    wanted = [{"table": "grid", "labels": [{}]}, {"table": "cosine", "labels": seeds}]
+    tables = read_tables(wanted, files)
+    pd.testing.assert_frame_equal(tables["grid"], five.grid)
+    pd.testing.assert_frame_equal(tables["cosine"], five.cosine, check_like=True)
+
+
+def test_damaged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "grid.parquet").write_bytes(b"PAR1 but not really")
+    wanted = [{"table": "grid", "labels": [{}]}]
+    with pytest.raises(ArtifactError, match=r"grid\.parquet cannot be read"):
+        read_tables(wanted, [tmp_path / "grid.parquet"])
+    with pytest.raises(ArtifactError, match=r"missing\.csv is missing"):
+        read_tables(wanted, [tmp_path / "missing.csv"])
+
+
+def test_page_shows_a_table_in_percent(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "model": ["m<1>", "m<1>"],
+            "row": ["zeroshot", "all"],
+            "subsets": [None, 5],
+            "lambda": [None, "0.30"],
+            "accuracy": [0.28749, 0.5],
+            "empty": [None, None],
+        }
+    )
+    table.to_csv(tmp_path / "summary.csv", index=False)
+    write_page(tmp_path / "summary.csv", tmp_path / "summary.html", "summary")
+    page = (tmp_path / "summary.html").read_text(encoding="utf-8")
+    assert "<p>model: m&lt;1&gt;</p>" in page and "m<1>" not in page
+    assert '<th class="number">accuracy [%]</th>' in page and "empty" not in page
+    assert '<td class="number" data-key="0.287490">28.7</td>' in page
+    assert '<td class="number" data-key=""></td>' in page  # no "nan", and counts stay whole
+    assert '<td class="number">5</td>' in page and "<td>0.30</td>" in page
+    write_page(tmp_path / "summary.csv", tmp_path / "again.html", "summary")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def environment() -> dict[str, str]:
+    here = Path(__file__).resolve()
+    paths = [str(here.parents[3] / "src"), str(here.parents[3])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

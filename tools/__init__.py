@@ -1,0 +1,1 @@
+"""Generators of the project's own documents: not part of the library."""
