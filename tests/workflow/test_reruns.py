@@ -106,7 +106,8 @@ def test_a_new_line_in_the_plugin_registry_runs_nothing(checkout: Checkout) -> N
     checkout.edit(
         "src/taskgrid/plugins/registry.py",
         '"average": "taskgrid.merging.methods.average",',
-        '"average": "taskgrid.merging.methods.average",\n            "mean": "taskgrid.merging.methods.average",',
+        '"average": "taskgrid.merging.methods.average",\n'
+        '            "mean": "taskgrid.merging.methods.average",',
     )
     assert checkout.plan() == NOTHING
 

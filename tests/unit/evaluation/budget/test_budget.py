@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
+from taskgrid.evaluation.budget import budget
 from taskgrid.evaluation.budget.anova import core_numbers
 from taskgrid.evaluation.budget.budget import (
     BudgetSpec,
     ImageSet,
     Prediction,
-    budget,
     predict_lattice,
 )
 from taskgrid.evaluation.curves.curves import exact_row, odds_against

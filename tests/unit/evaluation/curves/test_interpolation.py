@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import BarycentricInterpolator
 
 from taskgrid.errors import ConfigError
+from taskgrid.evaluation.curves import curves
 from taskgrid.evaluation.curves.curves import (
     CurveRow,
-    curves,
     exact_row,
     interpolate,
     odds_against,
