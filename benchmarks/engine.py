@@ -41,7 +41,7 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.plan.planner import BASE, Request, Weights
 from taskgrid.lattice.subsets import subset_of_number
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from taskgrid.data.splits import Split, SplitManifest
 from taskgrid.lattice.points import lambda_value
-from taskgrid.merging.seam import MergeRecipe, Prepared
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Prepared
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head

@@ -34,7 +34,7 @@ from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_of_number
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.heads import build_head
 from taskgrid.models.inference import to_input
 from taskgrid.models.tower import build_tower

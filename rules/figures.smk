@@ -31,7 +31,7 @@ rule figure:
     params:
         settings=figure_settings,
         caption=lambda wildcards: figure_card(wildcards.figure).caption,
-        code=lambda wildcards: code("figure.py", figure_card(wildcards.figure).module),
+        code=lambda wildcards: code("figure.py", plugins.module_of("figure", wildcards.figure)),
     message:
         "draw {wildcards.figure}"
     shell:

@@ -1,6 +1,6 @@
 # What each rule's parameters and inputs are, as functions of its wildcards.
 from taskgrid.data.published.description import read_description
-from taskgrid.plots import figure_card, figure_names
+from taskgrid.plugins.cards import figure_card
 from taskgrid.provenance.digests import digest_file
 from taskgrid.plugins.resources import resource_path
 
@@ -8,7 +8,7 @@ from taskgrid.plugins.resources import resource_path
 FIGURES = (
     tuple(
         name
-        for name in figure_names()
+        for name in plugins.names("figure")
         if E.config.published or "published" not in figure_card(name).tables
     )
     if E.config.figures == "all"

@@ -9,7 +9,7 @@ from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.tangent.peaks import Lines, collect_peaks, peaks_table
 from taskgrid.merging.bases.additive import Line
-from taskgrid.merging.seam import get_merger
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
@@ -26,7 +26,7 @@ def main() -> None:
             f"mode {plan.setting.mode!r} measures networks as they are; only tangent models have exact "
             "curves of lambda"
         )
-    if not isinstance(get_merger(plan.method.name), Line):
+    if not isinstance(MergeRecipe.of(plan.method.name, plan.method.options).merger, Line):
         # Merges that bend as lambda grows have rows at the lambdas of the sweep, and no exact curve.
         write_table(args.table, collect_peaks([]))
         print(f"{plan.method.name}: no line in lambda, hence no exact curves")

@@ -9,7 +9,7 @@ from taskgrid.evaluation.precision.proving import passes, prove_with_engines
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run, use_threads
@@ -43,7 +43,7 @@ def main() -> None:
         proof = prove_with_engines(
             plan,
             GridFiles.listed(setting, args.card, args.base, tasks, *lists),
-            MergeRecipe.of(name, options, reference.seed or 0),
+            MergeRecipe.of(name, options, reference.seed),
             images=settings["images"],
             tolerance=settings["tolerance"],
             device=device,

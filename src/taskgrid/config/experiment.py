@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from taskgrid import plugins
 from taskgrid.config.architectures import image_size, local_weights, operations, parameters
 from taskgrid.config.schema import (
     POSTHOC,
@@ -25,6 +24,7 @@ from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.lattice.budgets import least_budget
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_of_number
+from taskgrid.plugins.cards import mode_card
 from taskgrid.provenance.listing import fingerprint
 
 _PROBED = 0.3
@@ -86,7 +86,7 @@ class Experiment:
     def evaluation(self, mode: str) -> str:
         """Say how experts of a mode are evaluated: as they are (`plain`), or as `tangent` models."""
         if mode in self._modes:
-            tangent = self._modes[mode].name in plugins.TANGENT_MODES
+            tangent = mode_card(self._modes[mode].name).tangent
         else:
             tangent = mode == POSTHOC or self._imports[mode].evaluation == "tangent"
         return "tangent" if tangent else "plain"

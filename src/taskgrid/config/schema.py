@@ -28,6 +28,7 @@ from taskgrid.lattice.designs import Design, Sample
 from taskgrid.lattice.nodes import node_levels
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import TASK_NAME
+from taskgrid.plugins.cards import mode_card
 
 Item = TypeVar("Item")
 
@@ -768,7 +769,7 @@ class Config(Section):
     def _no_tangent_in_bf16(self) -> None:
         if self.evaluation.precision == "fp32":
             return
-        tangent = [m.path_name for m in self.finetune.modes if m.name in plugins.TANGENT_MODES]
+        tangent = [m.path_name for m in self.finetune.modes if mode_card(m.name).tangent]
         tangent += [e.name for e in self.experts if e.evaluation == "tangent"]
         tangent += [POSTHOC] if self.evaluation.posthoc is not None else []
         if tangent:

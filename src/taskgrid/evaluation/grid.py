@@ -43,7 +43,7 @@ from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import Bench, OpenCounter, Store, run_plan, run_reference
 from taskgrid.evaluation.tangent.engine import Features, TangentEngine
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
@@ -202,7 +202,7 @@ def evaluate_grid(
             outside=outside,
             curves=spec,
         )
-        work.append((plan, MergeRecipe.of(name, options, method.seed or 0)))
+        work.append((plan, MergeRecipe.of(name, options, method.seed)))
     asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
     tables = [run_reference(setting, outcomes, engine, progress).table]
     for plan, recipe in work:

@@ -43,7 +43,7 @@ from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
 from taskgrid.models.inference import full_float32, iter_features, to_input
-from taskgrid.plugins.options import parse_options
+from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_bytes
 from taskgrid.store.weights import Lineage, State, digest_state
 
@@ -142,7 +142,7 @@ def finetune(
     _check_inputs(card, base, head, train, val, task)
     total = recipe.total_steps(len(train))
     chosen = get_mode(mode)
-    options = parse_options(f"mode {mode!r}", chosen.Options, mode_options or {})
+    options = plugin_options("mode", mode, mode_options or {})
     made_from: Lineage = {
         "kind": "expert",
         **card.lineage(),
@@ -152,7 +152,7 @@ def finetune(
         "mode": mode,
         "seed": str(seed),
         "recipe": digest(recipe.to_json()),
-        "mode_options": digest(options.model_dump(mode="json")),
+        "mode_options": digest(dict(options)),
     }
     root = derive_seed("finetune", seed, task, mode)
     trainee = chosen.prepare(

@@ -1,5 +1,6 @@
 """Merging: how task vectors become one model. One file per method."""
 
-from taskgrid.merging.seam import MergeContext, Merger, Prepared, get_merger, merge, methods
+from taskgrid.merging.door import merge, merge_per_task, methods
+from taskgrid.merging.seam import MergeContext, Merger, Prepared
 
-__all__ = ["MergeContext", "Merger", "Prepared", "get_merger", "merge", "methods"]
+__all__ = ["MergeContext", "Merger", "Prepared", "merge", "merge_per_task", "methods"]

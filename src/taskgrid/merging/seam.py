@@ -1,28 +1,29 @@
 """The merger seam: a lambda-free *prepare*, then a cheap *apply* for every lambda.
 
-A method is one module with a ``MERGER`` and one line in ``taskgrid.plugins``. Nothing here assumes
-that a merged model is affine in lambda, or that subsets have anything in common; a method that knows
-better says so by what it inherits from.
+A method is one module with a ``CARD`` and a ``MERGER``, and one line in the registry. Nothing here
+assumes that a merged model is affine in lambda, or that subsets have anything in common; a method that
+knows better says so by what it inherits from (``merging.bases``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias
 
 import torch
 
-from taskgrid import plugins
-from taskgrid.errors import ConfigError, LineageError
+from taskgrid.errors import LineageError
 from taskgrid.lattice.subsets import canonical_subset
-from taskgrid.plugins.options import Options as PluginOptions
-from taskgrid.plugins.options import parse_options
+from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
-from taskgrid.vectors import subtract
 
 Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
+
+Learned: TypeAlias = Mapping[str, torch.Tensor]
+"""Coefficients that were learned for a subset: task -> one for the model, ``()``, or one per tensor of
+the base in its order, ``(tensors,)``."""
 
 
 @dataclass(frozen=True)
@@ -31,58 +32,68 @@ class MergeContext:
 
     Attributes:
         base: theta_0; also tensors that are not floating, which methods leave alone.
-        vectors: task -> float32 task vector over the floating tensors, in canonical order.
+        vectors: task -> float32 task vector over the floating tensors, in canonical order. Where a point
+            names a coefficient for each task they are multiplied by it already, unless the method
+            ``weighs`` them itself.
         options: the method's options.
         seed: for methods that draw; derive from it with ``provenance.derive_seed``.
-        statistics: name -> statistic, for the names in the method's ``needs``.
+        statistics: name -> task -> statistic, for what the card ``needs``; a statistic of the base has
+            the task ``""``.
+        coefficients: task -> coefficient, where a point names them; for methods that ``weigh``.
+        learned: what was learned for this subset, for a card that says ``learned``.
     """
 
     base: Mapping[str, torch.Tensor]
     vectors: Mapping[str, State]
-    options: PluginOptions = field(default_factory=PluginOptions)
+    options: Options = field(default_factory=Options)
     seed: int = 0
-    statistics: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    learned: Learned | None = None
 
     def __post_init__(self) -> None:
         # One order for all: a merge does not depend on how the caller listed the tasks.
         ordered = {task: self.vectors[task] for task in canonical_subset(self.vectors)}
         object.__setattr__(self, "vectors", ordered)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The merged tasks, in canonical order."""
+        return tuple(self.vectors)
+
+    def coefficient(self, task: str) -> float:
+        """Return a task's coefficient; 1 where the point names none."""
+        return self.coefficients.get(task, 1.0)
+
     def alone(self, task: str) -> MergeContext:
         """Return the context of one of the tasks."""
         return replace(self, vectors={task: self.vectors[task]})
 
-    def statistic(self, name: str) -> Any:
-        """Return a statistic.
+    def statistic(self, name: str, task: str = "") -> State:
+        """Return a statistic of a task, or of the base.
 
         Raises:
-            LineageError: if it was not provided: the method does not declare it in ``needs``.
+            LineageError: if it was not provided.
         """
-        if name not in self.statistics:
+        found = self.statistics.get(name, {}).get(task)
+        if found is None:
+            whose = f"of task {task!r}" if task else "of the base"
             raise LineageError(
-                f"statistic {name!r} was not computed; the merge method must declare it in `needs`"
+                f"there is no statistic {name!r} {whose}; give it in `statistics`, or let the workflow make "
+                "it (the method's card must list it in `needs`)"
             )
-        return self.statistics[name]
+        return found
 
 
 class Merger(Protocol):
-    """A merge method.
+    """A merge method that gives one model.
 
     Attributes:
-        name: name in configurations and tables.
-        Options: the model of its options, with defaults.
-        needs: names of the statistics that ``prepare`` reads.
-
-    A method may also say its ``scope``, what it must see at once (``windows.Scope``): merging from
-    files takes tensors one by one, and a method that says nothing is not merged that way.
+        weighs: whether it takes the coefficients of a point into account itself; the vectors of any other
+            method are multiplied by them before it sees them.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def Options(self) -> type[PluginOptions]: ...  # noqa: D102
-    @property
-    def needs(self) -> frozenset[str]: ...  # noqa: D102
+    weighs: bool
 
     def prepare(self, context: MergeContext) -> Prepared:
         """Do all the work that lambda has no part in."""
@@ -93,7 +104,7 @@ class Merger(Protocol):
         base: Mapping[str, torch.Tensor],
         prepared: Prepared,
         scale: float,
-        options: PluginOptions,
+        options: Options,
         out: State | None = None,
     ) -> State:
         """Return the merged model at lambda = ``scale``, with the keys, shapes and dtypes of ``base``.
@@ -110,91 +121,55 @@ class Merger(Protocol):
         ...
 
 
+class PerTaskMerger(Protocol):
+    """A merge method whose model depends on the task that is asked; its card gives ``per_task``."""
+
+    weighs: bool
+
+    def prepare(self, context: MergeContext) -> Prepared:
+        """Do all the work that lambda has no part in, for all tasks."""
+        ...
+
+    def apply_task(
+        self,
+        base: Mapping[str, torch.Tensor],
+        prepared: Prepared,
+        task: str,
+        scale: float,
+        options: Options,
+        out: State | None = None,
+    ) -> State:
+        """Return the model for one of the merged tasks; otherwise as ``Merger.apply``."""
+        ...
+
+
+class LogitMerger(Protocol):
+    """A method that merges what experts say, not what they are; its card gives ``logits``."""
+
+    def combine(self, logits: Mapping[str, torch.Tensor], options: Options) -> torch.Tensor:
+        """Return the logits ``(n, C)`` of a subset.
+
+        Args:
+            logits: expert's task -> its logits ``(n, C)`` on the same images under the same head, in
+                canonical order.
+            options: the method's options.
+        """
+        ...
+
+
+AnyMerger: TypeAlias = Merger | PerTaskMerger | LogitMerger
+
+
 @dataclass(frozen=True)
-class MergeRecipe:
-    """How task vectors are merged.
+class Sources:
+    """Where the ingredients of merges come from, each asked for when it is needed.
 
     Attributes:
-        merger: the method.
-        options: its options.
-        seed: what its random draws come from.
+        vector: task -> tau_t.
+        statistic: (name, task) -> a statistic; the task is ``""`` for one of the base.
+        learned: subset -> what was learned for it.
     """
 
-    merger: Merger
-    options: PluginOptions
-    seed: int = 0
-
-    @classmethod
-    def of(cls, method: str, options: Mapping[str, Any], seed: int = 0) -> MergeRecipe:
-        """Return the recipe of a method by name.
-
-        Raises:
-            ConfigError: if there is no such method, or it has no such option.
-        """
-        merger = get_merger(method)
-        return cls(merger, parse_options(f"merge method {method!r}", merger.Options, options), seed)
-
-    def context(
-        self, base: Mapping[str, torch.Tensor], vectors: Mapping[str, State]
-    ) -> MergeContext:
-        """Return what ``merger.prepare`` is to look at."""
-        return MergeContext(base, vectors, self.options, self.seed)
-
-    def prepare(self, base: Mapping[str, torch.Tensor], vectors: Mapping[str, State]) -> Prepared:
-        """Prepare the merge of some task vectors."""
-        return self.merger.prepare(self.context(base, vectors))
-
-
-def methods() -> tuple[str, ...]:
-    """Return the names of all merge methods, sorted."""
-    return tuple(sorted(plugins.names("merger")))
-
-
-def get_merger(name: str) -> Merger:
-    """Return a merge method by name.
-
-    Raises:
-        ConfigError: if there is none of that name; the text lists those that exist.
-    """
-    return cast(Merger, plugins.load("merger", name).MERGER)
-
-
-def merge(
-    method: str,
-    base: Mapping[str, torch.Tensor],
-    experts: Mapping[str, Mapping[str, torch.Tensor]],
-    scale: float = 0.3,
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> State:
-    """Merge experts into one model.
-
-    Args:
-        method: name of a merge method; see ``methods()``.
-        base: theta_0, the state all experts started from.
-        experts: task -> theta_t, with the keys, shapes and dtypes of ``base``. Their order does not
-            matter.
-        scale: the scaling coefficient lambda.
-        seed: for methods that draw.
-        **options: the method's own options.
-
-    Returns:
-        A state with the keys, shapes and dtypes of ``base``; no memory is shared with the inputs.
-
-    Raises:
-        ConfigError: if the method or an option is unknown, a value does not fit, no expert is
-            given, or the method needs statistics of data.
-        LineageError: if an expert does not fit the base; names the key and both values.
-    """
-    recipe = MergeRecipe.of(method, options, seed)
-    if not experts:
-        raise ConfigError("merge needs at least one expert; for the base alone, use the base")
-    if recipe.merger.needs:
-        raise ConfigError(
-            f"merge method {method!r} needs statistics of data ({', '.join(sorted(recipe.merger.needs))}); "
-            "use it through the workflow, or call its prepare with a MergeContext that has them"
-        )
-    vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    prepared = recipe.prepare(base, vectors)
-    return recipe.merger.apply(base, prepared, scale, recipe.options)
+    vector: Callable[[str], State]
+    statistic: Callable[[str, str], State] | None = None
+    learned: Callable[[tuple[str, ...]], Learned] | None = None

@@ -8,23 +8,36 @@ and so has the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
 
 import torch
 
+from taskgrid.merging.bases.additive import Additive, weighted_sum
 from taskgrid.merging.bases.algebra import Factored, Fold, Lifted
-from taskgrid.merging.seam import MergeContext, MergeRecipe, Prepared
-from taskgrid.store.weights import State
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import MergeContext, Prepared, Sources
 
-Walk = Callable[[Sequence[str]], Prepared]
-"""Gives the preparation of a subset: tasks in canonical order, at least one. It holds until the next
-call and must not be changed."""
+
+class Walk(Protocol):
+    """Gives the preparation of a subset."""
+
+    def __call__(
+        self, subset: Sequence[str], coefficients: Mapping[str, float] | None = None, /
+    ) -> Prepared:
+        """Return the preparation of tasks in canonical order, at least one.
+
+        It holds until the next call and must not be changed. ``coefficients`` are the point's, where it
+        names them.
+        """
+        ...
 
 
 def walk(
     recipe: MergeRecipe,
     base: Mapping[str, torch.Tensor],
-    vector: Callable[[str], State],
+    sources: Sources,
     keep_bytes: int,
 ) -> Walk:
     """Return the walk that suits a method; subsets are best asked for in sorted order.
@@ -32,16 +45,20 @@ def walk(
     Args:
         recipe: how to merge.
         base: theta_0.
-        vector: gives a task's vector.
+        sources: gives vectors, statistics, learned coefficients.
         keep_bytes: memory that may be taken by what is kept for subsets to come; one total is kept
-            whatever it takes, beside what a method's ``finish`` makes of it.
+            whatever it takes, beside what becomes of it.
     """
-    merger, room = recipe.merger, _Room(keep_bytes)
-    if isinstance(merger, Fold):
-        return _Folding(merger, _Lifting(merger, recipe, base, vector, room), room).prepare
-    if isinstance(merger, Factored):
-        return _Joining(merger, _Lifting(merger, recipe, base, vector, room)).prepare
-    return lambda subset: recipe.prepare(base, {task: vector(task) for task in subset})
+    merger, room = recipe.weights_merger, _Room(keep_bytes)
+    steps: _Steps | None = None
+    if isinstance(merger, Additive):
+        steps = _Sums(merger, recipe, sources)
+    elif isinstance(merger, Fold):
+        steps = _Folds(merger, _Lifting(merger, recipe, base, sources, room))
+    elif isinstance(merger, Factored):
+        return _Joining(merger, _Lifting(merger, recipe, base, sources, room)).prepare
+    anew = partial(recipe.prepare, base, sources)
+    return _Prefixes(steps, room, anew).prepare if steps is not None else anew
 
 
 class _Room:
@@ -69,54 +86,110 @@ class _Lifting:
         merger: Lifted,
         recipe: MergeRecipe,
         base: Mapping[str, torch.Tensor],
-        vector: Callable[[str], State],
+        sources: Sources,
         room: _Room,
     ) -> None:
         self._merger, self._recipe, self._base = merger, recipe, base
-        self._vector, self._room = vector, room
+        self._sources, self._room = sources, room
         self._kept: dict[str, Prepared] = {}
 
-    def context(self, tasks: Sequence[str]) -> MergeContext:
-        return self._recipe.context(self._base, {task: self._vector(task) for task in tasks})
+    def context(
+        self, tasks: Sequence[str], coefficients: Mapping[str, float] | None = None
+    ) -> MergeContext:
+        return self._recipe.context(self._base, self._sources, tasks, coefficients)
 
     def lift(self, task: str) -> Prepared:
         if task in self._kept:
             return self._kept[task]
         lifted = self._merger.lift(self.context([task]))
-        vector = self._vector(task)
+        vector = self._sources.vector(task)
         # A vector that needs no lifting takes no memory of its own.
         if self._room.take(t for name, t in lifted.items() if t is not vector.get(name)):
             self._kept[task] = lifted
         return lifted
 
+    def weighted(self, task: str, weight: float) -> Prepared:
+        """Lift a task's vector times a coefficient."""
+        if weight == 1:
+            return self.lift(task)
+        found = self._merger.times(self.lift(task), weight)
+        return self._merger.lift(self.context([task], {task: weight})) if found is None else found
 
-class _Folding:
+
+class _Steps(Protocol):
+    """Takes one task after the other into a total."""
+
+    def begin(self, task: str) -> Prepared: ...
+    def step(self, total: Prepared, task: str, *, reuse: bool) -> Prepared: ...
+    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared: ...
+
+
+class _Sums:
+    """Sums of weighted vectors, the steps of ``additive.weighted_sum``."""
+
+    def __init__(self, merger: Additive, recipe: MergeRecipe, sources: Sources) -> None:
+        self._merger, self._options, self._vector = merger, recipe.options, sources.vector
+
+    def begin(self, task: str) -> Prepared:
+        return weighted_sum([(self._merger.weight(task, self._options), self._vector(task))])
+
+    def step(self, total: Prepared, task: str, *, reuse: bool) -> Prepared:
+        weight, vector = self._merger.weight(task, self._options), self._vector(task)
+        if reuse:
+            return {key: total[key].add_(delta, alpha=weight) for key, delta in vector.items()}
+        return {key: torch.add(total[key], delta, alpha=weight) for key, delta in vector.items()}
+
+    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
+        return self._merger.divided(total, tasks, self._options)
+
+
+class _Folds:
+    """The steps of a fold, each task lifted once."""
+
+    def __init__(self, merger: Fold, lifting: _Lifting) -> None:
+        self._merger, self._lifting = merger, lifting
+
+    def begin(self, task: str) -> Prepared:
+        return self._merger.begin(self._lifting.lift(task))
+
+    def step(self, total: Prepared, task: str, *, reuse: bool) -> Prepared:
+        return self._merger.step(total, self._lifting.lift(task), reuse=reuse)
+
+    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
+        return self._merger.finish(total, tasks)
+
+
+class _Prefixes:
     """Keeps the last total and those of its beginnings."""
 
-    def __init__(self, merger: Fold, lifting: _Lifting, room: _Room) -> None:
-        self._merger, self._lifting, self._room = merger, lifting, room
+    def __init__(self, steps: _Steps, room: _Room, anew: Walk) -> None:
+        self._steps, self._room, self._anew = steps, room, anew
         self._kept: list[tuple[tuple[str, ...], Prepared]] = []
 
-    def prepare(self, subset: Sequence[str]) -> Prepared:
+    def prepare(
+        self, subset: Sequence[str], coefficients: Mapping[str, float] | None = None, /
+    ) -> Prepared:
+        if coefficients:
+            # Points with coefficients of their own share no beginnings.
+            return self._anew(subset, coefficients)
         wanted = tuple(subset)
         while self._kept and self._kept[-1][0] != wanted[: len(self._kept[-1][0])]:
             _, total = self._kept.pop()
             if self._kept:
                 self._room.give_back(total.values())
         if not self._kept:
-            self._kept.append((wanted[:1], self._merger.begin(self._lifting.lift(wanted[0]))))
+            self._kept.append((wanted[:1], self._steps.begin(wanted[0])))
         while len(self._kept[-1][0]) < len(wanted):
             self._extend(wanted)
-        return self._merger.finish(self._kept[-1][1], wanted)
+        return self._steps.finish(self._kept[-1][1], wanted)
 
     def _extend(self, wanted: tuple[str, ...]) -> None:
         done, total = self._kept[-1]
-        lifted = self._lifting.lift(wanted[len(done)])
         # Where there is no room for both, the beginning becomes the total.
         reuse = not self._room.take(total.values())
         if reuse:
             self._kept.pop()
-        longer = self._merger.step(total, lifted, reuse=reuse)
+        longer = self._steps.step(total, wanted[len(done)], reuse=reuse)
         self._kept.append((wanted[: len(done) + 1], longer))
 
 
@@ -126,9 +199,12 @@ class _Joining:
     def __init__(self, merger: Factored, lifting: _Lifting) -> None:
         self._merger, self._lifting = merger, lifting
 
-    def prepare(self, subset: Sequence[str]) -> Prepared:
-        factors = {task: self._lifting.lift(task) for task in subset}
-        return self._merger.join(factors, self._lifting.context(subset))
+    def prepare(
+        self, subset: Sequence[str], coefficients: Mapping[str, float] | None = None, /
+    ) -> Prepared:
+        weights = coefficients or {}
+        factors = {task: self._lifting.weighted(task, weights.get(task, 1.0)) for task in subset}
+        return self._merger.join(factors, self._lifting.context(subset, coefficients))
 
 
 def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:

@@ -16,7 +16,8 @@ import torch
 from taskgrid.errors import LineageError
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import canonical_subset
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.merging.walks import walk
 from taskgrid.models.clip import Clip
 from taskgrid.outofcore.inputs import Inputs
@@ -32,7 +33,6 @@ from taskgrid.outofcore.merge import (
 from taskgrid.outofcore.passes import Frame
 from taskgrid.outofcore.shards import load_checkpoint
 from taskgrid.outofcore.streams import write_stream
-from taskgrid.outofcore.windows import scope_of
 from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
 
@@ -111,7 +111,7 @@ def export_points(
             f"{base} holds the base {found}, but the image tower of {clip.architecture} "
             f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
         )
-    if scope_of(recipe.merger) == "model" and not recipe.merger.needs:
+    if recipe.card.scope == "model" and not recipe.card.needs:
         check_outputs(outputs)
         make_room(outputs, layout_of(inputs.base, frame))
         return _export_whole(inputs, recipe, outputs, frame)
@@ -147,13 +147,13 @@ def _export_whole(
         task: TaskVector.load(inputs.experts[task].path).deltas
         for task in sorted({task for subset in subsets for task in subset})
     }
-    prepare = walk(recipe, state, vectors.__getitem__, keep_bytes=0)
+    prepare = walk(recipe, state, Sources(vectors.__getitem__), keep_bytes=0)
     digests: dict[int, str] = {}
     for subset in sorted(set(subsets)):
         prepared = prepare(subset)
         for index, output in enumerate(outputs):
             if subsets[index] == subset:
-                merged = recipe.merger.apply(state, prepared, output.scale, recipe.options)
+                merged = recipe.apply(state, prepared, output.scale)
                 digests[index] = _write_whole(inputs, recipe, output, frame, merged)
     return tuple(digests[index] for index in range(len(outputs)))
 

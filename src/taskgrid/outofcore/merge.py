@@ -20,7 +20,7 @@ from typing import Any
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.passes import Frame, Pass
 from taskgrid.outofcore.reading import WindowReader
@@ -28,7 +28,7 @@ from taskgrid.outofcore.shards import Checkpoint, TensorSpec
 from taskgrid.outofcore.sink import Sink
 from taskgrid.outofcore.staging import remove_leftovers
 from taskgrid.outofcore.streams import check_space, write_stream
-from taskgrid.outofcore.windows import Window, scope_of
+from taskgrid.outofcore.windows import Window
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.weights import HEADER, Lineage
 
@@ -154,15 +154,14 @@ def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[
 
 
 def _check_recipe(recipe: MergeRecipe, inputs: Inputs) -> None:
-    merger = recipe.merger
-    if merger.needs:
+    if recipe.card.needs:
         raise ConfigError(
-            f"merge method {merger.name!r} needs statistics of data "
-            f"({', '.join(sorted(merger.needs))}), which merging from files has not"
+            f"merge method {recipe.name!r} needs statistics of data "
+            f"({', '.join(recipe.card.needs)}), which merging from files has not"
         )
-    if scope_of(merger) == "model":
+    if recipe.card.scope == "model":
         raise ConfigError(
-            f"merge method {merger.name!r} looks at all tensors at once and cannot merge them piece by "
+            f"merge method {recipe.name!r} looks at all tensors at once and cannot merge them piece by "
             f"piece; merge in memory with taskgrid.merging.merge, which needs about "
             f"{memory_needed(inputs) / 1e9:.1f} GB"
         )
@@ -218,8 +217,8 @@ def lineage_of(inputs: Inputs, recipe: MergeRecipe, output: Output) -> Lineage:
         **({"base": base["digest"]} if base else {}),
         **({"experts": canonical_json(made_from)} if all(made_from.values()) else {}),
         "kind": "merged",
-        "method": recipe.merger.name,
-        "options": canonical_json(recipe.options.model_dump(mode="json")),
+        "method": recipe.name,
+        "options": canonical_json(dict(recipe.options)),
         "subset": subset_name(output.tasks),
         "lambda": format_lambda(output.scale),
         **output.lineage,

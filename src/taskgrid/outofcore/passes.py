@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 
 from taskgrid.lattice.subsets import canonical_subset
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.outofcore.reading import Loaded
 from taskgrid.outofcore.shards import TensorSpec
 from taskgrid.outofcore.sink import Sink
-from taskgrid.outofcore.windows import Window, scope_of, slices
+from taskgrid.outofcore.windows import Window, slices
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Pass:
 
     def _merge(self, name: str, loaded: Loaded) -> None:
         spec, count = loaded.spec, len(loaded.base)
-        whole = scope_of(self._recipe.merger) == "tensor"
+        whole = self._recipe.card.scope == "tensor"
         pieces = [slice(0, count)] if whole else list(slices(count))
         shape = spec.shape if whole else (-1,)
         size = spec.torch_dtype.itemsize
@@ -90,9 +91,7 @@ class Pass:
         for tasks, members in self._subsets.items():
             vectors = {task: loaded.vectors[task] for task in tasks}
             ready = [
-                recipe.prepare(
-                    base, {task: {spec.name: v[piece].view(shape)} for task, v in vectors.items()}
-                )
+                recipe.prepare(base, _piece(vectors, spec.name, piece, shape), tasks)
                 for base, piece in zip(bases, pieces, strict=True)
             ]
             for index, scale in members:
@@ -100,8 +99,15 @@ class Pass:
                 merged = torch.from_numpy(buffer[: count * size]).view(spec.torch_dtype)
                 for base, piece, prepared in zip(bases, pieces, ready, strict=True):
                     out = {spec.name: merged[piece].view(shape)}
-                    recipe.merger.apply(base, prepared, scale, recipe.options, out=out)
+                    recipe.apply(base, prepared, scale, out=out)
                 self._sink.send(index, name, loaded.start * size, buffer, count * size)
+
+
+def _piece(
+    vectors: Mapping[str, torch.Tensor], name: str, piece: slice, shape: tuple[int, ...]
+) -> Sources:
+    """Give a piece of each task's vector, as the vector of a model of one tensor."""
+    return Sources(lambda task: {name: vectors[task][piece].view(shape)})
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from taskgrid.errors import ConfigError
-from taskgrid.merging.bases.additive import Additive
-from taskgrid.merging.seam import Merger, MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.shards import TensorSpec
 from taskgrid.outofcore.sink import Sink
-
-Scope = Literal["element", "tensor", "model"]
-"""What a method must see at once: ``element``, the same weight of base and vectors; ``tensor``, one
-tensor of each; ``model``, everything (a global trim, a layer's depth)."""
 
 _SLICE = 32_768
 """Elements that are merged at a time: operands stay in a core's cache, and torch does not split so
@@ -50,16 +44,6 @@ class BoundError(ConfigError):
         """Return the same for a bound that its user knows by another name and in another unit."""
         enough = -(-self._needed // unit)
         return ConfigError(self._sentence.format(bound=bound, enough=enough))
-
-
-def scope_of(merger: Merger) -> Scope:
-    """Return what a method must see at once; one that does not say sees the whole model.
-
-    A sum of task vectors with one weight each is elementwise whatever the weights are.
-    """
-    fallback: Scope = "element" if isinstance(merger, Additive) else "model"
-    declared: Scope = getattr(merger, "scope", fallback)
-    return declared
 
 
 @dataclass(frozen=True)
@@ -106,7 +90,7 @@ class Window:
         # Base, outputs, an expert that must be converted; the vectors; two float64 of `prepare`.
         states = SLOTS + Sink.buffers(threads) + (not direct)
         per_element = widest * states + SLOTS * 4 * len(inputs.experts) + 16
-        if scope_of(recipe.merger) == "element":
+        if recipe.card.scope == "element":
             smallest, what = _SLICE, f"{len(inputs.experts)} experts"
             room = (max_bytes - _SLACK) // per_element
             length = max(smallest, min(room // _SLICE * _SLICE, _LONGEST))
@@ -117,7 +101,7 @@ class Window:
         needed = _SLACK + smallest * per_element
         if needed > max_bytes:
             raise BoundError(
-                f"merge method {recipe.merger.name!r} needs {needed / 1e6:.1f} MB of memory for {what}, "
+                f"merge method {recipe.name!r} needs {needed / 1e6:.1f} MB of memory for {what}, "
                 f"but {{bound}} allows {max_bytes / 1e6:.1f} MB; raise it to {{enough}}",
                 needed,
             )

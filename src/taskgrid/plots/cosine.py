@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from taskgrid.plots import Statement, frames, matrices, style
+from taskgrid.plots import frames, matrices, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Cosine similarity of task vectors",
     category="Task vectors",
     tables=("cosine",),

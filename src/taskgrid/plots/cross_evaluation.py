@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from taskgrid.plots import Statement, frames, matrices, style
+from taskgrid.plots import frames, matrices, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Every expert on every task",
     category="Experts",
     tables=("grid",),

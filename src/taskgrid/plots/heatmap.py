@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from taskgrid.plots import Statement, frames, matrices, style
+from taskgrid.plots import frames, matrices, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Subset by task",
     category="Task addition",
     tables=("grid", "selected"),

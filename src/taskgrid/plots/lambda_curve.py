@@ -12,9 +12,10 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from taskgrid.plots import Statement, frames, style
+from taskgrid.plots import frames, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Accuracy against the scaling coefficient",
     category="Task addition",
     tables=("grid", "selected"),

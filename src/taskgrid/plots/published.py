@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from taskgrid.lattice.subsets import parse_subset
-from taskgrid.plots import Statement, frames, style
+from taskgrid.plots import frames, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="The run beside published numbers",
     category="Published numbers",
     tables=("published",),

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError
-from taskgrid.plots import figure_card, style
+from taskgrid.plots import style
+from taskgrid.plugins.cards import figure_card
 
 Labels = Mapping[str, Any]
 """Columns to add to a table (model, mode, seed, task) and their values."""

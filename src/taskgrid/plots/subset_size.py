@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from taskgrid.plots import Statement, frames, style
+from taskgrid.plots import frames, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Normalised accuracy against subset size",
     category="Task addition",
     tables=("grid", "selected"),

@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from taskgrid.plots import Statement, frames, style
+from taskgrid.plots import frames, style
+from taskgrid.plugins.cards import FigureCard
 
-FIGURE = Statement(
+CARD = FigureCard(
     title="Training curves",
     category="Experts",
     tables=("history",),

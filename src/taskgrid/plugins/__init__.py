@@ -1,5 +1,5 @@
 """Plug-ins: the registry, their cards, their options, and the files shipped beside them."""
 
-from taskgrid.plugins.registry import TANGENT_MODES, Kind, load, module_of, names
+from taskgrid.plugins.registry import Kind, load, module_of, names
 
-__all__ = ["TANGENT_MODES", "Kind", "load", "module_of", "names"]
+__all__ = ["Kind", "load", "module_of", "names"]

@@ -1,47 +1,158 @@
-"""Options of plug-ins: typed, frozen, with one sentence per mistake."""
+"""Options of plug-ins: declared on the card, checked value by value, one sentence per mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from taskgrid.errors import ConfigError
 
+OptionKind = Literal["number", "integer", "flag", "text", "numbers", "names", "lists"]
+"""``numbers`` maps names (of tasks, say) to numbers; ``names`` is a list of texts, ``lists`` a list of
+such lists."""
 
-class Options(BaseModel):
-    """Base of a plug-in's options: unknown ones are refused, values never change.
+_WORDS: Mapping[OptionKind, str] = {
+    "number": "a number",
+    "integer": "a whole number",
+    "flag": "true or false",
+    "text": "text",
+    "numbers": "a mapping from names to numbers",
+    "names": "a list of names",
+    "lists": "a list of lists of names",
+}
 
-    ``model_dump(mode="json")`` is their canonical form: every option, also those left at defaults.
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a plug-in.
+
+    Attributes:
+        default: its value where none is given; where that is None, null may be given too.
+        about: what it does, in a few words.
+        kind: what values look like; None where the default shows it.
+        choices: the values there are, the paper's first; empty where a range says it.
+        least: the smallest value.
+        most: the largest value.
+        above: values are larger than this.
+        below: values are smaller than this.
+        origin: where the default comes from.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    default: Any
+    about: str
+    kind: OptionKind | None = None
+    choices: tuple[Any, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    origin: str = ""
+
+    @property
+    def shape(self) -> OptionKind:
+        """What values look like."""
+        if self.kind is not None:
+            return self.kind
+        shapes: dict[type, OptionKind] = {bool: "flag", int: "integer", float: "number"}
+        return shapes.get(type(self.default), "text")
+
+    def read(self, value: Any) -> Any:
+        """Return a value in its canonical form.
+
+        Raises:
+            ValueError: if it cannot be; the text says what can.
+        """
+        if value is None and self.default is None:
+            return None
+        found = _read(self.shape, value)
+        if self.choices and found not in self.choices:
+            raise ValueError(f"allowed: {', '.join(map(str, self.choices))}")
+        for number in found.values() if isinstance(found, dict) else [found]:
+            for limit, holds, words in (
+                (self.least, operator.ge, "at least"),
+                (self.most, operator.le, "at most"),
+                (self.above, operator.gt, "more than"),
+                (self.below, operator.lt, "less than"),
+            ):
+                if limit is not None and not holds(number, limit):
+                    raise ValueError(f"it must be {words} {limit:g}")
+        return found
 
 
-AnyOptions = TypeVar("AnyOptions", bound=Options)
+class Options(Mapping[str, Any]):
+    """The options of one use of a plug-in: every one has a value, none ever changes.
+
+    Values are read as attributes, ``options.density``. As a mapping it is the canonical form, that of
+    keys and tables: every option, also those left at their defaults.
+    """
+
+    _values: dict[str, Any]
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        object.__setattr__(self, "_values", dict(values or {}))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"there is no option {name!r}")
+        return self._values[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("options do not change")
+
+    def __repr__(self) -> str:
+        return f"Options({dict(self)!r})"
 
 
-def parse_options(owner: str, model: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
-    """Validate the options of a plug-in and fill in the defaults.
+def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str, Any]) -> Options:
+    """Check the options of a plug-in and fill in the defaults.
 
     Args:
         owner: what the messages call the plug-in, e.g. ``merge method 'ties'``.
-        model: the model of its options.
+        declared: the options on its card.
         values: option -> value.
 
     Raises:
         ConfigError: if an option is unknown or a value does not fit.
     """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    key = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        allowed = ", ".join(model.model_fields) or "none"
-        raise ConfigError(f"{owner} has no option {key!r}; its options: {allowed}")
-    if problem["type"] == "missing":
-        raise ConfigError(f"{owner} needs the option {key!r}")
-    message = problem["msg"].removeprefix("Value error, ")
-    raise ConfigError(f"option {key!r} of {owner} is {problem['input']!r}: {message}")
+    for name in values:
+        if name not in declared:
+            allowed = ", ".join(declared) or "none"
+            raise ConfigError(f"{owner} has no option {name!r}; its options: {allowed}")
+    found = {}
+    for name, option in declared.items():
+        try:
+            found[name] = option.read(values[name]) if name in values else option.default
+        except ValueError as error:
+            raise ConfigError(f"option {name!r} of {owner} is {values[name]!r}: {error}") from None
+    return Options(found)
+
+
+def _read(kind: OptionKind, value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "number" and number and math.isfinite(value):
+        return float(value)
+    if kind == "integer" and number and value == int(value):
+        return int(value)
+    if kind == "flag" and isinstance(value, bool):
+        return value
+    if kind == "text" and isinstance(value, str):
+        return value
+    if kind == "numbers" and isinstance(value, Mapping):
+        return {str(name): _read("number", one) for name, one in sorted(value.items())}
+    if kind == "names" and isinstance(value, list | tuple):
+        return [_read("text", one) for one in value]
+    if kind == "lists" and isinstance(value, list | tuple):
+        return [_read("names", one) for one in value]
+    raise ValueError(f"it must be {_WORDS[kind]}")

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Literal
 
 from taskgrid.errors import ConfigError
 
-Kind = Literal["source", "layout", "builtin", "mode", "merger", "study", "figure"]
+Kind = Literal[
+    "source", "layout", "builtin", "statistic", "mode", "merger", "aligner", "study", "figure"
+]
 
 _PLUGINS = MappingProxyType(
     {
@@ -59,6 +66,7 @@ _PLUGINS = MappingProxyType(
             "street_letters": "taskgrid.data.builtin.typed",
             "catalogue": "taskgrid.data.builtin.catalogue",
         },
+        "statistic": {},
         "mode": {
             "standard": "taskgrid.finetuning.modes.standard",
             "linear": "taskgrid.finetuning.modes.linear",
@@ -67,6 +75,7 @@ _PLUGINS = MappingProxyType(
             "average": "taskgrid.merging.methods.average",
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
         },
+        "aligner": {},
         "study": {
             "addition": "taskgrid.studies.addition",
         },
@@ -82,23 +91,25 @@ _PLUGINS = MappingProxyType(
     }
 )
 
-TANGENT_MODES = frozenset({"linear"})
-"""Modes whose experts are tangent models and are evaluated as such."""
+ENTRY_POINTS = "taskgrid.plugins"
+"""The group in which an installed package registers its own: ``"merger.mine" = "package.module"``."""
 
-_NOUN = {
+NOUNS: Mapping[Kind, str] = {
     "source": "task source",
     "layout": "layout of original files",
     "builtin": "built-in task",
+    "statistic": "statistic",
     "mode": "fine-tuning mode",
     "merger": "merge method",
+    "aligner": "aligner",
     "study": "study",
     "figure": "figure",
 }
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """Return the registered names of a kind, in registry order."""
-    return tuple(_PLUGINS[kind])
+    """Return the registered names of a kind, in registry order, those of other packages last."""
+    return tuple(_known(kind))
 
 
 def module_of(kind: Kind, name: str) -> str:
@@ -107,11 +118,11 @@ def module_of(kind: Kind, name: str) -> str:
     Raises:
         ConfigError: if there is no such plug-in; the text lists those that exist.
     """
-    known = _PLUGINS[kind]
+    known = _known(kind)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"unknown {_NOUN[kind]} {name!r}; {hint}there are: {', '.join(known)}")
+        raise ConfigError(f"unknown {NOUNS[kind]} {name!r}; {hint}there are: {', '.join(known)}")
     return known[name]
 
 
@@ -122,3 +133,61 @@ def load(kind: Kind, name: str) -> ModuleType:
         ConfigError: if there is no such plug-in.
     """
     return importlib.import_module(module_of(kind, name))
+
+
+def packages() -> tuple[str, ...]:
+    """Return the packages whose code results may depend on: this one, and those with plug-ins."""
+    outside = {
+        module.partition(".")[0] for found in _outside().values() for module in found.values()
+    }
+    return ("taskgrid", *sorted(outside - {"taskgrid"}))
+
+
+def source_of(module: str) -> Path | None:
+    """Return the file of a module, which is not imported; None where there is none."""
+    head, *rest = module.split(".")
+    root = _root(head)
+    if root is None:
+        return None
+    if root.name != "__init__.py":
+        return root if not rest else None
+    base = root.parent.joinpath(*rest)
+    for path in (base.with_suffix(".py") if rest else root, base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _known(kind: Kind) -> dict[str, str]:
+    own = _PLUGINS[kind]
+    outside = _outside().get(kind, {})
+    for name in own.keys() & outside.keys():
+        raise ConfigError(
+            f"{NOUNS[kind]} {name!r} of {outside[name]} has the name of one of taskgrid's own; rename it"
+        )
+    return {**own, **outside}
+
+
+@cache
+def _outside() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        kind, _, name = point.name.partition(".")
+        if kind not in _PLUGINS or not name:
+            raise ConfigError(
+                f"the entry point {point.name!r} of {point.value} is no plug-in; call it KIND.NAME, KIND one "
+                f"of {', '.join(_PLUGINS)}"
+            )
+        found.setdefault(kind, {})[name] = point.value
+    return found
+
+
+@cache
+def _root(package: str) -> Path | None:
+    if package == "taskgrid":
+        return Path(__file__).resolve().parents[1] / "__init__.py"
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None

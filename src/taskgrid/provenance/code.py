@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from taskgrid.plugins.registry import packages, source_of
 from taskgrid.provenance.digests import digest, digest_bytes
-
-_PACKAGE = "taskgrid"
-_SOURCE = Path(__file__).resolve().parents[1]
 
 NEUTRAL = frozenset(
     {
@@ -24,6 +22,7 @@ NEUTRAL = frozenset(
         "taskgrid.errors",
         "taskgrid.machine.progress",
         "taskgrid.plugins",
+        "taskgrid.plugins.cards",
         "taskgrid.plugins.registry",
     }
 )
@@ -31,7 +30,7 @@ NEUTRAL = frozenset(
 
 
 def code_closure(*entries: str | Path) -> dict[str, str]:
-    """Return ``{module: digest}`` of the entries and of every taskgrid module they import.
+    """Return ``{module: digest}`` of the entries and of every module of the project they import.
 
     Imports are followed statically, those inside functions too. A package's ``__init__`` belongs to
     the closure of its modules, because importing them runs it. Plug-ins that a registry loads by
@@ -77,14 +76,8 @@ def _path_of(module: str) -> Path:
 
 
 def _find(module: str) -> Path | None:
-    head, *rest = module.split(".")
-    if head != _PACKAGE:
-        return None
-    base = _SOURCE.joinpath(*rest)
-    for path in (base.with_suffix(".py") if rest else base / "__init__.py", base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+    """Return the file of a module of this package, or of one that has plug-ins."""
+    return source_of(module) if module.partition(".")[0] in packages() else None
 
 
 @cache
@@ -96,7 +89,7 @@ def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
         for module in _with_parents(candidate)
         if module not in NEUTRAL and module != name and _find(module) is not None
     }
-    _drop_docstrings(tree)
+    _drop_documents(tree)
     return digest_bytes(_text(tree).encode()), tuple(sorted(imported))
 
 
@@ -120,16 +113,19 @@ def _with_parents(module: str) -> Iterable[str]:
     return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _drop_docstrings(tree: ast.Module) -> None:
+def _drop_documents(tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        # Strings that stand alone document what is above them; they compute nothing.
-        node.body = [
-            item
-            for item in node.body
-            if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
-        ] or [ast.Pass()]
+        # Strings that stand alone document what is above them, cards what a plug-in is: both compute
+        # nothing.
+        node.body = [item for item in node.body if not _documents(item)] or [ast.Pass()]
+
+
+def _documents(item: ast.stmt) -> bool:
+    if isinstance(item, ast.Assign):
+        return ast.unparse(item.targets[0]) == "CARD"
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
 
 
 def _text(node: object) -> str:

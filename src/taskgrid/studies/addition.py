@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from taskgrid.analysis.selection import best_normalized, edges
 from taskgrid.lattice.points import lambda_value
+from taskgrid.plugins.cards import StudyCard
 from taskgrid.studies.seam import Choice, Curves
+
+CARD = StudyCard(
+    title="Task addition",
+    paper="Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, section 4",
+    rule="first maximum of mean normalised accuracy on val",
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from taskgrid.merging import MergeContext, Prepared, get_merger
 from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.bases.algebra import Factored, Fold
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.walks import walk
 from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State

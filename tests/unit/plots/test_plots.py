@@ -19,12 +19,13 @@ from matplotlib.text import Text
 
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError, ConfigError
-from taskgrid.plots import TABLES, figure_card, figure_names, style
+from taskgrid.plots import style
 from taskgrid.plots.pages import write_page
 from taskgrid.plots.render import draw_figure, read_tables, write_figure
+from taskgrid.plugins.cards import figure_card
 from tests.unit.example_tables import Example, all_subsets, example, interpolated, task_names
 
-FIGURES = figure_names()
+FIGURES = plugins.names("figure")
 
 cached = cache(example)
 

@@ -24,7 +24,8 @@ from taskgrid.evaluation.engine.measure import Scores, score
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan.planner import Request, Split, Weights
 from taskgrid.lattice.points import lambda_value
-from taskgrid.merging.seam import MergeRecipe, Prepared
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Prepared
 from taskgrid.merging.walks import Walk
 from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, fitted, passing
 from taskgrid.models.encoder import ImageEncoder
@@ -164,13 +165,8 @@ class Engine:
             # Let go of first: the walk may write over it.
             self._prepared = None
             self._prepared = (weights.subset, walk(weights.subset))
-        recipe.merger.apply(
-            self._resident.base,
-            self._prepared[1],
-            lambda_value(weights.scale),
-            recipe.options,
-            out=self._live,
-        )
+        scale = lambda_value(weights.scale)
+        recipe.apply(self._resident.base, self._prepared[1], scale, out=self._live)
 
     @cached_property
     def _merging(self) -> tuple[MergeRecipe, Walk]:

@@ -14,7 +14,8 @@ from taskgrid.errors import DataError
 from taskgrid.evaluation.engine.material import LabelledImages, Material
 from taskgrid.evaluation.plan.planner import Split
 from taskgrid.machine.memory import available_bytes
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.merging.walks import Walk, walk
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
@@ -106,7 +107,7 @@ class Resident:
 
         Ask for it when the first merge comes: it measures what memory is free.
         """
-        return walk(recipe, self.base, self.vector, self._spare(_WALK_SHARE))
+        return walk(recipe, self.base, Sources(self.vector), self._spare(_WALK_SHARE))
 
     def place(self, state: State) -> State:
         """Return a state on the device."""

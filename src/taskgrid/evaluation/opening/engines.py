@@ -92,13 +92,11 @@ def engine_on_demand(
             from taskgrid.evaluation.engine.engine import Engine
             from taskgrid.evaluation.opening.remembered import Job, RememberedSize
             from taskgrid.evaluation.tangent.engine import TangentEngine
-            from taskgrid.merging.seam import MergeRecipe
+            from taskgrid.merging.recipe import MergeRecipe
             from taskgrid.store.features import FeatureStore
 
             use_threads(threads)
-            recipe = (
-                MergeRecipe.of(method.name, method.options, method.seed or 0) if method else None
-            )
+            recipe = MergeRecipe.of(method.name, method.options, method.seed) if method else None
             leased = held.enter_context(lease_device(device))
             admit(proof, material.setting, leased.type)
             if first_image is not None:

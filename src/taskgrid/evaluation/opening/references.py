@@ -24,10 +24,9 @@ from taskgrid.evaluation.plan.planner import (
     Setting,
     TaskRef,
 )
-from taskgrid.merging.seam import get_merger
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
-from taskgrid.plugins.options import parse_options
+from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest
 from taskgrid.store.atomic import read_json
 
@@ -108,14 +107,12 @@ def read_method(name: str, options: Mapping[str, Any], seed: int) -> MethodRef:
     Raises:
         ConfigError: if the method or an option is unknown, or a value does not fit.
     """
-    merger = get_merger(name)
+    drawn = merger_card(name).stochastic
     return MethodRef(
         name=name,
-        options=parse_options(f"merge method {name!r}", merger.Options, options).model_dump(
-            mode="json"
-        ),
+        options=dict(plugin_options("merger", name, options)),
         code=keys.computing_code(plugins.module_of("merger", name)),
-        seed=derive_seed("merge", seed) if getattr(merger, "stochastic", False) else None,
+        seed=derive_seed("merge", seed) if drawn else None,
     )
 
 

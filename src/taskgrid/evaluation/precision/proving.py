@@ -23,7 +23,7 @@ from taskgrid.evaluation.precision.comparison import Comparison, Kind, compare
 from taskgrid.evaluation.precision.proof import Digests, Probe, Proof
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.machine.devices import device_name
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head

@@ -24,7 +24,7 @@ from taskgrid.evaluation.tangent.line import Line, Projected, features_along, fe
 from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.bases.additive import Additive
 from taskgrid.merging.bases.additive import Line as LineMerger
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.walks import Walk
 from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, blank, fitted
 from taskgrid.models.encoder import ImageEncoder
@@ -138,10 +138,12 @@ class TangentEngine:
         """
         recipe, walk = self._merging
         if isinstance(recipe.merger, Additive):
-            return self._projected((task, split), subset).line(recipe.merger.weights(subset))
+            return self._projected((task, split), subset).line(
+                recipe.merger.weights(subset, recipe.options)
+            )
         if not isinstance(recipe.merger, LineMerger):
             raise ConfigError(
-                f"merge method {recipe.merger.name!r} does not move on a line as lambda grows; "
+                f"merge method {recipe.name!r} does not move on a line as lambda grows; "
                 "its continuous curve is not known, evaluate it at a list of lambdas"
             )
         return self._line_along(walk(subset), (task, split))
@@ -169,9 +171,7 @@ class TangentEngine:
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
             for scale, same in _grouped(subsets[subset], lambda r: r.weights.scale).items():
-                merged = recipe.merger.apply(
-                    self._exact_base, prepared, lambda_value(scale), recipe.options
-                )
+                merged = recipe.apply(self._exact_base, prepared, lambda_value(scale))
                 step = {
                     name: (tensor - self._exact_base[name]).float()
                     for name, tensor in merged.items()
@@ -191,7 +191,7 @@ class TangentEngine:
     def _sum(self, subset: Sequence[str]) -> dict[str, float]:
         recipe, _ = self._merging
         assert isinstance(recipe.merger, Additive)
-        return recipe.merger.weights(subset)
+        return recipe.merger.weights(subset, recipe.options)
 
     @cached_property
     def _merging(self) -> tuple[MergeRecipe, Walk]:

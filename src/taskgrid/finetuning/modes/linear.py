@@ -9,7 +9,14 @@ from taskgrid.finetuning.modes.seam import Trainee, train_only
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.models.tower import fixed_keys
-from taskgrid.plugins.options import Options as PluginOptions
+from taskgrid.plugins.cards import ModeCard
+from taskgrid.plugins.options import Options
+
+CARD = ModeCard(
+    title="Linear fine-tuning",
+    paper="Ortiz-Jimenez et al., Task Arithmetic in the Tangent Space, NeurIPS 2023, section 5",
+    tangent=True,
+)
 
 
 class Linear:
@@ -20,10 +27,7 @@ class Linear:
     was trained.
     """
 
-    name = "linear"
-    Options: type[PluginOptions] = PluginOptions
-
-    def prepare(self, encoder: ImageEncoder, options: PluginOptions, seed: int) -> Trainee:
+    def prepare(self, encoder: ImageEncoder, options: Options, seed: int) -> Trainee:
         """Return the tangent model at the encoder's weights, with all of theta training."""
         fixed = fixed_keys(encoder.card)
         return train_only(

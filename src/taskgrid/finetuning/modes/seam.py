@@ -21,7 +21,7 @@ from taskgrid import plugins
 from taskgrid.errors import TrainingError
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
-from taskgrid.plugins.options import Options as PluginOptions
+from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
 
 
@@ -64,19 +64,9 @@ class Trainee(nn.Module):
 
 
 class Mode(Protocol):
-    """A fine-tuning mode.
+    """A fine-tuning mode; what others must know of it stands on its card."""
 
-    Attributes:
-        name: name in configurations, paths and tables.
-        Options: the model of its options, with defaults.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def Options(self) -> type[PluginOptions]: ...  # noqa: D102
-
-    def prepare(self, encoder: ImageEncoder, options: PluginOptions, seed: int) -> Trainee:
+    def prepare(self, encoder: ImageEncoder, options: Options, seed: int) -> Trainee:
         """Return what trains.
 
         Args:

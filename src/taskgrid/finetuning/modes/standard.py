@@ -5,16 +5,19 @@ from __future__ import annotations
 from taskgrid.finetuning.modes.seam import Trainee, train_only
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.tower import fixed_keys
-from taskgrid.plugins.options import Options as PluginOptions
+from taskgrid.plugins.cards import ModeCard
+from taskgrid.plugins.options import Options
+
+CARD = ModeCard(
+    title="Standard fine-tuning",
+    paper="Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023, appendix B",
+)
 
 
 class Standard:
     """Trains every parameter that the architecture trains. No options."""
 
-    name = "standard"
-    Options: type[PluginOptions] = PluginOptions
-
-    def prepare(self, encoder: ImageEncoder, options: PluginOptions, seed: int) -> Trainee:
+    def prepare(self, encoder: ImageEncoder, options: Options, seed: int) -> Trainee:
         """Return the encoder with all its parameters training."""
         fixed = fixed_keys(encoder.card)
         return train_only(encoder, lambda key: key not in fixed)

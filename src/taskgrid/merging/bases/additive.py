@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from taskgrid.merging.bases.algebra import Fold
+from taskgrid.errors import ConfigError
 from taskgrid.merging.seam import MergeContext, Prepared
-from taskgrid.plugins.options import Options as PluginOptions
+from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
 from taskgrid.vectors import add_scaled
 
@@ -61,15 +62,14 @@ def add_direction(
 class Line:
     """A method whose prepared tensors are a direction; theta moves along it as lambda grows."""
 
-    Options: type[PluginOptions] = PluginOptions
-    needs: frozenset[str] = frozenset()
+    weighs = False
 
     def apply(
         self,
         base: Mapping[str, torch.Tensor],
         prepared: Prepared,
         scale: float,
-        options: PluginOptions,
+        options: Options,
         out: State | None = None,
     ) -> State:
         """Return theta_0 + lambda * direction."""
@@ -77,34 +77,84 @@ class Line:
 
 
 class Additive(Line):
-    """A method whose direction is sum_t w_t tau_t; no options, no statistics.
+    """A method whose direction is sum_t w_t tau_t / d: it says w and d, and nothing else.
 
-    A method says its weights and nothing else. What is linear in theta can then be had from one
-    number per task: streams of tensors, tangent models.
+    What is linear in theta can then be had from one number per task: sums that are extended by one
+    task, streams of tensors, tangent models. All of these take w and d at their word, so a subclass that
+    would compute anything else is refused where it is defined.
     """
 
-    def weights(self, tasks: Sequence[str]) -> dict[str, float]:
-        """Return w_t for each task of a subset."""
-        raise NotImplementedError
+    weighs = True
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuse a subclass that computes on its own."""
+        super().__init_subclass__(**more)
+        for own in ("prepare", "apply", "lift", "begin", "step", "finish"):
+            if own in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{own} would be ignored: an Additive method is its weights; "
+                    "subclass Line, Fold or Factored instead"
+                )
+
+    def weight(self, task: str, options: Options) -> float:
+        """Return w_t, which does not depend on the subset."""
+        return 1.0
+
+    def divisor(self, tasks: Sequence[str], options: Options) -> float:
+        """Return d of a subset."""
+        return 1.0
+
+    def weights(
+        self,
+        tasks: Sequence[str],
+        options: Options,
+        coefficients: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Return w_t c_t / d for each task of a subset; ``coefficients`` are the point's c_t, or none."""
+        over, by = self.divisor(tasks, options), coefficients or {}
+        return {task: self.weight(task, options) * by.get(task, 1.0) / over for task in tasks}
 
     def prepare(self, context: MergeContext) -> Prepared:
-        """Return sum_t w_t tau_t in float64, added in the canonical order of the tasks."""
-        weights = self.weights(tuple(context.vectors))
-        return weighted_sum([(weights[task], vector) for task, vector in context.vectors.items()])
+        """Return the direction in float64, added in the canonical order of the tasks."""
+        options = context.options
+        total = weighted_sum(
+            [
+                (self.weight(task, options) * context.coefficient(task), vector)
+                for task, vector in context.vectors.items()
+            ]
+        )
+        return self.divided(total, context.tasks, options)
+
+    def divided(self, total: Prepared, tasks: Sequence[str], options: Options) -> Prepared:
+        """Return a sum over d, divided once, because 1/3 is no float; the sum is not changed."""
+        over = self.divisor(tasks, options)
+        return total if over == 1 else {key: tensor / over for key, tensor in total.items()}
 
 
-class Sum(Fold, Additive):
-    """An additive method with one weight for all tasks of a subset: its plain sum, then the weight.
+def given_weight(options: Options, task: str) -> float:
+    """Return the weight that the option ``weights`` gives a task; 1 where it names no weights.
 
-    A method says its ``weights``, and in ``finish`` what becomes of a sum.
+    Raises:
+        ConfigError: if it names weights, but not this task's.
     """
+    if options.weights is None:
+        return 1.0
+    if task not in options.weights:
+        raise ConfigError(
+            f"the option `weights` names no weight for task {task!r}; give one for every task"
+        )
+    return float(options.weights[task])
 
-    def begin(self, lifted: Prepared) -> Prepared:
-        """Return the first vector in float64."""
-        return weighted_sum([(1.0, lifted)])
 
-    def step(self, total: Prepared, lifted: Prepared, *, reuse: bool) -> Prepared:
-        """Add one vector."""
-        if reuse:
-            return {key: total[key].add_(delta) for key, delta in lifted.items()}
-        return {key: total[key] + delta for key, delta in lifted.items()}
+def sum_of_weights(options: Options, tasks: Sequence[str]) -> float:
+    """Return the sum of the weights of a subset.
+
+    Raises:
+        ConfigError: if it is zero.
+    """
+    total = sum(given_weight(options, task) for task in tasks)
+    if total == 0:
+        raise ConfigError(
+            f"the weights of {'+'.join(tasks)} add up to zero, which nothing can be divided by"
+        )
+    return total

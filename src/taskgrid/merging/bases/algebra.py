@@ -1,8 +1,8 @@
-"""What the preparations of many subsets have in common: sums, other folds, factors per task.
+"""What the preparations of many subsets have in common: folds over tasks, factors per task.
 
-A method says by its base class how a lattice of subsets may be walked (``walks``): a ``Fold`` makes
-each subset from a smaller one (sums, and monoids such as a maximum), a ``Factored`` method does its dear
-work once per task, and any other is run anew for every subset.
+A method says by its base class how a lattice of subsets may be walked (``merging.walks``): sums
+(``Additive``) and other ``Fold`` methods make each subset from a smaller one, a ``Factored`` method does
+its dear work once per task, and any other is run anew for every subset.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from taskgrid.merging.seam import MergeContext, Prepared
 class Lifted:
     """A method with work that a task costs once, whatever subsets it is in."""
 
+    weighs = False
+
     def lift(self, alone: MergeContext) -> Prepared:
         """Return what a subset needs of one task; the task vector itself where nothing is to be done.
 
@@ -24,6 +26,10 @@ class Lifted:
         """
         (vector,) = alone.vectors.values()
         return vector
+
+    def times(self, lifted: Prepared, weight: float) -> Prepared | None:
+        """Return what ``lift`` gives for ``weight`` times the vector; None where it must be run again."""
+        return None
 
 
 class Fold(Lifted, ABC):
@@ -57,7 +63,7 @@ class Fold(Lifted, ABC):
         total = self.begin(self.lift(context.alone(first)))
         for task in others:
             total = self.step(total, self.lift(context.alone(task)), reuse=True)
-        return self.finish(total, tuple(context.vectors))
+        return self.finish(total, context.tasks)
 
 
 class Factored(Lifted, ABC):

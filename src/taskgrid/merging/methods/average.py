@@ -1,28 +1,40 @@
-"""Averaging: theta = theta_0 + (lambda / T) * sum_t tau_t; at lambda 1 the mean of the experts.
+"""Averaging: theta = theta_0 + lambda * sum_t w_t tau_t / sum_t w_t; at lambda 1 the mean of the experts.
 
-Wortsman et al., "Model soups" (ICML 2022), section 2: the uniform soup.
+Wortsman et al., "Model soups" (ICML 2022), section 2: the uniform soup, where every w_t is 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskgrid.merging.bases.additive import Sum
-from taskgrid.merging.seam import Prepared
+from taskgrid.merging.bases.additive import Additive, given_weight, sum_of_weights
+from taskgrid.plugins.cards import MergerCard
+from taskgrid.plugins.options import Option, Options
+
+CARD = MergerCard(
+    title="Averaging",
+    paper="Wortsman et al., Model soups, ICML 2022, section 2",
+    options={
+        "weights": Option(
+            default=None,
+            kind="numbers",
+            about="weight of each task, by name; null gives every task 1, a negative weight removes one",
+        ),
+    },
+    scope="element",
+)
 
 
-class Average(Sum):
-    """Adds the mean of the task vectors, times lambda. No options."""
+class Average(Additive):
+    """Adds the weighted mean of the task vectors, times lambda."""
 
-    name = "average"
+    def weight(self, task: str, options: Options) -> float:
+        """Return the weight that the options give, or 1."""
+        return given_weight(options, task)
 
-    def weights(self, tasks: Sequence[str]) -> dict[str, float]:
-        """Return 1/T for each of T tasks."""
-        return dict.fromkeys(tasks, 1 / len(tasks))
-
-    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
-        """Return (1/T) sum_t tau_t in float64; divided once, because 1/3 is no float."""
-        return {key: tensor / len(tasks) for key, tensor in total.items()}
+    def divisor(self, tasks: Sequence[str], options: Options) -> float:
+        """Return the sum of the weights."""
+        return sum_of_weights(options, tasks)
 
 
 MERGER = Average()

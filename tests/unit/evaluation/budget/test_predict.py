@@ -20,7 +20,7 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.plan.planner import Plan, Request, make_plan
 from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.merging import get_merger
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.plugins.options import Options
 from taskgrid.provenance import derive_seed
 from taskgrid.store.logits import LogitsStore

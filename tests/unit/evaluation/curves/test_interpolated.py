@@ -26,7 +26,7 @@ from taskgrid.evaluation.plan.planner import CurveRef, Plan, Request, make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.lattice.points import format_lambda
-from taskgrid.merging.seam import MergeRecipe, get_merger
+from taskgrid.merging.recipe import MergeRecipe, get_merger
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study
 from tests.unit.example_grid import world

@@ -25,7 +25,7 @@ from taskgrid.evaluation.curves.curves import (
 )
 from taskgrid.evaluation.curves.interpolation import Interpolant, barycentric, chunks
 from taskgrid.evaluation.curves.tracing import CurveSpec
-from taskgrid.evaluation.engine.engine import measure
+from taskgrid.evaluation.engine import measure
 from taskgrid.lattice.nodes import node_levels, plan_nodes
 from taskgrid.lattice.points import format_lambda, lambda_value
 

@@ -24,7 +24,7 @@ from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.grid import _Memory
 from taskgrid.evaluation.plan.planner import BASE, Plan, Request, Weights, make_plan
 from taskgrid.merging import get_merger
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower

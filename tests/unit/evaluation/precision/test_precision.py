@@ -26,7 +26,7 @@ from taskgrid.evaluation.precision.proving import (
     passes,
     prove_with_engines,
 )
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.outcomes import Outcome

@@ -29,7 +29,7 @@ from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.evaluation.tangent.line import Projected
 from taskgrid.merging import MergeContext, Prepared, get_merger
 from taskgrid.merging.bases.additive import Line, add_direction
-from taskgrid.merging.seam import MergeRecipe
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.batches import BatchSize
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower

@@ -1,0 +1,222 @@
+"""Cards: what a plug-in says of itself, in literals that are read without importing it.
+
+A plug-in's module holds ``CARD = MergerCard(title=..., ...)``. Configuration, rules, pages and tables
+read the card, and nobody keeps a second list. Its words are in no digest of code: what a number depends
+on (options, statistics, seeds) enters the keys by value.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from taskgrid.errors import ConfigError
+from taskgrid.plugins.options import Option, Options, read_options
+from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What every plug-in says.
+
+    Attributes:
+        title: a few words, for a list.
+        paper: authors, title, venue, and the equation or section.
+        options: its options, by name.
+    """
+
+    title: str
+    paper: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergerCard(Card):
+    """A merge method.
+
+    Attributes:
+        needs: statistics that *prepare* reads.
+        gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
+        coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
+            at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
+        learned: whether *prepare* reads coefficients that a rule of their own has learned.
+        stochastic: whether it draws, from a seed that derives from the experts'.
+        scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
+            all, a ``tensor``, or the whole ``model``.
+    """
+
+    needs: tuple[str, ...] = ()
+    gives: Literal["model", "per_task", "logits"] = "model"
+    coefficient: Literal["scale", "threshold", "none"] = "scale"
+    learned: bool = False
+    stochastic: bool = False
+    scope: Literal["element", "tensor", "model"] = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticCard(Card):
+    """A statistic of data: something that merge methods or modes need beside weights.
+
+    Attributes:
+        per: whether there is one for each ``task``, or one for a ``base``.
+        head: whether it sees the task's head.
+    """
+
+    per: Literal["task", "base"] = "task"
+    head: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeCard(Card):
+    """A fine-tuning mode.
+
+    Attributes:
+        tangent: whether its experts are tangent models, and are evaluated as such.
+        recipe: keys of the training recipe that differ in this mode.
+        others: what it reads of the other tasks: ``images``, or the names of statistics.
+    """
+
+    tangent: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCard(Card):
+    """A study.
+
+    Attributes:
+        rule: how it chooses, in words for the table of chosen points.
+        tables: its own tables: name -> what a row is.
+        figures: names of the figures drawn from them.
+    """
+
+    rule: str
+    tables: Mapping[str, str] = field(default_factory=dict)
+    figures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignerCard(Card):
+    """An aligner: how experts of one base come to another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureCard(Card):
+    """A figure.
+
+    Attributes:
+        category: the part of the report it belongs to.
+        tables: the tables it reads.
+        caption: what is seen, how it was chosen and on which split; reStructuredText, one paragraph.
+    """
+
+    category: str
+    tables: tuple[str, ...]
+    caption: str
+
+
+_CLASSES: Mapping[str, type] = {
+    one.__name__: one
+    for one in (
+        Option, MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
+    )
+}  # fmt: skip
+_KINDS: Mapping[Kind, type[Card]] = {
+    "merger": MergerCard,
+    "statistic": StatisticCard,
+    "mode": ModeCard,
+    "study": StudyCard,
+    "aligner": AlignerCard,
+    "figure": FigureCard,
+}
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+
+def merger_card(name: str) -> MergerCard:
+    """Return the card of a merge method; raises as ``read_card``."""
+    return _typed("merger", name, MergerCard)
+
+
+def statistic_card(name: str) -> StatisticCard:
+    """Return the card of a statistic; raises as ``read_card``."""
+    return _typed("statistic", name, StatisticCard)
+
+
+def mode_card(name: str) -> ModeCard:
+    """Return the card of a fine-tuning mode; raises as ``read_card``."""
+    return _typed("mode", name, ModeCard)
+
+
+def study_card(name: str) -> StudyCard:
+    """Return the card of a study; raises as ``read_card``."""
+    return _typed("study", name, StudyCard)
+
+
+def figure_card(name: str) -> FigureCard:
+    """Return the card of a figure; raises as ``read_card``."""
+    return _typed("figure", name, FigureCard)
+
+
+def plugin_options(kind: Kind, name: str, values: Mapping[str, Any]) -> Options:
+    """Return a plug-in's options, checked, with the defaults of its card filled in.
+
+    Raises:
+        ConfigError: if there is no such plug-in or option, or a value does not fit.
+    """
+    return read_options(f"{NOUNS[kind]} {name!r}", read_card(kind, name).options, values)
+
+
+def read_card(kind: Kind, name: str) -> Card:
+    """Return what a plug-in says of itself, without importing it.
+
+    Raises:
+        ConfigError: if there is no such plug-in, or its card is missing or is not made of literals.
+    """
+    module = module_of(kind, name)
+    path = source_of(module)
+    if path is None:
+        raise ConfigError(f"{NOUNS[kind]} {name!r} is registered as {module}, which does not exist")
+    return _read(kind, module, path.read_text(encoding="utf-8"))
+
+
+def _typed(kind: Kind, name: str, wanted: type[AnyCard]) -> AnyCard:
+    card = read_card(kind, name)
+    assert isinstance(card, wanted)
+    return card
+
+
+@cache
+def _read(kind: Kind, module: str, source: str) -> Card:
+    wanted = _KINDS[kind]
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CARD":
+            try:
+                card = _value(node.value)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"CARD in {module} is no {wanted.__name__}: {error}") from None
+            if isinstance(card, wanted):
+                return card
+    raise ConfigError(f"{module} has no CARD = {wanted.__name__}(...); write one in literals")
+
+
+def _value(node: ast.expr) -> Any:
+    """Evaluate literals, containers of literals, and calls of the classes above."""
+    if isinstance(node, ast.Call):
+        made = _CLASSES.get(ast.unparse(node.func))
+        if made is None or node.args:
+            raise ValueError(f"line {node.lineno} calls what is no card, or without names")
+        return made(**{str(each.arg): _value(each.value) for each in node.keywords})
+    if isinstance(node, ast.Dict):
+        keys = [_value(key) if key is not None else None for key in node.keys]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_value, node.elts))
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"line {node.lineno} is no literal") from None
