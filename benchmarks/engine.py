@@ -39,7 +39,7 @@ from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.plan.planner import BASE, Request, Weights
+from taskgrid.evaluation.plan.setting import BASE, Request, Weights
 from taskgrid.lattice.subsets import subset_of_number
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
@@ -249,7 +249,7 @@ def naive_point(files: Files, request: Request, workers: int) -> Iterator[int]:
     for task in request.weights.subset:
         expert = load_file(files.folder / f"{task}.safetensors")
         for key, tensor in merged.items():
-            tensor += float(request.weights.scale) * (expert[key] - base[key])
+            tensor += float(request.weights.point) * (expert[key] - base[key])
     clip.model.visual.load_state_dict(merged)
     transform = open_clip.image_transform(
         clip.image_size, is_train=False, mean=clip.mean, std=clip.std

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.plan.planner import Split
+from taskgrid.evaluation.plan.setting import Split
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip, load_clip
 from taskgrid.models.heads import Head

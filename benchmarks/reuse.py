@@ -21,8 +21,9 @@ from taskgrid.config.experiment import Experiment
 from taskgrid.config.load import read_config
 from taskgrid.data.published.description import read_description
 from taskgrid.evaluation.opening.references import read_method
-from taskgrid.evaluation.plan.planner import Part, Plan, Request, Setting, TaskRef, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import Result, run_plan
+from taskgrid.evaluation.plan.setting import Part, Request, Setting, TaskRef
 from taskgrid.provenance.digests import digest
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study

@@ -28,7 +28,8 @@ from taskgrid.data.builtin import builtin_task
 from taskgrid.data.builtin.base import sample
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.plan.planner import MethodRef, Part, Request, Setting, TaskRef, make_plan
+from taskgrid.evaluation.plan.planner import make_plan
+from taskgrid.evaluation.plan.setting import MethodRef, Part, Request, Setting, TaskRef
 from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taskgrid.evaluation.plan.planner import MethodRef, Part, Request, Setting, TaskRef
+from taskgrid.evaluation.plan.setting import MethodRef, Part, Request, Setting, TaskRef
 from taskgrid.provenance import derive_seed, digest
 from taskgrid.store.outcomes import Outcome
 
@@ -67,7 +67,7 @@ class FakeBench:
 
 def fake_outcome(request: Request) -> Outcome:
     weights = request.weights
-    scale = float(weights.scale) if weights.kind != "base" else 0.0
+    scale = float(weights.point) if weights.kind != "base" else 0.0
     if weights.kind == "expert":
         # Experts differ, so that a row normalised by another task's expert shows.
         gain = 0.65 - 0.05 * (ord(request.task[0]) % 5) if request.task in weights.subset else 0.1
@@ -77,7 +77,7 @@ def fake_outcome(request: Request) -> Outcome:
         gain = own * (1 - (scale / peak - 1) ** 2) if scale else 0.0
     accuracy = min(max(0.3 + gain, 0.0), 1.0)
     random = np.random.default_rng(
-        derive_seed(weights.kind, *weights.subset, weights.scale, request.task, request.split)
+        derive_seed(weights.kind, *weights.subset, weights.point, request.task, request.split)
     )
     hits = random.permutation(request.n) < round(accuracy * request.n)
     return Outcome.of(request.key, hits, 1 - accuracy, 0.1)

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from taskgrid.analysis.intervals import Pair, mean_intervals, wilson
 from taskgrid.analysis.published import flag_words, task_sets
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.provenance.digests import derive_seed
+from taskgrid.store.intervals import Pair, mean_intervals, wilson
 
 COLUMNS = (
     "model",

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from taskgrid.analysis.intervals import Pair, mean_intervals
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import derive_seed
+from taskgrid.store.intervals import Pair, mean_intervals
 from taskgrid.store.outcomes import Outcome
 from taskgrid.studies.seam import Choice, Curves, Study
 

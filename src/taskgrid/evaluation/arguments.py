@@ -10,7 +10,7 @@ import torch
 
 from taskgrid.errors import ConfigError, DeviceError
 from taskgrid.evaluation.curves.tracing import CurveSpec
-from taskgrid.evaluation.plan.planner import SPLITS, Evaluation
+from taskgrid.evaluation.plan.setting import SPLITS, Evaluation
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import parse_subset, subset_name
 

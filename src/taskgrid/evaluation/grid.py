@@ -30,17 +30,10 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.opening.references import read_curves, read_method, tower_of
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import (
-    SPLITS,
-    Evaluation,
-    Part,
-    Setting,
-    Split,
-    TaskRef,
-    make_plan,
-)
+from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import Bench, OpenCounter, Store, run_plan, run_reference
+from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, Part, Setting, Split, TaskRef
 from taskgrid.evaluation.tangent.engine import Features, TangentEngine
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.merging.recipe import MergeRecipe

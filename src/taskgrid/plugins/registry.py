@@ -158,6 +158,12 @@ def source_of(module: str) -> Path | None:
     return None
 
 
+def is_package(module: str) -> bool:
+    """Return whether a module is a package: its file, at least, which hands out names."""
+    path = source_of(module)
+    return path is not None and path.name == "__init__.py"
+
+
 def _known(kind: Kind) -> dict[str, str]:
     own = _PLUGINS[kind]
     outside = _outside().get(kind, {})

@@ -15,10 +15,11 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -90,6 +91,25 @@ class Outcome:
     def accuracy(self) -> float:
         """Share of samples classified correctly."""
         return self.correct / self.n
+
+
+class Takes(Protocol):
+    """Takes outcomes; what it was given is kept when its block ends."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+
+
+class Outcomes(Protocol):
+    """Where outcomes are found again: ``OutcomeStore``, or memory."""
+
+    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
+        """Return the outcomes that are stored, by key."""
+        ...
+
+    def writer(self) -> AbstractContextManager[Takes]:
+        """Return a context manager that stores outcomes."""
+        ...
 
 
 class OutcomeStore:

@@ -8,13 +8,10 @@ measured when the configuration has them, and chosen only when it has no others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from taskgrid.analysis.selection import best_normalized, edges
-from taskgrid.lattice.points import lambda_value
+from taskgrid.lattice.points import point_scale
 from taskgrid.plugins.cards import StudyCard
-from taskgrid.studies.seam import Choice, Curves
+from taskgrid.studies.choosing import best_normalized, edges
+from taskgrid.studies.seam import Choice, Choosing, Curves, Question
 
 CARD = StudyCard(
     title="Task addition",
@@ -23,31 +20,18 @@ CARD = StudyCard(
 )
 
 
-@dataclass(frozen=True)
-class Addition:
+class Addition(Choosing):
     """The study ``addition``: every subset, on its own tasks."""
 
-    name: str = "addition"
-    rule: str = "first maximum of mean normalised accuracy on val"
-
-    def covers(self, subset: Sequence[str]) -> bool:
-        """Return True: every subset is an addition."""
-        return len(subset) > 0
-
-    def sweep(self, lambdas: Sequence[str]) -> tuple[str, ...]:
-        """Return the configured coefficients."""
-        return tuple(lambdas)
-
-    def tasks(self, subset: Sequence[str]) -> tuple[str, ...]:
-        """Return the merged tasks."""
-        return tuple(subset)
-
-    def choose(self, curves: Curves) -> Choice:
+    def choose(self, question: Question, curves: Curves) -> Choice:
         """Return the first maximum of mean normalised accuracy."""
-        adding = [at for at, scale in enumerate(curves.lambdas) if lambda_value(scale) >= 0]
-        allowed = adding or list(range(len(curves.lambdas)))
+        scales = [point_scale(point) for point in curves.points]
+        adding = [at for at, scale in enumerate(scales) if scale is None or scale >= 0]
+        allowed = adding or list(range(len(curves.points)))
         index = best_normalized(curves, allowed)
-        return Choice(curves.lambdas[index], index in edges(allowed))
+        # A point with coefficients of its own lies on no sweep, and so on no edge of one.
+        swept = [at for at in allowed if scales[at] is not None]
+        return Choice(curves.points[index], index in edges(swept))
 
 
-STUDY = Addition()
+STUDY = Addition

@@ -1,38 +1,79 @@
-"""The study seam: which points of the grid a question needs, and how it chooses among them.
+"""The study seam: what a question wants measured, how it chooses, and the tables that are its own.
 
-A study sees counts, never weights or images. It is asked twice: for the coefficients and tasks
-whose validation curves it needs, and, with the curves at hand, for its choice. The test split is
-then read for the chosen point alone.
+A study sees counts and tables, never weights or images. Of each subset it has any number of questions. It
+says which points a question wants on validation, is asked again with their curves until it wants no
+more, and chooses. The test split is then read for the chosen point alone. The choice is stored beside the
+rows and never made twice. From the finished grid a study makes tables of its own, and figures draw those.
+
+A study is one module with a ``CARD`` and a class ``STUDY``, made from its options, and one line in the
+registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from taskgrid.plugins.options import Options
+from taskgrid.store.outcomes import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Field:
+    """What a study may know before anything is measured.
+
+    Attributes:
+        trained: tasks with an expert, sorted.
+        control: tasks that are measured and have none, sorted.
+        scaled: whether a point's number is a coefficient of the task vectors, which may be negative.
+    """
+
+    trained: tuple[str, ...]
+    control: tuple[str, ...] = ()
+    scaled: bool = True
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a study asks of one subset.
+
+    Attributes:
+        subset: the merged tasks, sorted.
+        tasks: the tasks that are measured, sorted; they need no expert.
+        about: tells the questions of one subset apart, e.g. ``svhn``; empty where there is one.
+    """
+
+    subset: tuple[str, ...]
+    tasks: tuple[str, ...]
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Curves:
-    """Validation results of one subset at every coefficient; counts, so that sums are exact.
+    """Validation results of one question at every point; counts, so that sums are exact.
 
     Attributes:
         subset: the tasks that are merged, sorted.
-        lambdas: coefficients as text, increasing; L of them.
+        points: coefficients as text, in order; P of them.
         tasks: the T tasks that are measured.
         n: samples of each task, shape (T,).
-        correct: samples classified correctly, shape (L, T).
-        expert: the same for each task's own expert, shape (T,).
+        correct: samples classified correctly, shape (P, T).
+        expert: the same for each task's own expert, 0 where it has none, shape (T,).
         zeroshot: the same for the base, shape (T,).
     """
 
     subset: tuple[str, ...]
-    lambdas: tuple[str, ...]
+    points: tuple[str, ...]
     tasks: tuple[str, ...]
     n: Counts
     correct: Counts
@@ -42,41 +83,94 @@ class Curves:
 
 @dataclass(frozen=True)
 class Choice:
-    """The coefficient a study chose.
+    """The point that a study chose.
 
     Attributes:
-        scale: lambda as text.
-        at_edge: whether it is the first or last of several coefficients: the best one may then lie
-            outside of what was swept.
+        point: coefficients as text.
+        at_edge: whether it is the first or last of several: the best one may then lie outside of what
+            was swept.
+        met: whether it meets what the study asks; where nothing does, the choice is what comes nearest.
     """
 
-    scale: str
+    point: str
     at_edge: bool
+    met: bool = True
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished grid, from which a study makes its tables.
+
+    Attributes:
+        grid: rows of the grid, columns of ``results/tables/grid.parquet``.
+        selected: the study's own chosen points, columns of ``results/tables/selected.parquet``.
+        find: finds outcomes by row key, with hits and predicted classes of every image.
+        tasks: the tasks in the order of the configuration.
+    """
+
+    grid: pd.DataFrame
+    selected: pd.DataFrame
+    find: Callable[[Iterable[str]], Mapping[str, Outcome]]
+    tasks: tuple[str, ...]
 
 
 class Study(Protocol):
     """A question asked of the grid."""
 
-    @property
-    def name(self) -> str:
-        """Name in tables and configuration."""
+    def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
+        """Return what is asked of a subset; nothing, where the study does not cover it."""
+        ...
 
-    @property
-    def rule(self) -> str:
-        """How it chooses, in words for the table of chosen points."""
+    def points(
+        self, question: Question, sweep: Sequence[str], curves: Curves | None
+    ) -> Sequence[str]:
+        """Return the points that are wanted on validation.
 
-    def covers(self, subset: Sequence[str]) -> bool:
-        """Return whether the study asks anything of this subset."""
-
-    def sweep(self, lambdas: Sequence[str]) -> tuple[str, ...]:
-        """Return the coefficients it tries, increasing, given those of the configuration.
-
-        Given its own result, or the rows of several studies at once, it must return at least its own
-        again: the table of chosen points is made from rows.
+        Args:
+            question: one of ``questions``.
+            sweep: the configured points of its subset, in order.
+            curves: what is known: the curves of all that was wanted so far; None when asked first. The
+                study is content when it wants nothing that is not among their points.
         """
+        ...
 
-    def tasks(self, subset: Sequence[str]) -> tuple[str, ...]:
-        """Return the tasks it measures a merge of ``subset`` on, sorted."""
+    def choose(self, question: Question, curves: Curves) -> Choice:
+        """Return the chosen point; whatever else was swept must not change the choice."""
+        ...
 
-    def choose(self, curves: Curves) -> Choice:
-        """Return the chosen coefficient; whatever else was swept must not change the choice."""
+    def table(self, name: str, results: Results) -> pa.Table:
+        """Return one of the tables on the study's card; asked only of a study whose card names any."""
+        ...
+
+
+class Choosing:
+    """What a study need not say: one question of each subset, on its own tasks, over the whole sweep."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+
+    def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
+        """Ask of every subset how it does on its own tasks."""
+        return (Question(subset, subset),) if subset else ()
+
+    def points(
+        self, question: Question, sweep: Sequence[str], curves: Curves | None
+    ) -> Sequence[str]:
+        """Want the configured points."""
+        return sweep
+
+    def table(self, name: str, results: Results) -> pa.Table:
+        """Refuse: there are none."""
+        raise NotImplementedError(f"{type(self).__name__} has no table {name!r}")
+
+
+class Reading(Choosing):
+    """A study that measures nothing: it reads what the grid holds."""
+
+    def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
+        """Ask nothing."""
+        return ()
+
+    def choose(self, question: Question, curves: Curves) -> Choice:
+        """Refuse: nothing was asked."""
+        raise NotImplementedError(f"{type(self).__name__} chooses nothing")

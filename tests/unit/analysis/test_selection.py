@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskgrid.analysis.intervals import Pair, mean_intervals
 from taskgrid.analysis.selection import SELECTED, first_maximum, select
 from taskgrid.errors import ArtifactError, ConfigError, DataError
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.provenance import derive_seed
+from taskgrid.store.intervals import Pair, mean_intervals
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.studies import get_study
 from taskgrid.studies.seam import Curves

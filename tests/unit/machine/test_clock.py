@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.opening.references import read_method, read_setting
-from taskgrid.evaluation.plan.planner import Request, make_plan
+from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.machine import timing as clock_module
 from taskgrid.machine.timing import Clock, Timing, process_age
 from taskgrid.store.outcomes import Outcome, OutcomeStore

@@ -26,7 +26,7 @@ from taskgrid.evaluation.budget.budget import (
     predict_lattice,
 )
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Plan, Request, Split
+from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.rows import Line, grid_table, sort_rows
 from taskgrid.evaluation.plan.runner import (
     ListeningBench,
@@ -35,6 +35,7 @@ from taskgrid.evaluation.plan.runner import (
     Store,
     Writer,
 )
+from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset, subset_number, subset_of_number
 from taskgrid.store.outcomes import Outcome

@@ -15,7 +15,8 @@ import numpy as np
 
 from taskgrid.evaluation.curves.tracing import CurveSpec, Traced, trace
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Plan, Request, Split
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.lattice.nodes import node_levels
 from taskgrid.store.outcomes import Outcome
 

@@ -14,7 +14,7 @@ from taskgrid.evaluation.curves.curves import CurveRow, interpolate, odds_agains
 from taskgrid.evaluation.curves.interpolated import CurveAsk, Interpolated
 from taskgrid.evaluation.curves.tracing import trace
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Request
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.models.heads import Head
 from taskgrid.store.outcomes import Outcome
 

@@ -22,7 +22,7 @@ from taskgrid.evaluation.engine.compiled import CompiledEncoder
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.measure import Scores, score
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.plan.planner import Request, Split, Weights
+from taskgrid.evaluation.plan.setting import Request, Split, Weights
 from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Prepared
@@ -165,7 +165,7 @@ class Engine:
             # Let go of first: the walk may write over it.
             self._prepared = None
             self._prepared = (weights.subset, walk(weights.subset))
-        scale = lambda_value(weights.scale)
+        scale = lambda_value(weights.point)
         recipe.apply(self._resident.base, self._prepared[1], scale, out=self._live)
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.plan.planner import Split
+from taskgrid.evaluation.plan.setting import Split
 from taskgrid.models.card import ModelCard
 from taskgrid.store.images import PixelRows
 

@@ -12,7 +12,7 @@ import torch
 
 from taskgrid.errors import DataError
 from taskgrid.evaluation.engine.material import LabelledImages, Material
-from taskgrid.evaluation.plan.planner import Split
+from taskgrid.evaluation.plan.setting import Split
 from taskgrid.machine.memory import available_bytes
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Sources

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from taskgrid.evaluation.plan.planner import MethodRef
 from taskgrid.evaluation.plan.runner import Bench
+from taskgrid.evaluation.plan.setting import MethodRef
 from taskgrid.evaluation.precision.proof import admit
 from taskgrid.machine.devices import device_name, lease_device
 from taskgrid.workflow.command import use_threads

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskgrid.errors import LineageError
 from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.plan.planner import Setting, Split
+from taskgrid.evaluation.plan.setting import Setting, Split
 from taskgrid.models.card import ModelCard
 from taskgrid.provenance.digests import digest
 from taskgrid.store.atomic import read_json

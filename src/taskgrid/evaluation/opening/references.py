@@ -15,15 +15,8 @@ from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import (
-    SPLITS,
-    CurveRef,
-    Evaluation,
-    MethodRef,
-    Part,
-    Setting,
-    TaskRef,
-)
+from taskgrid.evaluation.plan.planner import CurveRef
+from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgrid.lattice.points import lambda_value
+from taskgrid.plugins.registry import is_package
 from taskgrid.provenance.code import code_closure
 from taskgrid.provenance.digests import digest
 
@@ -22,6 +22,8 @@ _PLUMBING = (
     "taskgrid.config",
     "taskgrid.lattice",
     "taskgrid.machine",
+    "taskgrid.merging.recipe",
+    "taskgrid.merging.seam",
     "taskgrid.models.card",
     "taskgrid.models.lineage",
     "taskgrid.plugins",
@@ -29,9 +31,6 @@ _PLUMBING = (
     "taskgrid.store",
 )
 """Modules that name, move and compare: what they deliver is itself in the keys, by digest or value."""
-
-_DOORS = ("taskgrid.evaluation", "taskgrid.merging", "taskgrid.models")
-"""Packages that hand out names and compute nothing: one more name changes no number."""
 
 _KERNEL = "taskgrid.evaluation.engine.measure"
 _TANGENT_KERNEL = "taskgrid.evaluation.tangent.line"
@@ -42,15 +41,15 @@ _BUDGET = "taskgrid.evaluation.budget.budget"
 def computing_code(*modules: str) -> str:
     """Return the digest of modules and all they import, without the plumbing.
 
-    A repaired message in the store or a new lattice function must not re-evaluate a grid; an edit of
-    any module that computes must.
+    Packages themselves are left out, too: they hand out names. A repaired message in the store or a new
+    lattice function must not re-evaluate a grid; an edit of any module that computes must.
     """
     closure = code_closure(*modules)
     return digest(
         {
             module: tree
             for module, tree in closure.items()
-            if module not in _DOORS
+            if not is_package(module)
             and not any(module == name or module.startswith(f"{name}.") for name in _PLUMBING)
         }
     )
@@ -176,8 +175,9 @@ def merge_key(
     vectors: Sequence[str],
     seed: int | None = None,
     statistics: Sequence[str] = (),
+    learned: str | None = None,
 ) -> str:
-    """Return the key of a merge before a coefficient is chosen.
+    """Return the key of a merge before a point is chosen.
 
     Args:
         method: the merge method's name.
@@ -186,7 +186,8 @@ def merge_key(
         base: digest of the base's state.
         vectors: digests of the task vectors in the canonical order of their tasks.
         seed: what its random draws come from; None for a method that draws nothing.
-        statistics: digests of what else it needs (Fisher information, moments), in the same order.
+        statistics: digests of the statistics it needs, by name, then in the same order.
+        learned: digest of the coefficients that were learned for it; None where nothing was.
     """
     return digest(
         {
@@ -197,47 +198,48 @@ def merge_key(
             "vectors": list(vectors),
             "seed": seed,
             "statistics": list(statistics),
+            "learned": learned,
         }
     )
 
 
-def point_key(merge: str, scale: str, base: str) -> str:
+def point_key(
+    merge: str, scale: float | None, named: Sequence[float] | None = None, own: str | None = None
+) -> str:
     """Return the key of a grid point's weights.
-
-    Every method gives the base at lambda zero, bit for bit, so all of those points share the key of
-    the base and are measured once.
 
     Args:
         merge: ``merge_key``.
-        scale: lambda as fixed decimals.
-        base: ``state_key`` of the base.
+        scale: the one coefficient of all tasks; None where each has its own.
+        named: the tasks' own coefficients, in canonical order.
+        own: digest of the task vector whose model it is, of a method with a model for each task.
     """
-    return base if lambda_value(scale) == 0 else digest({"merge": merge, "lambda": scale})
+    return digest({"merge": merge, "scale": scale, "named": named, "own": own})
 
 
-def interpolated_key(merge: str, scale: str, nodes: Sequence[str], code: str) -> str:
+def interpolated_key(merge: str, point: str, nodes: Sequence[str], code: str) -> str:
     """Return the key of a point whose logits are interpolated; no exact point has such a key.
 
     Args:
         merge: ``merge_key``.
-        scale: lambda as fixed decimals.
+        point: lambda as fixed decimals.
         nodes: the lambdas that were evaluated.
         code: ``curves_code``.
     """
-    return digest({"merge": merge, "lambda": scale, "nodes": list(nodes), "interpolation": code})
+    return digest({"merge": merge, "lambda": point, "nodes": list(nodes), "interpolation": code})
 
 
-def predicted_key(merge: str, scale: str, evaluated: Sequence[str], code: str) -> str:
+def predicted_key(merge: str, point: str, evaluated: Sequence[str], code: str) -> str:
     """Return the key of a point that is predicted from others; no exact point has such a key.
 
     Args:
         merge: ``merge_key``.
-        scale: lambda as fixed decimals.
+        point: lambda as fixed decimals.
         evaluated: the keys of the points that were evaluated.
         code: ``budget_code``.
     """
     return digest(
-        {"merge": merge, "lambda": scale, "evaluated": list(evaluated), "prediction": code}
+        {"merge": merge, "lambda": point, "evaluated": list(evaluated), "prediction": code}
     )
 
 

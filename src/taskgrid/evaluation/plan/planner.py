@@ -7,86 +7,39 @@ no images and imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.evaluation.plan import keys
-from taskgrid.lattice.points import lambda_value
-from taskgrid.lattice.subsets import canonical_subset, parse_subset, subset_name
+from taskgrid.evaluation.plan.asking import Asked, StudyRef, ask
+from taskgrid.evaluation.plan.setting import (
+    BASE,
+    SPLITS,
+    MethodRef,
+    Request,
+    Setting,
+    Split,
+    Weights,
+)
+from taskgrid.lattice.points import point_order, read_point
+from taskgrid.lattice.subsets import parse_subset, subset_name
+from taskgrid.plugins.cards import plugin_options, statistic_card
 from taskgrid.store.atomic import read_json, write_json
+from taskgrid.studies.seam import Field
 
-Split = Literal["val", "test"]
-
-SPLITS: tuple[Split, ...] = ("val", "test")
-"""The splits that are measured."""
-
-Evaluation = Literal["plain", "tangent"]
-"""How experts and merges are measured: as the networks they are, or as tangent models at theta_0."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The images of one split of one task.
-
-    Attributes:
-        file: digest of the file of decoded images and their labels that they stand in.
-        ids: digest of their names in split order.
-        n: how many there are.
-    """
-
-    file: str
-    ids: str
-    n: int
-
-    @property
-    def images(self) -> str:
-        """The key of these images."""
-        return keys.images_key(self.file, self.ids)
-
-
-@dataclass(frozen=True)
-class TaskRef:
-    """A task as rows depend on it.
-
-    Attributes:
-        head: digest of its head.
-        parts: its validation and test images.
-        expert: digest of its expert's state; None for a task without one.
-        vector: digest of its task vector; None for a task without one.
-    """
-
-    head: str
-    parts: dict[Split, Part]
-    expert: str | None = None
-    vector: str | None = None
-
-
-@dataclass(frozen=True)
-class MethodRef:
-    """A merge method as rows depend on it.
-
-    Attributes:
-        name: its name.
-        options: all its options, defaults filled in.
-        code: ``keys.computing_code`` of its module.
-        seed: what its random draws come from; None for a method that draws nothing.
-    """
-
-    name: str
-    options: dict[str, Any]
-    code: str
-    seed: int | None = None
+LONE_POINT = "1.00"
+"""The point of a method that has no coefficient."""
 
 
 @dataclass(frozen=True)
 class CurveRef:
-    """How lambda curves are interpolated, as rows depend on it.
+    """How sweeps over lambda are interpolated, as rows depend on it.
 
     Attributes:
         nodes: exact evaluations to start with.
@@ -100,141 +53,20 @@ class CurveRef:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """One state of the encoder.
+class Sweep:
+    """Points of one merge on one image set.
 
     Attributes:
-        kind: the base, a task's expert, or a merge.
-        subset: the expert's task, or the merged tasks in canonical order; empty for the base.
-        scale: lambda of a merge as text.
-    """
-
-    kind: Literal["base", "expert", "merge"]
-    subset: tuple[str, ...] = ()
-    scale: str = "0.00"
-
-
-BASE = Weights("base")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One row to be measured.
-
-    Attributes:
-        key: the row's key.
-        weights: what the encoder holds.
+        subset: the merged tasks.
         task: whose images and head.
         split: which of its images.
-        n: how many these are.
+        points: coefficients as text, in order.
     """
 
-    key: str
-    weights: Weights
+    subset: tuple[str, ...]
     task: str
     split: Split
-    n: int
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A base model, the experts of one mode and seed, and their tasks.
-
-    Attributes:
-        model: the base model's name.
-        mode: fine-tuning mode.
-        seed: fine-tuning seed.
-        base: digest of the base's state.
-        tower: ``keys.tower_key`` of the model.
-        kernel: ``keys.kernel_code``.
-        precision: ``fp32`` or ``bf16``.
-        tasks: the tasks by name.
-        tangent: ``keys.tangent_code`` where experts and merges are measured as tangent models; None
-            where they are measured as they are. The base is its own tangent model: its rows are the
-            same ones either way.
-    """
-
-    model: str
-    mode: str
-    seed: int
-    base: str
-    tower: str
-    kernel: str
-    precision: str
-    tasks: dict[str, TaskRef]
-    tangent: str | None = None
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """How experts and merges are measured."""
-        return "plain" if self.tangent is None else "tangent"
-
-    def restrict(self, tasks: Sequence[str]) -> Setting:
-        """Return the setting with some of its tasks only.
-
-        Raises:
-            ConfigError: if a task is unknown.
-        """
-        return replace(self, tasks={task: self.task(task) for task in canonical_subset(tasks)})
-
-    def task(self, name: str) -> TaskRef:
-        """Return a task.
-
-        Raises:
-            ConfigError: if it is unknown.
-        """
-        if name not in self.tasks:
-            raise ConfigError(f"task {name!r} is not one of {', '.join(sorted(self.tasks))}")
-        return self.tasks[name]
-
-    @cached_property
-    def base_key(self) -> str:
-        """The key of the base's weights."""
-        return keys.state_key(self.base)
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """The tasks that have an expert, sorted."""
-        return tuple(sorted(task for task, ref in self.tasks.items() if ref.expert is not None))
-
-    def zeroshot(self, task: str, split: Split) -> Request:
-        """Return the request for the base's row on a task."""
-        return self.request(BASE, self.base_key, task, split)
-
-    def expert(self, expert: str, task: str, split: Split) -> Request:
-        """Return the request for an expert's row on a task.
-
-        Raises:
-            LineageError: if the task ``expert`` has no expert.
-        """
-        state = self.task(expert).expert
-        if state is None:
-            raise LineageError(f"task {expert!r} has no expert in mode {self.mode!r}; train one")
-        return self.request(
-            Weights("expert", (expert,), "1.00"), keys.state_key(state), task, split
-        )
-
-    def request(self, weights: Weights, weights_key: str, task: str, split: Split) -> Request:
-        """Return the request for any weights' row on a task."""
-        kernel = self.kernel if weights.kind == "base" or self.tangent is None else self.tangent
-        key = keys.row_key(weights_key, self._context(kernel, task, split))
-        return Request(key, weights, task, split, self.task(task).parts[split].n)
-
-    def _context(self, kernel: str, name: str, split: Split) -> str:
-        if (kernel, name, split) not in self._contexts:
-            task = self.task(name)
-            self._contexts[kernel, name, split] = keys.context_key(
-                images=task.parts[split].images,
-                head=task.head,
-                tower=self.tower,
-                precision=self.precision,
-                kernel=kernel,
-            )
-        return self._contexts[kernel, name, split]
-
-    @cached_property
-    def _contexts(self) -> dict[tuple[str, str, Split], str]:
-        return {}
+    points: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -246,7 +78,8 @@ class Plan:
         method: the merge method.
         subsets: names of the subsets.
         lambdas: scaling coefficients as text, increasing.
-        studies: names of the studies that ask for rows.
+        points: points with coefficients of their own, by the name of their subset.
+        studies: the studies that ask for rows.
         curves_on: splits on which every coefficient is measured; ``val`` is always one of them.
         outside: measure the test rows also on the tasks outside a subset.
         curves: how sweeps over lambda are interpolated; None where every point is evaluated.
@@ -256,72 +89,127 @@ class Plan:
     method: MethodRef
     subsets: tuple[str, ...]
     lambdas: tuple[str, ...]
-    studies: tuple[str, ...] = ("addition",)
+    points: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    studies: tuple[StudyRef, ...] = (StudyRef("addition", "addition"),)
     curves_on: tuple[Split, ...] = ("val",)
     outside: bool = False
     curves: CurveRef | None = None
-    format: Literal[1] = field(default=1, kw_only=True)
+    format: Literal[2] = field(default=2, kw_only=True)
 
-    def merged(self, subset: Sequence[str], scale: str, task: str, split: Split) -> Request:
+    def sweep(self, subset: Sequence[str]) -> tuple[str, ...]:
+        """Return the configured points of a subset, in order."""
+        own = self.points.get(subset_name(subset), ())
+        return tuple(sorted({*self.lambdas, *own}, key=point_order))
+
+    @property
+    def field(self) -> Field:
+        """What studies may know of tasks and method."""
+        experts = self.setting.experts
+        return Field(
+            trained=experts,
+            control=tuple(sorted(self.setting.tasks.keys() - set(experts))),
+            scaled=self.method.card.coefficient == "scale",
+        )
+
+    @cached_property
+    def asked(self) -> tuple[Asked, ...]:
+        """Every question that the studies have of the subsets."""
+        subsets = [parse_subset(name) for name in self.subsets]
+        return ask(self.studies, subsets, self.field, self.measurable)
+
+    def requests(self, sweep: Sweep) -> Iterator[Request]:
+        """Yield the requests for a sweep's points."""
+        for point in sweep.points:
+            yield self.merged(sweep.subset, point, sweep.task, sweep.split)
+
+    def measurable(self, subset: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
+        """Return those of some tasks that a merge can be measured on: of a model per task, its own."""
+        own = self.method.card.gives == "per_task"
+        return tuple(task for task in tasks if task in subset or not own)
+
+    def merged(self, subset: Sequence[str], point: str, task: str, split: Split) -> Request:
         """Return the request for a grid point's row on a task."""
-        weights = Weights("merge", tuple(subset), scale) if lambda_value(scale) else BASE
-        return self.setting.request(weights, self.point_key(subset, scale), task, split)
+        key = self.point_key(subset, point, task)
+        return self.setting.request(self.weights(subset, point, task), key, task, split)
 
-    def interpolated(
-        self, subset: Sequence[str], scale: str, task: str, split: Split, nodes: Sequence[str]
-    ) -> Request:
-        """Return what would be the request for a point, were it not interpolated from nodes."""
-        code = self.curves.code if self.curves is not None else ""
-        key = keys.interpolated_key(self._merge_key(tuple(subset)), scale, nodes, code)
-        return self.setting.request(Weights("merge", tuple(subset), scale), key, task, split)
+    def weights(self, subset: Sequence[str], point: str, task: str) -> Weights:
+        """Return the weights that a grid point is measured with on a task."""
+        if self._is_base(point):
+            return BASE
+        own = task if self.method.card.gives == "per_task" else None
+        return Weights("merge", tuple(subset), point, own)
 
-    def point_key(self, subset: Sequence[str], scale: str) -> str:
-        """Return the key of a grid point's weights; of the base for the empty subset."""
-        if not subset:
+    def point_key(self, subset: Sequence[str], point: str, task: str) -> str:
+        """Return the key of a grid point's weights on a task; of the base for the empty subset."""
+        if not subset or self._is_base(point):
             return self.setting.base_key
-        return keys.point_key(self._merge_key(tuple(subset)), scale, self.setting.base_key)
+        coefficients = read_point(point)
+        named = [coefficients.of(member) for member in subset] if coefficients.named else None
+        own = self.vector(task) if self.method.card.gives == "per_task" else None
+        return keys.point_key(self.merge_key(subset), coefficients.scale, named, own)
 
-    def predicted(
-        self,
-        subset: Sequence[str],
-        scale: str,
-        task: str,
-        split: Split,
-        evaluated: Sequence[str],
-        code: str,
-    ) -> Request:
-        """Return what would be the request for a point, were it not predicted from others.
+    def merge_key(self, subset: Sequence[str]) -> str:
+        """Return the key of the merge of a subset, before a point is chosen.
 
-        Args:
-            subset: the merged tasks.
-            scale: lambda as text.
-            task: whose images and head.
-            split: which of its images.
-            evaluated: ``point_key`` of the points that were evaluated.
-            code: ``keys.budget_code``.
+        Raises:
+            LineageError: if a merged task has no vector, or a statistic or what was learned is missing.
         """
-        key = keys.predicted_key(self._merge_key(tuple(subset)), scale, evaluated, code)
-        return self.setting.request(Weights("merge", tuple(subset), scale), key, task, split)
-
-    def _merge_key(self, subset: tuple[str, ...]) -> str:
-        if subset not in self._merge_keys:
-            vectors = []
-            for task in subset:
-                vector = self.setting.task(task).vector
-                if vector is None:
-                    raise LineageError(
-                        f"task {task!r} has no task vector in mode {self.setting.mode!r}; train one"
-                    )
-                vectors.append(vector)
-            self._merge_keys[subset] = keys.merge_key(
-                method=self.method.name,
-                options=self.method.options,
-                code=self.method.code,
+        wanted = tuple(subset)
+        if wanted not in self._merge_keys:
+            method = self.method
+            self._merge_keys[wanted] = keys.merge_key(
+                method=method.name,
+                options=method.options,
+                code=method.code,
                 base=self.setting.base,
-                vectors=vectors,
-                seed=self.method.seed,
+                vectors=[self.vector(task) for task in wanted],
+                seed=method.seed,
+                statistics=[
+                    self._statistic(name, label, task)
+                    for name, label in sorted(method.needs.items())
+                    for task in (wanted if statistic_card(name).per == "task" else ("",))
+                ],
+                learned=self._learned(wanted),
             )
-        return self._merge_keys[subset]
+        return self._merge_keys[wanted]
+
+    def vector(self, task: str) -> str:
+        """Return the digest of a task's vector.
+
+        Raises:
+            LineageError: if it has none.
+        """
+        found = self.setting.task(task).vector
+        if found is None:
+            raise LineageError(
+                f"task {task!r} has no task vector in mode {self.setting.mode!r}; train one"
+            )
+        return found
+
+    def _statistic(self, name: str, label: str, task: str) -> str:
+        known = self.setting.task(task).statistics if task else self.setting.statistics
+        if label not in known:
+            whose = f"of task {task!r}" if task else "of the base"
+            raise LineageError(
+                f"merge method {self.method.name!r} needs the statistic {name!r} {whose}, which is not "
+                f"there as {label!r}; let the workflow's rule `statistics` make it"
+            )
+        return known[label]
+
+    def _learned(self, subset: tuple[str, ...]) -> str | None:
+        if not self.method.card.learned:
+            return None
+        name = subset_name(subset)
+        if name not in self.method.learned:
+            raise LineageError(
+                f"nothing was learned for {name} by {self.method.name!r}; let the workflow's rule `learn` "
+                "make its coefficients"
+            )
+        return self.method.learned[name]
+
+    def _is_base(self, point: str) -> bool:
+        """Whether the point is the base: what every method with a scale gives at lambda zero, bit for bit."""
+        return self.method.card.coefficient == "scale" and read_point(point).scale == 0
 
     @cached_property
     def _merge_keys(self) -> dict[tuple[str, ...], str]:
@@ -363,7 +251,8 @@ def make_plan(
     subsets: Sequence[str],
     lambdas: Sequence[str],
     *,
-    studies: Sequence[str] = ("addition",),
+    points: Mapping[str, Sequence[str]] | None = None,
+    studies: Sequence[StudyRef] = (StudyRef("addition", "addition"),),
     curves_on: Sequence[Split] = ("val",),
     outside: bool = False,
     curves: CurveRef | None = None,
@@ -374,35 +263,69 @@ def make_plan(
         setting: base, experts and all tasks.
         method: the merge method.
         subsets: names of the subsets, e.g. ``dtd+svhn``, in any order.
-        lambdas: coefficients as text, in any order.
-        studies: names of the studies that ask for rows.
+        lambdas: coefficients as text, in any order; a method without a coefficient has none but its own.
+        points: points with coefficients of their own, by the name of their subset.
+        studies: the studies that ask for rows.
         curves_on: splits on which every coefficient is measured.
         outside: measure the test rows also on the tasks outside a subset.
         curves: how sweeps over lambda are interpolated. Tangent models need no interpolation.
 
     Raises:
-        ConfigError: if a task is unknown, a subset is empty, there is no coefficient, or ``val`` is
-            not in ``curves_on``.
-        LineageError: if a merged task has no task vector.
+        ConfigError: if a task is unknown, a subset is empty, there is no coefficient, ``val`` is
+            not in ``curves_on``, or the method cannot be measured in this way.
+        LineageError: if a merged task has no task vector, or the method lacks what it needs.
     """
     if "val" not in curves_on:
         raise ConfigError("curves_on must hold val: the coefficient is selected on it")
+    if method.card.coefficient == "none":
+        lambdas = (LONE_POINT,)
     if not lambdas:
         raise ConfigError("lambdas is empty; give at least one number")
     names = {subset_name(parse_subset(subset)) for subset in subsets}
     if "" in names:
         raise ConfigError("the empty subset is the base itself; it has no merge")
-    tasks = sorted({task for name in names for task in parse_subset(name)})
+    _check_method(method, setting, curves)
+    studies = tuple(_checked(study) for study in studies)
+    tasks = {task for name in names for task in parse_subset(name)}
     plan = Plan(
-        setting=setting.restrict(list(setting.tasks) if outside else tasks),
+        setting=setting,
         method=method,
         subsets=tuple(sorted(names, key=lambda name: (name.count("+"), name))),
-        lambdas=tuple(sorted(set(lambdas), key=lambda_value)),
-        studies=tuple(studies),
+        lambdas=tuple(sorted(set(lambdas), key=point_order)),
+        points={
+            name: tuple(sorted(set(own), key=point_order))
+            for name, own in sorted((points or {}).items())
+            if name in names and own
+        },
+        studies=studies,
         curves_on=tuple(split for split in SPLITS if split in curves_on),
         outside=outside,
         curves=curves if setting.tangent is None else None,
     )
+    if not outside:
+        tasks |= {task for asked in plan.asked for task in asked.question.tasks}
+        plan = replace(plan, setting=setting.restrict(sorted(tasks)))
     for name in plan.subsets:
-        plan.merged(parse_subset(name), plan.lambdas[-1], parse_subset(name)[0], "val")
+        subset = parse_subset(name)
+        for point in plan.sweep(subset):
+            plan.point_key(subset, point, subset[0])
     return plan
+
+
+def _checked(study: StudyRef) -> StudyRef:
+    return replace(study, options=dict(plugin_options("study", study.name, study.options)))
+
+
+def _check_method(method: MethodRef, setting: Setting, curves: CurveRef | None) -> None:
+    plain = method.card.gives == "model"
+    if setting.tangent is not None and not plain:
+        what = "merges logits" if method.card.gives == "logits" else "gives a model for each task"
+        raise ConfigError(
+            f"merge method {method.name!r} {what}; tangent models are evaluated for methods that give one "
+            "model alone: leave it out for them"
+        )
+    if curves is not None and not (plain and method.card.coefficient == "scale"):
+        raise ConfigError(
+            f"merge method {method.name!r} has no model that lambda moves smoothly, so nothing can be "
+            "interpolated; leave evaluation.curves.interpolate off, or the method out"
+        )

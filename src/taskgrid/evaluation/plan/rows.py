@@ -10,9 +10,10 @@ from typing import Literal
 import pyarrow as pa
 
 from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.plan.planner import Request, Setting
-from taskgrid.lattice.points import lambda_value
+from taskgrid.evaluation.plan.setting import Request, Setting
+from taskgrid.lattice.points import point_order, point_scale
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.intervals import wilson
 from taskgrid.store.outcomes import Outcome
 from taskgrid.store.tables import read_table
 
@@ -29,32 +30,38 @@ GRID = pa.schema(
         ("options", pa.string()),
         ("subset", pa.string()),
         ("size", pa.int64()),
-        ("lambda", pa.string()),
+        ("point", pa.string()),
+        ("scale", pa.float64()),
         ("task", pa.string()),
         ("in_subset", pa.bool_()),
         ("split", pa.string()),
+        ("role", pa.string()),
         ("n", pa.int64()),
         ("correct", pa.int64()),
         ("accuracy", pa.float64()),
+        ("accuracy_low", pa.float64()),
+        ("accuracy_high", pa.float64()),
         ("normalized_accuracy", pa.float64()),
         ("nll", pa.float64()),
         ("ece", pa.float64()),
         ("key", pa.string()),
-        ("role", pa.string()),
         ("interpolated", pa.bool_()),
         ("bound", pa.float64()),
+        ("transductive", pa.bool_()),
     ]
 )
 """Columns of the grid's tables. ``mode`` and ``seed`` are null for zero-shot rows.
 
-``bound`` limits the error of ``accuracy`` where the row was interpolated; it is null where it was
-measured.
+``point`` is the coefficients as text, ``scale`` the same as a number where there is a single one. The
+interval of ``accuracy`` is Wilson's, of coverage 0.95. ``bound`` limits the error of ``accuracy`` where
+the row was interpolated; it is null where it was measured. ``transductive`` rows were merged with
+coefficients that were learned from test images.
 """
 
 POINT = ("model", "mode", "seed", "method", "options", "subset")
-"""The columns that name a merge, without its lambda."""
+"""The columns that name a merge, without its point."""
 
-_IDENTITY = (*POINT, "lambda", "task", "split")
+_IDENTITY = (*POINT, "point", "task", "split")
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,9 @@ class Line:
     method: str
     options: Mapping[str, object]
     subset: tuple[str, ...]
-    scale: str
+    point: str
     role: Role
+    transductive: bool = False
 
 
 def grid_table(
@@ -89,6 +97,7 @@ def grid_table(
     for line in lines:
         outcome = outcomes[line.request.key]
         zeroshot = line.method == "zeroshot"
+        low, high = wilson(outcome.correct, outcome.n)
         row = (
             setting.model,
             None if zeroshot else setting.mode,
@@ -97,20 +106,24 @@ def grid_table(
             canonical_json(dict(line.options)),
             "+".join(line.subset),
             len(line.subset),
-            line.scale,
+            line.point,
+            point_scale(line.point),
             line.request.task,
             line.request.task in line.subset,
             line.request.split,
+            line.role,
             outcome.n,
             outcome.correct,
             outcome.accuracy,
+            float(low),
+            float(high),
             None if zeroshot else _normalized(setting, line, outcomes),
             outcome.nll,
             outcome.ece,
             outcome.key,
-            line.role,
             outcome.key in known,
             known.get(outcome.key),
+            line.transductive,
         )
         for name, value in zip(GRID.names, row, strict=True):
             columns[name].append(value)
@@ -128,21 +141,11 @@ def _normalized(setting: Setting, line: Line, outcomes: Mapping[str, Outcome]) -
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """Sort rows by grid point, task and split: the same rows give the same table."""
-    values = pa.array([lambda_value(text) for text in table["lambda"].to_pylist()], pa.float64())
-    order = [
-        "model",
-        "mode",
-        "seed",
-        "method",
-        "options",
-        "size",
-        "subset",
-        "value",
-        "task",
-        "split",
-    ]
-    keyed = table.append_column("value", values)
-    return keyed.sort_by([(name, "ascending") for name in order]).drop_columns(["value"])
+    places = [point_order(text)[0] for text in table["point"].to_pylist()]
+    order = [*(name for name in POINT if name != "subset"), "size", "subset", "place", "point"]
+    order += ["task", "split"]
+    keyed = table.append_column("place", pa.array(places, pa.float64()))
+    return keyed.sort_by([(name, "ascending") for name in order]).drop_columns(["place"])
 
 
 def collect_rows(paths: Sequence[str | Path]) -> pa.Table:
@@ -168,7 +171,7 @@ def unique_rows(table: pa.Table) -> pa.Table:
         same = bool(previous) and all(row[name] == previous[name] for name in _IDENTITY)
         if same and row["key"] != previous["key"]:
             raise ArtifactError(
-                f"two blocks disagree about {row['method']} {row['subset']} at lambda {row['lambda']} "
+                f"two blocks disagree about {row['method']} {row['subset']} at {row['point']} "
                 f"on {row['task']} ({row['split']}): one is out of date; delete results/eval and run "
                 "again"
             )

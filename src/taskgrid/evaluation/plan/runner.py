@@ -1,193 +1,83 @@
 """Running a plan: find what is stored, measure what is missing, choose, measure the choice on test.
 
-Nothing here imports torch: a plan whose rows are all known is answered without a device. How points
-are measured, and in which order, is the bench's business; rows do not depend on it.
-
-Where curves are interpolated, the chosen point is measured all the same, on validation too. The
-choice is made with every open image counted as a hit, and again as long as it falls on an interpolated
-point; so for a study that prefers more hits it is the choice of the grid that is measured throughout,
-as far as bounds hold.
+Where some rows are estimates, the chosen point is measured all the same, on validation too. The
+choice is made with every open image counted as a hit, and again as long as it falls on an estimate; so
+for a study that prefers more hits it is the choice of the grid that is measured throughout, as far as
+bounds hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from taskgrid.evaluation.curves.interpolated import CurveAsk, Interpolated, read_curve
-from taskgrid.evaluation.curves.tracing import Traced
-from taskgrid.evaluation.plan.planner import SPLITS, Plan, Request, Setting, Split, Weights
+from taskgrid.evaluation.plan.asking import Asked
+from taskgrid.evaluation.plan.choices import Chosen
+from taskgrid.evaluation.plan.planner import Plan, Sweep
 from taskgrid.evaluation.plan.rows import Line, Role, grid_table
-from taskgrid.lattice.points import lambda_value
-from taskgrid.lattice.subsets import parse_subset, subset_name
-from taskgrid.machine.timing import Clock, Timing
-from taskgrid.store.outcomes import Outcome
-from taskgrid.studies.seam import Choice, Counts, Curves, Study
+from taskgrid.evaluation.plan.setting import SPLITS, Request, Setting, Split
+from taskgrid.evaluation.plan.work import Measures, Result, Work
+from taskgrid.lattice.points import point_order
+from taskgrid.machine.progress import OpenTally
+from taskgrid.machine.timing import Clock
+from taskgrid.store.outcomes import Outcomes
+from taskgrid.studies.seam import Choice, Counts, Curves
 
+OpenEngine = Callable[[], Measures]
 
-class Counter(Protocol):
-    """Something that counts images, e.g. ``progress.Progress``."""
-
-    def advance(self, count: int = 1) -> None:
-        """Report ``count`` more images as done."""
-
-
-class Bench(Protocol):
-    """Measures weights on images."""
-
-    def evaluate(
-        self, requests: Sequence[Request], advance: Callable[[int], None]
-    ) -> Iterator[Outcome]:
-        """Yield the outcome of every request, in any order; report images as they pass."""
-        ...
-
-
-class CurveBench(Bench, Protocol):
-    """Measures whole lambda curves, too."""
-
-    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
-        """Yield every outcome of a curve, measured ones and interpolated ones with certainty."""
-        ...
-
-
-class ListeningBench(Protocol):
-    """Measures rows and hands out the logits behind them: ``engine.Engine``."""
-
-    def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
-        """Return a row's outcome and its logits, (n, C)."""
-        ...
-
-    def labels(self, task: str, split: Split) -> NDArray[np.int64]:
-        """Return the true classes of an image set."""
-        ...
-
-    @property
-    def machine(self) -> Mapping[str, str | int]:
-        """What moves the last bits of a logit, beside what it is of."""
-        ...
-
-
-class Writer(Protocol):
-    """Takes outcomes; what it was given is kept when its block ends."""
-
-    def add(self, outcome: Outcome) -> None:
-        """Take one outcome."""
-
-
-class Store(Protocol):
-    """Where outcomes are found again: ``store.outcomes.OutcomeStore``, or one in memory."""
-
-    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
-        """Return the outcomes that are stored, by key."""
-        ...
-
-    def writer(self) -> AbstractContextManager[Writer]:
-        """Return a context manager that stores outcomes."""
-        ...
-
-
-OpenBench = Callable[[], Bench]
-OpenCounter = Callable[[str, int], AbstractContextManager[Counter]]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The rows of a plan, and what they cost.
-
-    Attributes:
-        table: the rows, columns ``rows.GRID``.
-        evaluated: rows that were measured now.
-        found: rows that were in the store.
-        points: distinct weights among the rows that were measured now.
-        images: images that passed through the encoder now.
-        interpolated: rows of the table that are interpolated.
-        timing: what the job's time went into.
-    """
-
-    table: pa.Table
-    evaluated: int
-    found: int
-    points: int
-    images: int
-    interpolated: int = 0
-    timing: Timing = field(default_factory=Timing)
-
-    def sentence(self) -> str:
-        """Say what was done, for a log."""
-        return (
-            f"evaluated {self.evaluated} rows of {self.points} points ({self.images} images), "
-            f"found {self.found}"
-            + (f", interpolated {self.interpolated}" if self.interpolated else "")
-            + (f"; {self.timing.sentence()}" if self.evaluated else "")
-        )
-
-    def cost(self) -> dict[str, Any]:
-        """Return as JSON values what was measured, and the time that it took."""
-        return {"rows": self.evaluated, "images": self.images, **self.timing.to_json()}
+TakeSweeps = Callable[[Work, Sequence[Sweep]], Sequence[Sweep]]
+"""Brings some sweeps together in its own way, and returns the others, to be measured point by point."""
 
 
 def run_plan(
     plan: Plan,
-    store: Store,
-    open_bench: OpenBench,
-    studies: Sequence[Study],
-    progress: OpenCounter | None = None,
+    store: Outcomes,
+    open_engine: OpenEngine,
+    progress: OpenTally | None = None,
     clock: Clock | None = None,
+    take: TakeSweeps | None = None,
 ) -> Result:
     """Bring all rows of a plan together.
 
     Args:
         plan: the block.
         store: where rows are looked up and kept.
-        open_bench: called once, and only if a row is missing.
-        studies: the studies the plan names.
+        open_engine: called once, and only if a row is missing.
         progress: makes a counter of images from a label and a total.
         clock: of the job; None counts from here.
+        take: takes sweeps otherwise than point by point.
     """
-    work = _Work(store, open_bench, progress, clock)
-    asks = [
-        (subset, study)
-        for subset in map(parse_subset, plan.subsets)
-        for study in studies
-        if study.covers(subset)
+    work, asked = Work(store, open_engine, progress, clock), plan.asked
+    wanted = _Wanted(plan, asked)
+    sweeps = wanted.sweeps()
+    left = take(work, sweeps) if take is not None else sweeps
+    points = [request for sweep in left for request in plan.requests(sweep)]
+    work.fulfil("validation", [*_references(plan, asked), *points])
+    while more := wanted.more(work):
+        work.fulfil("validation", [r for sweep in more for r in plan.requests(sweep)])
+    choices = _choices(plan, wanted, work)
+    tested = [
+        plan.merged(ask.question.subset, choice.point, task, "test")
+        for ask, choice in choices
+        for task in _tested(plan, ask)
     ]
-    sweeps = _sweeps(plan, asks)
-    curves = [ask for ask in sweeps if ask.is_curve]
-    points = [ask.exact(scale) for ask in sweeps if not ask.is_curve for scale in ask.lambdas]
-    work.fulfil("validation", [*_references(plan, asks), *points])
-    work.trace("curves", curves)
-    choices = _choices(plan, asks, work)
-    chosen = [
-        (subset, choices[subset, study.name].scale, _tested(plan, subset, study))
-        for subset, study in asks
-    ]
-    work.fulfil(
-        "test",
-        [
-            plan.merged(subset, scale, task, "test")
-            for subset, scale, tasks in chosen
-            for task in tasks
-        ],
+    work.fulfil("test", tested)
+    return work.result(
+        grid_table(plan.setting, _lines(plan, wanted, choices), work.rows, work.bounds),
+        [_chosen(plan, ask, choice) for ask, choice in choices],
     )
-    lines = _lines(plan, asks, choices)
-    return work.result(grid_table(plan.setting, lines, work.rows, work.bounds))
 
 
 def run_reference(
     setting: Setting,
-    store: Store,
-    open_bench: OpenBench,
-    progress: OpenCounter | None = None,
+    store: Outcomes,
+    open_engine: OpenEngine,
+    progress: OpenTally | None = None,
     clock: Clock | None = None,
 ) -> Result:
     """Bring the reference rows together: the base and every expert on every task, val and test."""
-    work = _Work(store, open_bench, progress, clock)
+    work = Work(store, open_engine, progress, clock)
     lines = [
         Line(setting.zeroshot(task, split), "zeroshot", {}, (), "0.00", "reference")
         for task in setting.tasks
@@ -203,134 +93,102 @@ def run_reference(
     return work.result(grid_table(setting, lines, work.outcomes))
 
 
-class _Work:
-    """What is known so far, and the bench once it is needed."""
+class _Wanted:
+    """The points that each question wants, which grow as it sees its curves."""
 
-    def __init__(
-        self,
-        store: Store,
-        open_bench: OpenBench,
-        progress: OpenCounter | None,
-        clock: Clock | None,
-    ) -> None:
-        self._store = store
-        self._clock = clock or Clock()
-        self._open_bench = open_bench
-        self._progress = progress
-        self._bench: Bench | None = None
-        self._wanted: set[str] = set()
-        self._measured: dict[str, Request] = {}
-        self.outcomes: dict[str, Outcome] = {}
-        self.interpolated: dict[str, Interpolated] = {}
+    def __init__(self, plan: Plan, asked: Sequence[Asked]) -> None:
+        self._plan, self.asked = plan, asked
+        self._points: list[tuple[str, ...]] = [
+            _ordered(ask.study.points(ask.question, self._sweep(ask), None)) for ask in asked
+        ]
 
-    @property
-    def rows(self) -> dict[str, Outcome]:
-        """Outcomes by the key of the request; interpolated ones where there is nothing better."""
-        return {key: row.outcome for key, row in self.interpolated.items()} | self.outcomes
+    def points(self, index: int) -> tuple[str, ...]:
+        return self._points[index]
 
-    @property
-    def bounds(self) -> dict[str, float]:
-        """Bounds of the interpolated rows that are in use, by their own keys."""
-        return {
-            row.outcome.key: row.bound
-            for key, row in self.interpolated.items()
-            if key not in self.outcomes
-        }
+    def sweeps(self) -> list[Sweep]:
+        """What all questions together want, per merge and image set."""
+        found: dict[tuple[tuple[str, ...], str, Split], set[str]] = {}
+        for ask, points in zip(self.asked, self._points, strict=True):
+            for split in self._plan.curves_on:
+                tasks = ask.question.tasks if split == "val" else _tested(self._plan, ask)
+                for task in tasks:
+                    found.setdefault((ask.question.subset, task, split), set()).update(points)
+        return [
+            Sweep(subset, task, split, _ordered(points))
+            for (subset, task, split), points in found.items()
+        ]
 
-    def fulfil(self, label: str, requests: Iterable[Request]) -> None:
-        wanted = {request.key: request for request in requests if request.key not in self.outcomes}
-        self._wanted |= wanted.keys()
-        self.outcomes |= self._store.find(wanted)
-        missing = [request for key, request in wanted.items() if key not in self.outcomes]
-        if not missing:
-            return
-        with self._measuring(label, sum(request.n for request in missing)) as (bench, add, advance):
-            for outcome in bench.evaluate(missing, advance):
-                self._clock.lap(_merge_of(wanted[outcome.key].weights))
-                add(outcome)
-                self.outcomes[outcome.key] = outcome
-        self._measured |= {request.key: request for request in missing}
+    def more(self, work: Work) -> list[Sweep]:
+        """Ask every question again; return what is wanted beside what was, as sweeps."""
+        content = True
+        for index, ask in enumerate(self.asked):
+            known = self._points[index]
+            again = ask.study.points(
+                ask.question, self._sweep(ask), self.curves(index, work, hopeful=False)
+            )
+            if set(again) - set(known):
+                content = False
+                self._points[index] = _ordered([*known, *again])
+        return [] if content else self.sweeps()
 
-    def trace(self, label: str, asks: Sequence[CurveAsk]) -> None:
-        needed = {key for ask in asks for key in ask.row_keys()}
-        known = self._store.find(needed - self.outcomes.keys()) | self.outcomes
-        missing = []
-        for ask in asks:
-            traced = read_curve(ask, known)
-            if traced is None:
-                missing.append(ask)
-            else:
-                self._take(ask, traced, known)
-        if not missing:
-            return
-        images = sum(ask.n * ask.spec.nodes for ask in missing)
-        with self._measuring(label, images) as (bench, add, advance):
-            for ask in missing:
-                requests = {request.key: request for request in ask.requests()}
-                found = {}
-                for outcome in cast(CurveBench, bench).trace(ask, advance):
-                    self._clock.lap(subset_name(ask.subset))
-                    found[outcome.key] = outcome
-                    # Measured elsewhere in this block already: kept as it was.
-                    if outcome.key not in self.outcomes:
-                        add(outcome)
-                        if outcome.key in requests:
-                            self._measured[outcome.key] = requests[outcome.key]
-                traced = read_curve(ask, found)
-                if traced is None:
-                    raise ValueError("a traced curve lacks outcomes of its own")
-                self._take(ask, traced, found)
+    def curves(self, index: int, work: Work, *, hopeful: bool) -> Curves:
+        plan, ask, points = self._plan, self.asked[index], self._points[index]
+        subset, tasks, setting = ask.question.subset, ask.question.tasks, plan.setting
 
-    def _take(
-        self, ask: CurveAsk, traced: Traced[Interpolated], outcomes: Mapping[str, Outcome]
-    ) -> None:
-        for scale in traced.exact:
-            key = ask.exact(scale).key
-            self._wanted.add(key)
-            self.outcomes.setdefault(key, outcomes[key])
-        for scale, row in traced.interpolated.items():
-            self.interpolated[ask.exact(scale).key] = row
+        def counts(requests: Iterable[Request | None]) -> Counts:
+            found = [
+                work.correct(request, hopeful=hopeful) if request is not None else 0
+                for request in requests
+            ]
+            return np.array(found, dtype=np.int64)
 
-    @contextmanager
-    def _measuring(
-        self, label: str, images: int
-    ) -> Iterator[tuple[Bench, Callable[[Outcome], None], Callable[[int], None]]]:
-        self._bench = self._bench or self._open_bench()
-        counter = self._progress(label, images) if self._progress else nullcontext(SilentCounter())
-        with self._store.writer() as writer, counter as count:
-            self._clock.begin()
-            yield self._bench, writer.add, count.advance
-
-    def result(self, table: pa.Table) -> Result:
-        return Result(
-            table=table,
-            evaluated=len(self._measured),
-            found=len(self._wanted - self._measured.keys()),
-            points=len({request.weights for request in self._measured.values()}),
-            images=sum(request.n for request in self._measured.values()),
-            interpolated=len(self.bounds),
-            timing=self._clock.timing(),
+        rows = [
+            counts(plan.merged(subset, point, task, "val") for task in tasks) for point in points
+        ]
+        return Curves(
+            subset=subset,
+            points=points,
+            tasks=tuple(tasks),
+            n=np.array([setting.task(task).parts["val"].n for task in tasks], dtype=np.int64),
+            correct=np.stack(rows),
+            expert=counts(
+                setting.expert(task, task, "val") if setting.task(task).expert else None
+                for task in tasks
+            ),
+            zeroshot=counts(setting.zeroshot(task, "val") for task in tasks),
         )
 
-
-def _merge_of(weights: Weights) -> str:
-    return subset_name(weights.subset) if weights.kind == "merge" else ""
-
-
-class SilentCounter:
-    """Counts for nobody."""
-
-    def advance(self, count: int = 1) -> None:
-        """Say nothing."""
+    def _sweep(self, ask: Asked) -> tuple[str, ...]:
+        return self._plan.sweep(ask.question.subset)
 
 
-Asks = Sequence[tuple[tuple[str, ...], Study]]
+Choices = Sequence[tuple[Asked, Choice]]
 
 
-def _references(plan: Plan, asks: Asks) -> Iterator[Request]:
+def _choices(plan: Plan, wanted: _Wanted, work: Work) -> list[tuple[Asked, Choice]]:
+    """Let every study choose, and measure what it chooses until no estimate is chosen any more."""
+    choices: list[tuple[Asked, Choice]] = []
+    for hopeful in (True, False) if work.estimates else (False,):
+        while True:
+            choices = [
+                (ask, ask.study.choose(ask.question, wanted.curves(at, work, hopeful=hopeful)))
+                for at, ask in enumerate(wanted.asked)
+            ]
+            chosen = [
+                plan.merged(ask.question.subset, choice.point, task, "val")
+                for ask, choice in choices
+                for task in ask.question.tasks
+            ]
+            if all(request.key in work.outcomes for request in chosen):
+                break
+            work.fulfil("validation", chosen)
+    return choices
+
+
+def _references(plan: Plan, asked: Sequence[Asked]) -> Iterator[Request]:
     """Own experts and the base on every task that a row or a choice is related to."""
-    measured = {task for subset, study in asks for task in study.tasks(subset)}
-    tested = {task for subset, study in asks for task in _tested(plan, subset, study)}
+    measured = {task for ask in asked for task in ask.question.tasks}
+    tested = {task for ask in asked for task in _tested(plan, ask)}
     splits: tuple[tuple[Split, set[str]], ...] = (("val", measured), ("test", tested))
     for split, tasks in splits:
         for task in sorted(tasks):
@@ -340,101 +198,53 @@ def _references(plan: Plan, asks: Asks) -> Iterator[Request]:
         yield plan.setting.zeroshot(task, "val")
 
 
-def _sweeps(plan: Plan, asks: Asks) -> list[CurveAsk]:
-    """What all studies together sweep, per merge and image set."""
-    swept: dict[tuple[tuple[str, ...], str, Split], set[str]] = {}
-    for subset, study in asks:
-        scales = study.sweep(plan.lambdas)
-        for split in plan.curves_on:
-            for task in study.tasks(subset) if split == "val" else _tested(plan, subset, study):
-                swept.setdefault((subset, task, split), set()).update(scales)
+def _tested(plan: Plan, ask: Asked) -> tuple[str, ...]:
+    question = ask.question
+    if not plan.outside:
+        return tuple(question.tasks)
+    return plan.measurable(question.subset, sorted(plan.setting.tasks))
+
+
+def _lines(plan: Plan, wanted: _Wanted, choices: Choices) -> list[Line]:
+    """One line per row; what several studies ask for is there once."""
+    roles: dict[tuple[tuple[str, ...], str, str, Split], Role] = {}
+    for index, (ask, choice) in enumerate(choices):
+        subset, tested = ask.question.subset, _tested(plan, ask)
+        for point in wanted.points(index):
+            for task in ask.question.tasks:
+                roles[subset, point, task, "val"] = "selection"
+            if "test" in plan.curves_on:
+                for task in tested:
+                    roles.setdefault((subset, point, task, "test"), "curve")
+        for task in tested:
+            roles[subset, choice.point, task, "test"] = "selected"
+    method = plan.method
     return [
-        CurveAsk(plan, subset, task, split, tuple(sorted(scales, key=lambda_value)))
-        for (subset, task, split), scales in swept.items()
+        Line(
+            plan.merged(subset, point, task, split),
+            method.name,
+            method.options,
+            subset,
+            point,
+            role,
+            method.transductive,
+        )
+        for (subset, point, task, split), role in roles.items()
     ]
 
 
-def _choices(plan: Plan, asks: Asks, work: _Work) -> dict[tuple[tuple[str, ...], str], Choice]:
-    """Let every study choose, and measure what it chooses until nothing open is chosen any more."""
-    choices: dict[tuple[tuple[str, ...], str], Choice] = {}
-    for hopeful in (True, False) if work.interpolated else (False,):
-        while True:
-            choices = {
-                (subset, study.name): study.choose(_curves(plan, subset, study, work, hopeful))
-                for subset, study in asks
-            }
-            chosen = [
-                plan.merged(subset, choices[subset, study.name].scale, task, "val")
-                for subset, study in asks
-                for task in study.tasks(subset)
-            ]
-            if all(request.key in work.outcomes for request in chosen):
-                break
-            work.fulfil("validation", chosen)
-    return choices
-
-
-def _tested(plan: Plan, subset: tuple[str, ...], study: Study) -> tuple[str, ...]:
-    return tuple(sorted(plan.setting.tasks)) if plan.outside else study.tasks(subset)
-
-
-def _curves(
-    plan: Plan, subset: tuple[str, ...], study: Study, work: _Work, hopeful: bool
-) -> Curves:
-    setting, tasks, lambdas = plan.setting, study.tasks(subset), study.sweep(plan.lambdas)
-
-    def correct(request: Request) -> int:
-        if request.key in work.outcomes:
-            return work.outcomes[request.key].correct
-        row = work.interpolated[request.key]
-        return row.outcome.correct + (row.open_misses if hopeful else 0)
-
-    def counts(requests: Iterable[Request]) -> Counts:
-        return np.array([correct(request) for request in requests], dtype=np.int64)
-
-    return Curves(
-        subset=subset,
-        lambdas=lambdas,
-        tasks=tasks,
-        n=np.array([setting.task(task).parts["val"].n for task in tasks], dtype=np.int64),
-        correct=np.stack(
-            [counts(plan.merged(subset, scale, task, "val") for task in tasks) for scale in lambdas]
-        ),
-        expert=np.array(
-            [
-                correct(setting.expert(task, task, "val"))
-                if setting.task(task).expert is not None
-                else 0
-                for task in tasks
-            ],
-            dtype=np.int64,
-        ),
-        zeroshot=counts(setting.zeroshot(task, "val") for task in tasks),
+def _chosen(plan: Plan, ask: Asked, choice: Choice) -> Chosen:
+    setting, method = plan.setting, plan.method
+    return Chosen.of(
+        ask,
+        choice,
+        model=setting.model,
+        mode=setting.mode,
+        seed=setting.seed,
+        method=method.name,
+        options=method.options,
     )
 
 
-def _lines(
-    plan: Plan, asks: Asks, choices: Mapping[tuple[tuple[str, ...], str], Choice]
-) -> list[Line]:
-    """One line per row; what several studies ask for is there once."""
-    roles: dict[tuple[tuple[str, ...], str, str, Split], Role] = {}
-    for subset, study in asks:
-        for scale in study.sweep(plan.lambdas):
-            for task in study.tasks(subset):
-                roles[subset, scale, task, "val"] = "selection"
-            if "test" in plan.curves_on:
-                for task in _tested(plan, subset, study):
-                    roles.setdefault((subset, scale, task, "test"), "curve")
-        for task in _tested(plan, subset, study):
-            roles[subset, choices[subset, study.name].scale, task, "test"] = "selected"
-    return [
-        Line(
-            plan.merged(subset, scale, task, split),
-            plan.method.name,
-            plan.method.options,
-            subset,
-            scale,
-            role,
-        )
-        for (subset, scale, task, split), role in roles.items()
-    ]
+def _ordered(points: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(points), key=point_order))

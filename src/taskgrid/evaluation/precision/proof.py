@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import TypeAdapter, ValidationError
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
-from taskgrid.evaluation.plan.planner import Setting
+from taskgrid.evaluation.plan.setting import Setting
 from taskgrid.evaluation.precision.comparison import LEVEL, TOGETHER, Comparison, Kind, together
 from taskgrid.store.atomic import read_json, write_json
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages, Material
-from taskgrid.evaluation.plan.planner import Plan, Request, Split
+from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import ListeningBench
+from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.evaluation.precision.comparison import Comparison, Kind, compare
 from taskgrid.evaluation.precision.proof import Digests, Probe, Proof
 from taskgrid.lattice.subsets import parse_subset

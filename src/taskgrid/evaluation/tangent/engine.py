@@ -19,7 +19,7 @@ from taskgrid.evaluation.engine.engine import measure
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Request, Setting, Split
+from taskgrid.evaluation.plan.setting import Request, Setting, Split
 from taskgrid.evaluation.tangent.line import Line, Projected, features_along, features_at_origin
 from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.bases.additive import Additive
@@ -170,7 +170,7 @@ class TangentEngine:
                 for place, asked in _grouped(subsets[subset], lambda r: (r.task, r.split)).items():
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
-            for scale, same in _grouped(subsets[subset], lambda r: r.weights.scale).items():
+            for scale, same in _grouped(subsets[subset], lambda r: r.weights.point).items():
                 merged = recipe.apply(self._exact_base, prepared, lambda_value(scale))
                 step = {
                     name: (tensor - self._exact_base[name]).float()
@@ -309,7 +309,7 @@ def _answered(
     line: Line, requests: Sequence[Request], scales: Sequence[float] | None = None
 ) -> Iterator[tuple[Request, Outcome]]:
     """Pair requests on one line with their outcomes; ``scales`` where they are not the requests'."""
-    at = [lambda_value(r.weights.scale) for r in requests] if scales is None else scales
+    at = [lambda_value(r.weights.point) for r in requests] if scales is None else scales
     for request, scores in zip(requests, line.scores(at), strict=True):
         outcome = Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
         yield request, outcome

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.evaluation.plan.planner import Plan, Split
+from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.setting import Split
 from taskgrid.evaluation.tangent.continuous import (
     Peak,
     StepCurve,

@@ -17,8 +17,9 @@ from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import PredictedGrid, predict_plan
 from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.plan.planner import Plan, Request, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.merging import get_merger
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.plugins.options import Options
@@ -55,7 +56,7 @@ class Bench:
         merged = request.weights.subset if request.weights.kind == "merge" else ()
         for size, spread in ((1, 1.0), (2, 0.5), (3, 0.2)):
             for part in itertools.combinations(merged, size):
-                logits = logits + spread * float(request.weights.scale) * self.effect(request, part)
+                logits = logits + spread * float(request.weights.point) * self.effect(request, part)
         hits = logits.argmax(axis=1) == self.labels(request.task, request.split)
         return Outcome.of(request.key, hits, 1.0, 0.1), logits
 

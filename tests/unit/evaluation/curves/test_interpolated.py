@@ -22,9 +22,10 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.grid import evaluate_grid
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import CurveRef, Plan, Request, make_plan
+from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.lattice.points import format_lambda
 from taskgrid.merging.recipe import MergeRecipe, get_merger
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -311,4 +312,4 @@ def test_a_sweep_too_short_for_nodes_is_measured_as_it_is() -> None:
     assert not asked(lambdas=("0.30",)).is_curve
     requests: list[Request] = list(asked().requests())
     nodes = {node for level in node_levels(SWEEP, 5) for node in level}
-    assert {request.weights.scale for request in requests} == nodes | {*SWEEP}
+    assert {request.weights.point for request in requests} == nodes | {*SWEEP}

@@ -22,7 +22,8 @@ from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.engine.measure import expected_calibration_error, score
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.grid import _Memory
-from taskgrid.evaluation.plan.planner import BASE, Plan, Request, Weights, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
+from taskgrid.evaluation.plan.setting import BASE, Request, Weights
 from taskgrid.merging import get_merger
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
@@ -372,7 +373,7 @@ def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.M
     monkeypatch.setattr(merger, "finish", counted, raising=False)
     plan = plan_for(small, "average")
     merges = [r for r in requests_of(plan) if r.weights.kind == "merge"]
-    answers(one, sorted(merges, key=lambda r: r.weights.scale))
+    answers(one, sorted(merges, key=lambda r: r.weights.point))
     assert prepared == sorted(tuple(name.split("+")) for name in plan.subsets)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.plan.planner import Request
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.store.outcomes import Outcome
 from tests.unit.example_grid import World, world
 

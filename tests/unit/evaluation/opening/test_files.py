@@ -17,8 +17,9 @@ from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
 from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
-from taskgrid.evaluation.plan.planner import Plan, Setting, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Setting
 from taskgrid.provenance import digest_file
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import write_json

@@ -11,7 +11,8 @@ from taskgrid.data.dataset import DatasetManifest
 from taskgrid.data.splits import SplitManifest, make_split
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
 from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
-from taskgrid.evaluation.plan.planner import BASE, Plan, Setting, TaskRef, Weights, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
+from taskgrid.evaluation.plan.setting import BASE, Setting, TaskRef, Weights
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import ImageIndex

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pytest
 
 from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.plan.planner import Plan, Request, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID, collect_rows, read_rows, unique_rows
 from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.machine.progress import Progress
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
@@ -95,7 +96,7 @@ def test_every_point_is_measured_on_val_and_the_chosen_ones_on_test(desk: Desk) 
     assert len({(request.weights, request.task) for request in tested}) == 12
     assert len({request.weights.subset for request in tested}) == 7
     for subset in {request.weights.subset for request in tested}:
-        scales = {request.weights.scale for request in tested if request.weights.subset == subset}
+        scales = {request.weights.point for request in tested if request.weights.subset == subset}
         assert len(scales) == 1
     assert result.table.num_rows == 5 * 12 + 12
     assert result.evaluated == len(desk.asked)
@@ -121,7 +122,7 @@ def test_a_new_lambda_evaluates_its_own_points_only(desk: Desk) -> None:
     desk.reference()
     desk.run(planned())
     result = desk.run(planned(lambdas=[*LAMBDAS, "0.60"]))
-    assert {request.weights.scale for request in desk.asked} == {"0.60"}
+    assert {request.weights.point for request in desk.asked} == {"0.60"}
     assert sum(request.split == "val" for request in desk.asked) == 12
     assert result.points == 7
 
@@ -161,7 +162,7 @@ def test_methods_share_the_base_and_the_experts(desk: Desk) -> None:
     desk.run(planned())
     desk.run(planned(method="average"))
     assert {request.weights.kind for request in desk.asked} == {"merge"}
-    assert all(request.weights.scale != "0.00" for request in desk.asked)
+    assert all(request.weights.point != "0.00" for request in desk.asked)
 
 
 def test_an_edited_kernel_evaluates_everything_and_an_edited_merger_its_own(desk: Desk) -> None:

@@ -17,7 +17,8 @@ from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.plan.planner import Plan, Request, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.evaluation.precision.proof import Digests, Proof, admit
 from taskgrid.evaluation.precision.proving import (
     FewImages,

@@ -22,8 +22,9 @@ from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.opening.references import read_method, read_setting
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Plan, Request, make_plan
+from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Request
 from taskgrid.evaluation.tangent import engine as tangent_engine
 from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.evaluation.tangent.line import Projected
@@ -402,7 +403,7 @@ def test_methods_that_are_no_sums_are_answered_as_exactly(
     requests = [r for r in requests_of(plan_for(small)) if r.weights.kind == "merge"]
     found = answers(engine(small, merger), requests)
     for request in requests:
-        scale = float(request.weights.scale)
+        scale = float(request.weights.point)
         expected = oracle.row(
             dict.fromkeys(request.weights.subset, 1.0),
             scale**2 if merger.name == "curved" else scale,

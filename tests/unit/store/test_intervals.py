@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from taskgrid.analysis.intervals import Pair, mean_intervals, resample, wilson
+from taskgrid.store.intervals import Pair, mean_intervals, resample, wilson
 
 DRAWS = 20000
 
