@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from taskgrid.config import Experiment, read_config
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset
 

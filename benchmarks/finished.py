@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.data.splits import Split, SplitManifest
+from taskgrid.data.manifest import SplitManifest
 from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Prepared
@@ -18,7 +18,7 @@ from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import logits_of
 from taskgrid.store.atomic import read_json
-from taskgrid.store.images import ImageStore
+from taskgrid.store.images import ImageStore, Split
 from taskgrid.store.weights import State, load_state
 
 

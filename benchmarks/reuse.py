@@ -19,7 +19,7 @@ from pairing import machine
 
 from taskgrid.config.experiment import Experiment
 from taskgrid.config.load import read_config
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.evaluation.opening.references import read_method
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import Result, run_plan

@@ -25,7 +25,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taskgrid.data.builtin import builtin_task
-from taskgrid.data.builtin.base import sample
+from taskgrid.data.builtin.task import sample
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.plan.planner import make_plan

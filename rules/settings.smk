@@ -1,5 +1,5 @@
 # What each rule's parameters and inputs are, as functions of its wildcards.
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.plugins.cards import figure_card
 from taskgrid.provenance.digests import digest_file
 from taskgrid.plugins.resources import resource_path

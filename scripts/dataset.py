@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from taskgrid.config import TaskSpec
 from taskgrid.data.dataset import build_dataset
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.machine.progress import Progress
 from taskgrid.workflow.command import parse, run
 
@@ -11,7 +11,7 @@ from taskgrid.workflow.command import parse, run
 def main() -> None:
     """Read the source, write the images and their manifest."""
     args = parse(__doc__, paths=("images", "originals", "manifest"))
-    task = TaskSpec.model_validate(args.settings["task"])
+    task = TaskData(**args.settings["task"])
     manifest = build_dataset(
         task,
         args.settings["image_size"],

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from taskgrid.config import TaskSpec
-from taskgrid.data.published.download import obtain
+from taskgrid.data.download import obtain
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.machine.progress import Progress
 from taskgrid.workflow.command import parse, run
 
@@ -11,7 +11,7 @@ from taskgrid.workflow.command import parse, run
 def main() -> None:
     """Say licence and terms, download what is not there, write the manifest."""
     args = parse(__doc__, paths=("manifest",))
-    task = TaskSpec.model_validate(args.settings["task"])
+    task = TaskData(**args.settings["task"])
     found = obtain(
         task,
         offline=args.settings.get("offline", False),

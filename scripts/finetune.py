@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from taskgrid.data.dataset import DatasetManifest
-from taskgrid.data.splits import SplitManifest
+from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.finetuning.checkpoint import discard_checkpoint
 from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import Scratch, finetune

@@ -1,6 +1,6 @@
 """Build the zero-shot head of a task: class names x templates through the text tower."""
 
-from taskgrid.data.dataset import DatasetManifest
+from taskgrid.data.manifest import DatasetManifest
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.heads import build_head, check_head

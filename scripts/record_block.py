@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from taskgrid.analysis.selection import select
-from taskgrid.data.splits import SplitManifest
+from taskgrid.data.manifest import SplitManifest
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.rows import read_rows
 from taskgrid.results import frame_of

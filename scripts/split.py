@@ -1,6 +1,6 @@
 """Split a task's images into train, validation and test."""
 
-from taskgrid.data.dataset import DatasetManifest
+from taskgrid.data.manifest import DatasetManifest
 from taskgrid.data.splits import SplitRule, make_split
 from taskgrid.store.images import ImageStore
 from taskgrid.workflow.command import parse, run

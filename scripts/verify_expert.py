@@ -1,6 +1,6 @@
 """Put a ready-made expert to its own task; one that does not reproduce it is refused."""
 
-from taskgrid.data.splits import SplitManifest
+from taskgrid.data.manifest import SplitManifest
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.verify import Check, verify_expert
 from taskgrid.machine.devices import lease_device

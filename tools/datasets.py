@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from taskgrid.data.published.description import Description, Layout, OriginalFile, descriptions
+from taskgrid.data.published.description import Description, Layout, OriginalFile
+from taskgrid.data.published.reading import descriptions
 from taskgrid.plugins.resources import resource_path
 from taskgrid.store.atomic import read_json
 from taskgrid.store.images import SPLITS, Split

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from taskgrid.analysis.published import (
+from taskgrid.analysis.literature import (
     flag_words,
     lineages,
     model_titles,
@@ -24,7 +24,7 @@ from taskgrid.analysis.published import (
 )
 from taskgrid.config import Experiment, read_config
 from taskgrid.config.architectures import architecture_config
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.store.atomic import write_text
 
 _BLOCK = re.compile(r"(?<=<!-- made: )(?P<what>[^>]*?)( -->\n)(?P<old>.*?)(?=<!-- end -->)", re.S)

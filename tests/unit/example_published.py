@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from taskgrid.config import TaskSpec
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from tests.unit.example_images import pixels, png, table
 from tests.unit.example_servers import etag
 

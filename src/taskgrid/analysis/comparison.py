@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from taskgrid.analysis.published import flag_words, task_sets
+from taskgrid.analysis.literature import flag_words, task_sets
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.intervals import Pair, mean_intervals, wilson

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from taskgrid.data.sources.base import TaskDescription
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import DataError
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -16,7 +16,7 @@ _SUFFIXES = (".json", ".txt")
 
 
 def resolve_classes(
-    task: TaskDescription,
+    task: TaskData,
     own: Sequence[str] | None = None,
     labels: int | None = None,
     beside: Path | None = None,
@@ -61,7 +61,7 @@ def resolve_classes(
 
 
 def resolve_templates(
-    task: TaskDescription, default: Sequence[str] = DEFAULT_TEMPLATES
+    task: TaskData, default: Sequence[str] = DEFAULT_TEMPLATES
 ) -> tuple[str, ...]:
     """Return a task's prompt templates, each with exactly one ``{}`` for the class name.
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
+from taskgrid.data.manifest import DatasetManifest
 from taskgrid.data.preprocess import prepare, whole
-from taskgrid.data.sources.base import Entry, Source, TaskDescription, about, open_source
-from taskgrid.errors import ArtifactError, DataError, SplitError
+from taskgrid.data.sources.opening import about, open_source
+from taskgrid.data.sources.seam import Entry, Source, TaskData
+from taskgrid.errors import DataError, SplitError
+from taskgrid.machine.meter import Counter, Meter
 from taskgrid.provenance.digests import digest_file
-from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.atomic import write_json
 from taskgrid.store.images import PreparedImage, Split, pixel_digest, write_images
 from taskgrid.store.originals import Original, OriginalsWriter, write_originals
 
@@ -34,64 +37,8 @@ from: none (of a task that never trains), those that are not square (the centre 
 or all that the preparation changes, so that crops of small or large square images are exact too."""
 
 
-class Counter(Protocol):
-    """Whoever wants to know how far the work is (`taskgrid.machine.progress.Progress` fits)."""
-
-    def advance(self, count: int = 1) -> None:
-        """Take note of ``count`` more images."""
-
-
-@dataclass(frozen=True)
-class DatasetManifest:
-    """What a file of images holds.
-
-    Attributes:
-        task: name of the task.
-        classes: class names in label order.
-        templates: prompt templates.
-        counts: number of images in each of the source's own splits.
-        digest: digest of all (id, label, origin, pixel digest), whatever their order; it does not
-            depend on how the images were resized.
-        images: digest of the file of images, byte for byte.
-        image_size: side of the prepared images.
-        interpolation: how they were resized.
-        originals: digest of the file of originals; None if there is none, or none is kept in it.
-    """
-
-    task: str
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
-    counts: dict[str, int]
-    digest: str
-    images: str
-    image_size: int
-    interpolation: str
-    originals: str | None = None
-
-    @classmethod
-    def read(cls, path: str | Path) -> DatasetManifest:
-        """Read a manifest.
-
-        Raises:
-            ArtifactError: if the file is missing or no manifest.
-        """
-        value = read_json(path)
-        try:
-            return cls(
-                **{
-                    **value,
-                    "classes": tuple(value["classes"]),
-                    "templates": tuple(value["templates"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} is no manifest of a dataset ({error}); delete it and run again"
-            ) from error
-
-
 def build_dataset(
-    task: TaskDescription,
+    task: TaskData,
     image_size: int,
     interpolation: str,
     out_images: str | Path,
@@ -99,7 +46,7 @@ def build_dataset(
     *,
     out_originals: str | Path | None = None,
     keep: Keep = "oblong",
-    progress: Callable[[int], AbstractContextManager[Counter]] | None = None,
+    progress: Meter | None = None,
     threads: int = 1,
 ) -> DatasetManifest:
     """Decode, check, prepare and store every image of a task.

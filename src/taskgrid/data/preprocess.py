@@ -9,14 +9,12 @@ from PIL import Image
 
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels
+from taskgrid.store.originals import CROP_RATIO
 
 _FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-
-CROP_RATIO: Final = (3 / 4, 4 / 3)
-"""Smallest and largest width over height of a random crop (torchvision's default)."""
 
 OVERSAMPLING: Final = 1.5
 """Pixels kept per pixel of a random crop: at one, resizing twice would blur what trains."""

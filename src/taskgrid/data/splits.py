@@ -22,15 +22,13 @@ permutation, as the task-arithmetic papers do (Ilharco et al. 2023; Ortiz-Jimene
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import torch
 
-from taskgrid.errors import ArtifactError, SplitError
-from taskgrid.provenance.digests import digest
-from taskgrid.store.atomic import read_json, write_json
+from taskgrid.data.manifest import SplitManifest, split_digest
+from taskgrid.errors import SplitError
 from taskgrid.store.images import SPLITS, ImageIndex, Split
 
 
@@ -49,77 +47,6 @@ class SplitRule:
     limit: int = 5000
     seed: int = 0
     test_fraction: float = 0.2
-
-
-@dataclass(frozen=True)
-class SplitManifest:
-    """The images of a task's splits, by id.
-
-    Ids are sorted: a manifest, its digest and everything in "split order" (per-sample outcomes, for
-    one) depend on which images are in a split, never on the order in which files were listed.
-
-    Attributes:
-        task: name of the task.
-        train: ids that train.
-        val: ids on which lambda is selected.
-        test: ids that are read for chosen points only.
-        classes: class names in label order.
-        dropped: training images left out, as duplicates of images held out from them.
-        dataset: digest of the dataset (ids, labels, pixels) that was split.
-        digest: digest of ``dataset`` and of the ids of the three splits.
-        rule: where the splits came from, in words.
-    """
-
-    task: str
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    test: tuple[str, ...]
-    classes: tuple[str, ...]
-    dropped: tuple[str, ...]
-    dataset: str
-    digest: str
-    rule: str
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of images of each split, and of those dropped."""
-        return {name: len(getattr(self, name)) for name in (*SPLITS, "dropped")}
-
-    def ids(self, split: Split) -> tuple[str, ...]:
-        """Return the ids of a split, in split order."""
-        return {"train": self.train, "val": self.val, "test": self.test}[split]
-
-    def write(self, path: str | Path) -> None:
-        """Write the manifest as JSON.
-
-        Raises:
-            ArtifactError: if the file system refuses to write.
-        """
-        write_json(path, {**asdict(self), "counts": self.counts})
-
-    @classmethod
-    def read(cls, path: str | Path) -> SplitManifest:
-        """Read a manifest and check its ids against its digest.
-
-        Raises:
-            ArtifactError: if the file is missing, altered, or no split manifest.
-        """
-        value = read_json(path)
-        try:
-            value.pop("counts")
-            lists = ("train", "val", "test", "classes", "dropped")
-            manifest = cls(**{**value, **{name: tuple(value[name]) for name in lists}})
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} is no split manifest ({error}); delete it and run again"
-            ) from error
-        found = _digest(manifest.dataset, {split: manifest.ids(split) for split in SPLITS})
-        if found != manifest.digest:
-            raise ArtifactError(
-                f"{path} was altered: its ids have digest {found}, it says {manifest.digest}; "
-                "delete it and run again"
-            )
-        return manifest
 
 
 def make_split(
@@ -181,7 +108,7 @@ def make_split(
         classes=tuple(classes),
         dropped=tuple(sorted(index.ids[row] for row in dropped)),
         dataset=dataset,
-        digest=_digest(dataset, ids),
+        digest=split_digest(dataset, ids),
         rule="; ".join(words),
     )
 
@@ -226,10 +153,6 @@ def hold_out(total: int, count: int, seed: int) -> tuple[list[int], list[int]]:
     """
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     return order[: total - count], order[total - count :]
-
-
-def _digest(dataset: str, ids: dict[Split, tuple[str, ...]]) -> str:
-    return digest({"dataset": dataset, **{split: list(names) for split, names in ids.items()}})
 
 
 def _refuse_overlap(task: str, index: ImageIndex, rows: dict[Split, list[int]]) -> None:

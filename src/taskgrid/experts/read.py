@@ -15,8 +15,8 @@ from taskgrid.errors import ConfigError, LineageError
 from taskgrid.experts import open_clip, task_vectors, transformers
 from taskgrid.experts.format import Format
 from taskgrid.experts.source import Request, locate
+from taskgrid.machine.meter import Meter
 from taskgrid.models.card import ModelCard
-from taskgrid.remote.meter import Meter
 from taskgrid.store.weights import Lineage, State
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(

@@ -11,12 +11,12 @@ from safetensors import SafetensorError, safe_open
 
 from taskgrid.errors import ArtifactError
 from taskgrid.experts.unpickle import load_tensors
+from taskgrid.machine.meter import Meter
 from taskgrid.models.card import ModelCard
 from taskgrid.models.hub.declared import check_declared
 from taskgrid.models.hub.repository import Reference, Surroundings, surroundings
 from taskgrid.remote.cache import is_repository
 from taskgrid.remote.hub import fetch
-from taskgrid.remote.meter import Meter
 from taskgrid.store.weights import Lineage, State, load_state
 
 

@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from taskgrid.data.preprocess import CROP_RATIO
+from taskgrid.store.originals import CROP_RATIO
 
 _ATTEMPTS = 10
 _CUBIC = -0.5

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from taskgrid.data.builtin.base import generator
+from taskgrid.data.builtin.task import generator
 from taskgrid.pretraining.corpus import Corpus, caption, truth, vocabulary
 
 Tokenize = Callable[[list[str]], Tensor]

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taskgrid.data.builtin import styles
-from taskgrid.data.builtin.base import generator
 from taskgrid.data.builtin.drawing import SIZE, FloatArray, place
 from taskgrid.data.builtin.subjects import Family
 from taskgrid.data.builtin.subjects.catalogue import FAMILIES, phrases
+from taskgrid.data.builtin.task import generator
 
 INK_STYLES: tuple[str, ...] = ("outlined", "bent", "halftone", "crumbled", "bold", "thin")
 STYLES: tuple[str, ...] = (*INK_STYLES, *styles.EFFECTS)

@@ -20,6 +20,7 @@ NEUTRAL = frozenset(
     {
         "taskgrid",
         "taskgrid.errors",
+        "taskgrid.machine.meter",
         "taskgrid.machine.progress",
         "taskgrid.plugins",
         "taskgrid.plugins.cards",

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from taskgrid.errors import ArtifactError
-from taskgrid.remote.meter import Meter, silent
+from taskgrid.machine.meter import Meter, silent
 from taskgrid.store.atomic import atomic_path
 
 _DAMAGE = (

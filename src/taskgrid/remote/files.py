@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from taskgrid.errors import ArtifactError, RemoteError
-from taskgrid.remote.meter import Counter, Meter, silent
+from taskgrid.machine.meter import Counter, Meter, silent
 from taskgrid.store.atomic import explain_os_error
 
 _CHUNK = 1 << 20

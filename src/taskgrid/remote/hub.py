@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from taskgrid.errors import ArtifactError, RemoteError, TaskgridError
+from taskgrid.machine.meter import Counter, Meter, silent
 from taskgrid.remote.cache import (
     NEWEST,
     CachedRepository,
@@ -26,7 +27,6 @@ from taskgrid.remote.cache import (
     is_commit,
     matches,
 )
-from taskgrid.remote.meter import Counter, Meter, silent
 from taskgrid.store.atomic import explain_os_error
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ import pyarrow as pa
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.store.atomic import atomic_path
 from taskgrid.store.images import ImageStore, Pixels
+
+CROP_RATIO: Final = (3 / 4, 4 / 3)
+"""Smallest and largest width over height of a random crop (torchvision's default): originals are
+kept as finely as such crops need them."""
 
 _FORMAT = b"taskgrid.originals/1"
 _CHANNELS = 3

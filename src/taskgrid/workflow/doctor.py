@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from taskgrid.config import Experiment, TaskSpec
 from taskgrid.config.architectures import local_weights
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.errors import TaskgridError
 from taskgrid.machine.devices import visible_gpus
 from taskgrid.remote.cache import CachedRepository, is_repository

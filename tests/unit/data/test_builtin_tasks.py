@@ -17,7 +17,7 @@ from taskgrid.data.builtin import (
     sample,
     samples,
 )
-from taskgrid.data.builtin.base import generator
+from taskgrid.data.builtin.task import generator
 from taskgrid.errors import ConfigError
 
 PINNED: dict[str, str] = {

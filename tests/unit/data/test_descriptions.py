@@ -18,15 +18,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskgrid.data.published.description import (
-    Description,
+from taskgrid.data.published.description import Description
+from taskgrid.data.published.eurosat_split import IMAGES, eurosat_split_text
+from taskgrid.data.published.labels import label_map, normalised
+from taskgrid.data.published.reading import (
     described,
     descriptions,
-    normalised,
     parse_description,
     read_description,
 )
-from taskgrid.data.published.eurosat_split import IMAGES, eurosat_split_text
 from taskgrid.errors import DataError
 from taskgrid.plugins.resources import resource_path
 from tests.unit.example_images import SHARED_DATA
@@ -200,13 +200,13 @@ def test_labels_are_found_by_name_whatever_the_order_and_the_spelling(data: st.D
             ]
         )
     )
-    assert item.label_map([spell(item.keys[label]) for label in order]) == tuple(order)
+    assert label_map(item, [spell(item.keys[label]) for label in order]) == tuple(order)
     if item.name != "imagenet":
-        assert item.label_map([spell(item.names[label]) for label in order]) == tuple(order)
+        assert label_map(item, [spell(item.names[label]) for label in order]) == tuple(order)
     if item.hub is not None and item.hub.names is not None:
         back = {key: name for name, key in item.hub.names.items()}
         theirs = [back[item.keys[label]] for label in order]
-        assert item.label_map(theirs, item.hub.names) == tuple(order)
+        assert label_map(item, theirs, item.hub.names) == tuple(order)
 
 
 # Names as the cards on the hub have them, where they are not those of the original.
@@ -232,7 +232,7 @@ def test_names_of_the_hub_are_known(name: str, theirs: str, ours: str) -> None:
     prompts = name in ("gtsrb", "eurosat")
     names = [back.get(key, item.classes[key] if prompts else key) for key in item.keys]
     place = item.keys.index(ours)
-    assert item.label_map([*names[:place], theirs, *names[place + 1 :]], item.hub.names) == tuple(
+    assert label_map(item, [*names[:place], theirs, *names[place + 1 :]], item.hub.names) == tuple(
         range(len(names))
     )
 
@@ -241,13 +241,13 @@ def test_labels_that_cannot_be_mapped_are_named() -> None:
     digits = ALL["mnist"]
     names = list(digits.keys)
     with pytest.raises(DataError, match=r"'mnist' has no class called 'zero'; 1 of .* 10 class"):
-        digits.label_map(["zero", *names[1:]])
+        label_map(digits, ["zero", *names[1:]])
     with pytest.raises(DataError, match="10 classes, but the source names 9; '9' is missing"):
-        digits.label_map(names[:-1])
+        label_map(digits, names[:-1])
     with pytest.raises(DataError, match=r"but the source names 9; '0' is missing"):
-        digits.label_map(["1", *names[1:]])
+        label_map(digits, ["1", *names[1:]])
     with pytest.raises(DataError, match="two class names of the source are the same class"):
-        digits.label_map([*names, "3"])
+        label_map(digits, [*names, "3"])
 
 
 def test_prompts_of_other_lineages_replace_what_differs() -> None:

@@ -16,11 +16,12 @@ import torchvision.datasets as tv
 from PIL import Image
 
 from taskgrid.data.dataset import build_dataset
-from taskgrid.data.published.description import described, read_description
+from taskgrid.data.published.downloaded import Download, DownloadedFile
 from taskgrid.data.published.layouts import class_folders
 from taskgrid.data.published.layouts.class_folders import read_split_list
-from taskgrid.data.published.manifest import Download, DownloadedFile
-from taskgrid.data.sources import open_source, parquet
+from taskgrid.data.published.reading import described, read_description
+from taskgrid.data.sources import shards
+from taskgrid.data.sources.opening import open_source
 from taskgrid.data.splits import hold_out
 from taskgrid.errors import ArtifactError, DataError
 from tests.unit.example_images import SHARED_DATA
@@ -345,7 +346,7 @@ def small_list(tmp_path, monkeypatch):
 def test_eurosat_is_split_by_its_list(tmp_path, monkeypatch, small_list):
     make_eurosat(Originals(tmp_path), "eurosat", numbers=(1, 2, 3, 4))
     monkeypatch.setattr(
-        "taskgrid.data.sources.published.read_description",
+        "taskgrid.data.published.request.read_description",
         lambda name: replace(read_description(name), counts=small_list["counts"]),
     )
     source = open_source(published("eurosat", tmp_path))
@@ -770,14 +771,14 @@ def test_images_beyond_the_limit_are_not_decoded(tmp_path):
 def test_row_groups_beyond_the_limit_are_not_read(tmp_path, monkeypatch):
     hub_standin(tmp_path, "mnist", {"train": 400, "test": 4}, shards=2)
     read = []
-    whole = parquet.pq.ParquetFile.iter_batches
+    whole = shards.pq.ParquetFile.iter_batches
 
     def noted(self, *args, **options):
         if "row_groups" in options:
             read.append(options["row_groups"])
         return whole(self, *args, **options)
 
-    monkeypatch.setattr(parquet.pq.ParquetFile, "iter_batches", noted)
+    monkeypatch.setattr(shards.pq.ParquetFile, "iter_batches", noted)
     source = open_source(hub_task("mnist", tmp_path).model_copy(update={"limit": 5}))
     assert len(images_of(source, "train")) == 5
     assert 0 < len(read) <= 5

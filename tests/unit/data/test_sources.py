@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 
 from taskgrid.config import TaskSpec
 from taskgrid.data.builtin import builtin_task, samples
-from taskgrid.data.sources import open_source
+from taskgrid.data.sources.opening import open_source
 from taskgrid.errors import ConfigError, DataError, SplitError, TaskgridError
 from taskgrid.store.images import SPLITS
 from tests.unit.example_images import (

@@ -1,4 +1,3 @@
-import json
 import random
 
 import pytest
@@ -7,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
-from taskgrid.data.splits import SplitManifest, SplitRule, held_out_count, hold_out, make_split
-from taskgrid.errors import ArtifactError, SplitError
+from taskgrid.data.splits import SplitRule, held_out_count, hold_out, make_split
+from taskgrid.errors import SplitError
 from taskgrid.store.images import SPLITS, ImageIndex
 
 CLASSES = ("cat", "dog")
@@ -210,33 +209,3 @@ def test_the_digest_follows_content_and_not_order():
 def test_the_digest_is_pinned():
     # A change here makes every result of every user stale: it must be meant.
     assert split(index(train=60, test=5)).digest == "eac4374d79cbda2a72ab9ab5fc46edb8"
-
-
-def test_a_manifest_is_written_and_read(tmp_path):
-    path = tmp_path / "pets.json"
-    found = split(index({0: "same", 1: "same"}, train=60, test=5))
-    found.write(path)
-    assert SplitManifest.read(path) == found
-    value = json.loads(path.read_text())
-    assert value["counts"] == found.counts
-    assert value["train"] == list(found.train)
-    assert found.ids("val") == found.val
-
-
-@pytest.mark.parametrize("split_name", ["train", "val", "test"])
-def test_an_altered_manifest_is_refused(tmp_path, split_name):
-    path = tmp_path / "pets.json"
-    split(index(train=60, test=5)).write(path)
-    value = json.loads(path.read_text())
-    value[split_name].pop()
-    path.write_text(json.dumps(value))
-    with pytest.raises(ArtifactError, match=r"pets\.json was altered"):
-        SplitManifest.read(path)
-
-
-@pytest.mark.parametrize("text", ["[]", '{"task": "pets"}', "{", '{"counts": {}, "train": 3}'])
-def test_a_file_that_is_no_manifest_is_refused(tmp_path, text):
-    path = tmp_path / "pets.json"
-    path.write_text(text)
-    with pytest.raises(ArtifactError, match=r"pets\.json"):
-        SplitManifest.read(path)

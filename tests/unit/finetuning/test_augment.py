@@ -39,14 +39,14 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
 from taskgrid.data.dataset import Keep, build_dataset
-from taskgrid.data.preprocess import CROP_RATIO, prepare, whole
-from taskgrid.data.sources import Entry, Source
+from taskgrid.data.preprocess import prepare, whole
+from taskgrid.data.sources.seam import Entry, Source
 from taskgrid.finetuning.augment import crop, draw_boxes, random_resized_crop, resize_weights
 from taskgrid.finetuning.feed import Ahead, Feed, Originals, Samples
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.images import ImageStore, PixelRows
-from taskgrid.store.originals import OriginalStore
+from taskgrid.store.originals import CROP_RATIO, OriginalStore
 from tests.unit.example_images import SHARED_DATA
 
 Image3 = NDArray[np.uint8]

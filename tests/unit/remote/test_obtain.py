@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 
 from taskgrid.data.dataset import build_dataset
-from taskgrid.data.published.description import OriginalFile, read_description
-from taskgrid.data.published.download import obtain
-from taskgrid.data.published.manifest import Download
-from taskgrid.data.sources import open_source
+from taskgrid.data.download import obtain
+from taskgrid.data.published.description import OriginalFile
+from taskgrid.data.published.downloaded import Download
+from taskgrid.data.published.reading import read_description
+from taskgrid.data.sources.opening import open_source
 from taskgrid.errors import ArtifactError, DataError, RemoteError
 from tests.unit.example_images import REPOSITORY
 from tests.unit.example_published import hub_files, hub_standin, original, published
@@ -113,7 +114,7 @@ def mirror(tmp_path, monkeypatch):
             description, original=replace(description.original, files=tuple(files)), **changes
         )
         monkeypatch.setattr(
-            "taskgrid.data.sources.published.read_description", lambda _name: changed
+            "taskgrid.data.published.request.read_description", lambda _name: changed
         )
         return changed
 

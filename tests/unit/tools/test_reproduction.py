@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgrid.analysis.published import lineages, read_numbers
+from taskgrid.analysis.literature import lineages, read_numbers
 from taskgrid.config import Experiment, read_config
 from tools import reproduction
 

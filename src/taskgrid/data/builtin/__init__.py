@@ -8,7 +8,7 @@ street_letters`` is the analogy.
 from __future__ import annotations
 
 from taskgrid import plugins
-from taskgrid.data.builtin.base import BuiltinTask, RenderedSample, sample, samples
+from taskgrid.data.builtin.task import BuiltinTask, RenderedSample, sample, samples
 
 DEFAULT_TASKS: tuple[str, ...] = plugins.names("builtin")[:5]
 CONTROL_TASK = "catalogue"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from taskgrid.data.builtin import styles
-from taskgrid.data.builtin.base import BuiltinTask, Pixels
 from taskgrid.data.builtin.drawing import place
 from taskgrid.data.builtin.subjects.catalogue import FAMILIES, phrases
+from taskgrid.data.builtin.task import BuiltinTask, Pixels
 
 SUBJECTS = tuple((family, word) for family in FAMILIES for word in range(len(family.words)))
 

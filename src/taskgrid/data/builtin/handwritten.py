@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 from sklearn.datasets import load_digits
 
-from taskgrid.data.builtin.base import BuiltinTask, Pixels
 from taskgrid.data.builtin.subjects.glyphs import DIGIT_WORDS
+from taskgrid.data.builtin.task import BuiltinTask, Pixels
 
 TRAIN, TEST = 1437, 360
 

@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 from taskgrid.data.builtin import styles
-from taskgrid.data.builtin.base import BuiltinTask, Pixels
 from taskgrid.data.builtin.drawing import place, smooth_noise
 from taskgrid.data.builtin.subjects.glyphs import PICTURES
+from taskgrid.data.builtin.task import BuiltinTask, Pixels
 
 WORDS: tuple[str, ...] = (
     "heart", "star", "spade", "club", "umbrella", "telephone", "scissors", "airplane", "anchor", "skull",

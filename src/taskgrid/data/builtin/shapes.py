@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from taskgrid.data.builtin import styles
-from taskgrid.data.builtin.base import BuiltinTask, Pixels
 from taskgrid.data.builtin.drawing import SIZE, place
 from taskgrid.data.builtin.subjects.shapes import SHAPES
+from taskgrid.data.builtin.task import BuiltinTask, Pixels
 
 
 def render(rng: np.random.Generator, label: int) -> Pixels:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from taskgrid.data.builtin import styles
-from taskgrid.data.builtin.base import BuiltinTask, Pixels, Render
 from taskgrid.data.builtin.drawing import TEXT_FONTS, glyph, place
 from taskgrid.data.builtin.subjects.glyphs import DIGIT_WORDS
+from taskgrid.data.builtin.task import BuiltinTask, Pixels, Render
 
 LETTERS: tuple[str, ...] = tuple("ABCDEFGHJKLMNPRSTXYZ")
 COUNTS = {"train": 2000, "test": 500}

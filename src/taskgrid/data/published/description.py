@@ -3,20 +3,16 @@
 A description holds facts and nothing that runs: class names and templates of the papers, expected
 counts, the repository on the Hugging Face hub, the original files. No image is needed to read one.
 
-Labels are mapped by *name* (`Description.label_map`): the same data set has its classes in another
-order, or under other names, on the hub, in the original files and in the papers.
+Labels are mapped to its classes by *name* (`taskgrid.data.published.labels`).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BeforeValidator,
     ConfigDict,
@@ -24,13 +20,10 @@ from pydantic import (
     PositiveInt,
     StrictBool,
     StrictStr,
-    TypeAdapter,
-    ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
-from taskgrid.errors import ArtifactError, DataError
-from taskgrid.plugins.resources import resource_names, resource_path
+from taskgrid.errors import DataError
 from taskgrid.store.images import Split
 
 Layout = Literal["hub", "original"]
@@ -76,7 +69,7 @@ class Hub:
         label: column of the labels.
         names: the repository's name of each class -> key in `classes`. A column of bare numbers or
             truth values has the numbers (`0`, `1`) for names. None: names match after normalisation
-            (`label_map`).
+            (`labels.label_map`).
     """
 
     repository: Annotated[StrictStr, Field(pattern="^[^/ ]+/[^/ ]+$")]
@@ -240,54 +233,6 @@ class Description:
             for split in self.hub.files
         }
 
-    def label_map(
-        self, names: Sequence[str], table: Mapping[str, str] | None = None
-    ) -> tuple[int, ...]:
-        """Return the label here of each class of a source, found by name.
-
-        Names match a class's key or, where that does not do for all of them, its name in prompts;
-        upper and lower case, spaces, `_`, `/` and `-` make no difference.
-
-        Args:
-            names: the source's names of its classes, in the source's label order.
-            table: source's name -> key in `classes`, for names that differ; `hub.names` for the
-                hub's files.
-
-        Raises:
-            DataError: if a name matches no class, or a class has none; says which.
-        """
-        found = _match(names, self.keys)
-        if None in found:
-            by_prompt = _match(names, self.names)
-            found = by_prompt if None not in by_prompt else found
-        labels = {key: label for label, key in enumerate(self.classes)}
-        for row, name in enumerate(names):
-            if table is not None and name in table:
-                found[row] = labels.get(table[name])
-        return self._complete(names, found)
-
-    def _complete(self, names: Sequence[str], found: Sequence[int | None]) -> tuple[int, ...]:
-        complete = [label for label in found if label is not None]
-        if len(complete) == len(found) and sorted(complete) == list(range(len(self.classes))):
-            return tuple(complete)
-        where = f"the data set {self.name!r}"
-        unknown = [name for name, label in zip(names, found, strict=True) if label is None]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], self.classes, n=1)
-            hint = f" (the closest is {close[0]!r})" if close else ""
-            raise DataError(
-                f"{where} has no class called {unknown[0]!r}{hint}; {len(unknown)} of the source's "
-                f"{len(names)} class names match none, so its labels cannot be mapped by name; "
-                "give the option `names`, a mapping from the source's names to the classes"
-            )
-        missing = [key for label, key in enumerate(self.classes) if label not in complete]
-        if missing:
-            raise DataError(
-                f"{where} has {len(self.classes)} classes, but the source names "
-                f"{len(set(complete))}; {missing[0]!r} is missing"
-            )
-        raise DataError(f"two class names of the source are the same class of {where}")
-
     def _check_hub(self, hub: Hub) -> None:
         unknown = [split for split in self.hub_counts or {} if split not in hub.files]
         if unknown:
@@ -304,92 +249,6 @@ class Description:
                 f"hub.names has {len(hub.names)} names for {len(self.classes)} classes; "
                 f"each class needs exactly one{example}"
             )
-
-
-def described() -> tuple[str, ...]:
-    """Return the names of all descriptions, sorted; nothing is read.
-
-    Raises:
-        ArtifactError: if the project's resources are incomplete.
-    """
-    return resource_names("tasks", ".yaml")
-
-
-def descriptions() -> dict[str, Description]:
-    """Read all descriptions.
-
-    Raises:
-        DataError: if one has a mistake.
-    """
-    return {name: read_description(name) for name in described()}
-
-
-def read_description(dataset: str, folder: Path | None = None) -> Description:
-    """Read and validate the description of a data set.
-
-    Args:
-        dataset: its name, such as `cars`.
-        folder: where to look; the project's own descriptions by default.
-
-    Raises:
-        DataError: if there is none, or it has a mistake; says where and which.
-    """
-    path = (folder or resource_path("tasks")) / f"{dataset}.yaml"
-    if not path.is_file():
-        known = described() if folder is None else sorted(p.stem for p in folder.glob("*.yaml"))
-        close = difflib.get_close_matches(dataset, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DataError(
-            f"there is no description of a data set {dataset!r}; "
-            f"{hint}allowed: {', '.join(known) or 'none'}"
-        )
-    try:
-        # The loader is a SafeLoader that also refuses a key that stands twice.
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not YAML: {_one_line(error)}") from error
-    return parse_description(dataset, raw, str(path))
-
-
-def parse_description(dataset: str, raw: Any, where: str) -> Description:
-    """Validate a description.
-
-    Args:
-        dataset: name of the data set.
-        raw: the description as read from YAML.
-        where: what messages call it, such as its path.
-
-    Raises:
-        DataError: if it has a mistake; one sentence for the first one.
-    """
-    if not isinstance(raw, dict):
-        raise DataError(f"{where} must hold a mapping (key: value)")
-    try:
-        description = _ADAPTER.validate_python({**raw, "name": dataset})
-    except ValidationError as error:
-        raise DataError(f"{where}: {_sentence(error)}") from None
-    if description.split is not None:
-        try:
-            resource_path(f"splits/{description.split}.json")
-        except ArtifactError as error:
-            raise DataError(f"{where}: split is {description.split!r}, but {error}") from error
-    return description
-
-
-def normalised(name: str) -> str:
-    """Return a class name as it is compared: lower case, runs of space, `_`, `/`, `-` as one space."""
-    return re.sub(r"[\s_/-]+", " ", name).strip().casefold()
-
-
-def _match(names: Sequence[str], own: Sequence[str]) -> list[int | None]:
-    known: dict[str, int | None] = {}
-    for label, name in enumerate(own):
-        key = normalised(name)
-        # Two classes of one name cannot be told apart by it.
-        known[key] = None if key in known else label
-    return [known.get(normalised(name)) for name in names]
 
 
 def _check_classes(classes: Mapping[str, str]) -> None:
@@ -409,71 +268,3 @@ def _check_splits(key: str, value: Mapping[Split, Any]) -> None:
     for split in ("train", "test"):
         if split not in value:
             raise ValueError(f"{key} has no {split}")
-
-
-_ADAPTER = TypeAdapter(Description)
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that refuses a key that stands twice: YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    return " ".join(str(error).split())
-
-
-def _sentence(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    # A misspelt key is also a missing one; say what was written.
-    problem = min(problems, key=lambda found: found["type"] != "unexpected_keyword_argument")
-    key = ".".join(str(step) for step in problem["loc"] if step != "[key]")
-    kind, value = problem["type"], problem["input"]
-    if kind == "unexpected_keyword_argument":
-        *above, last = (str(step) for step in problem["loc"])
-        allowed = _fields(above)
-        close = difflib.get_close_matches(last, allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {key!r}; {hint}allowed here: {', '.join(allowed)}"
-    if kind == "missing":
-        return f"{key} is missing"
-    if kind == "value_error":
-        message = str(problem["ctx"]["error"])
-        return f"{key} {message}" if key else message
-    if kind == "too_short":
-        return f"{key} is empty"
-    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
-    if kind == "string_type":
-        return f"{key} is {shown}, but must be text; put it in quotes"
-    if kind == "literal_error":
-        return f"{key} is {shown}; allowed: {problem['ctx']['expected']}"
-    if kind == "string_pattern_mismatch":
-        return f"{key} is {shown}, which does not match {problem['ctx']['pattern']}"
-    if len(shown) > 80:
-        shown = f"{shown[:77]}..."
-    return f"{key} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-_PARTS: Mapping[str, type[Any]] = {
-    "": Description,
-    "hub": Hub,
-    "original": Original,
-    "variants": Variant,
-}
-
-
-def _fields(place: Sequence[str]) -> list[str]:
-    """Return the keys that may stand at a place of a description."""
-    part = OriginalFile if place[1:2] == ["files"] else _PARTS[place[0] if place else ""]
-    return [field.name for field in fields(part) if field.name != "name"]

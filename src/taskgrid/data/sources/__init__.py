@@ -3,7 +3,3 @@
 A source is one module with a function ``open_task(task) -> Source`` and one line in
 `taskgrid.plugins`.
 """
-
-from taskgrid.data.sources.base import Entry, RawImage, Source, TaskDescription, open_source
-
-__all__ = ["Entry", "RawImage", "Source", "TaskDescription", "open_source"]

@@ -6,14 +6,8 @@ from collections.abc import Iterator
 
 from taskgrid.data.builtin import BuiltinTask, builtin_names, builtin_task, samples
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.sources.base import (
-    Entry,
-    Source,
-    SourceOptions,
-    TaskDescription,
-    did_you_mean,
-    parse_options,
-)
+from taskgrid.data.sources.options import SourceOptions, did_you_mean, parse_options
+from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError
 from taskgrid.store.images import SPLITS, Pixels, Split
 
@@ -21,7 +15,7 @@ from taskgrid.store.images import SPLITS, Pixels, Split
 class BuiltinSource(Source):
     """Images that are rendered, or shipped with a dependency."""
 
-    def __init__(self, task: TaskDescription, builtin: BuiltinTask) -> None:
+    def __init__(self, task: TaskData, builtin: BuiltinTask) -> None:
         """Take class names and templates from the built-in task, where the task gives none."""
         parse_options(task, SourceOptions)
         self._builtin = builtin
@@ -50,7 +44,7 @@ class _Ready:
         return self._pixels
 
 
-def open_task(task: TaskDescription) -> BuiltinSource:
+def open_task(task: TaskData) -> BuiltinSource:
     """Open the built-in task of this name.
 
     Raises:

@@ -14,21 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.sources.base import (
-    Entry,
-    Source,
-    SourceOptions,
-    TaskDescription,
-    no_train_split,
-    parse_options,
-    required_path,
-)
-from taskgrid.data.sources.decode import decode_image
+from taskgrid.data.decode import IMAGE_SUFFIXES, decode_image
+from taskgrid.data.sources.checks import no_train_split, required_path
+from taskgrid.data.sources.options import SourceOptions, parse_options
+from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError, SplitError
 from taskgrid.store.images import SPLITS, Split
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as an image; torchvision's list."""
 
 _NAMES: Mapping[Split, tuple[str, ...]] = {
     "train": ("train",),
@@ -51,7 +42,7 @@ class FolderOptions(SourceOptions):
 class FolderSource(Source):
     """Images in class folders."""
 
-    def __init__(self, task: TaskDescription, root: Path, folders: Mapping[Split, Path]) -> None:
+    def __init__(self, task: TaskData, root: Path, folders: Mapping[Split, Path]) -> None:
         """Scan the folders of a task's splits below ``root``.
 
         Raises:
@@ -81,7 +72,7 @@ class FolderSource(Source):
             yield Entry(name, label, partial(decode_image, path, str(path)))
 
 
-def open_task(task: TaskDescription) -> FolderSource:
+def open_task(task: TaskData) -> FolderSource:
     """Open a task's image folders.
 
     Raises:
@@ -95,7 +86,7 @@ def open_task(task: TaskDescription) -> FolderSource:
     return FolderSource(task, root, _split_folders(task, root))
 
 
-def _split_folders(task: TaskDescription, root: Path) -> dict[Split, Path]:
+def _split_folders(task: TaskData, root: Path) -> dict[Split, Path]:
     options = parse_options(task, FolderOptions)
     if options.folders is not None:
         return _named_folders(root, options.folders)
@@ -162,7 +153,7 @@ def _scan(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
         if not found:
             raise DataError(
                 f"the class folder {folder / name} has no images "
-                f"({', '.join(SUFFIXES)}); fill it or remove it"
+                f"({', '.join(IMAGE_SUFFIXES)}); fill it or remove it"
             )
         files.extend((path, label) for path in found)
     return files
@@ -173,7 +164,7 @@ def _images(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(place, name)
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if hidden or path.suffix.lower() not in SUFFIXES:
+            if hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             if not _is_text(name):
                 raise DataError(f"the name of {str(path)!r} is not UTF-8; rename it")

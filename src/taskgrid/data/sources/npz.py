@@ -19,18 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.sources.base import (
-    Entry,
-    Source,
-    SourceOptions,
-    TaskDescription,
+from taskgrid.data.sources.checks import (
     check_labels,
     check_unique,
     no_train_split,
     numbered_id,
-    parse_options,
     required_path,
 )
+from taskgrid.data.sources.options import SourceOptions, parse_options
+from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError, SplitError
 from taskgrid.store.images import SPLITS, Pixels, Split
 
@@ -64,7 +61,7 @@ class _Part:
 class NpzSource(Source):
     """Images in a NumPy archive."""
 
-    def __init__(self, task: TaskDescription, path: Path) -> None:
+    def __init__(self, task: TaskData, path: Path) -> None:
         """Read the labels and ids of an archive, and the headers of its images.
 
         Raises:
@@ -153,7 +150,7 @@ class NpzSource(Source):
         return ids
 
 
-def open_task(task: TaskDescription) -> NpzSource:
+def open_task(task: TaskData) -> NpzSource:
     """Open a task's archive.
 
     Raises:

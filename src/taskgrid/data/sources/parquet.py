@@ -8,32 +8,27 @@ or class names. Class names come from the ``ClassLabel`` in the schema's ``huggi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.sources.base import (
-    Entry,
-    Source,
-    SourceOptions,
-    TaskDescription,
+from taskgrid.data.decode import decode_image
+from taskgrid.data.sources.checks import (
     check_labels,
     check_unique,
     no_train_split,
     numbered_id,
-    parse_options,
     required_path,
 )
-from taskgrid.data.sources.decode import decode_image
+from taskgrid.data.sources.options import SourceOptions, parse_options
+from taskgrid.data.sources.seam import Entry, Source, TaskData
+from taskgrid.data.sources.shards import Shard, features_of
 from taskgrid.errors import DataError, SplitError
 from taskgrid.store.images import SPLITS, Split
 
@@ -78,9 +73,7 @@ class _Columns:
 class ParquetSource(Source):
     """Images in Parquet or Arrow files."""
 
-    def __init__(
-        self, task: TaskDescription, root: Path, files: Mapping[Split, Sequence[Path]]
-    ) -> None:
+    def __init__(self, task: TaskData, root: Path, files: Mapping[Split, Sequence[Path]]) -> None:
         """Read the labels (and ids) of all shards, and check the schema of each.
 
         Raises:
@@ -88,7 +81,7 @@ class ParquetSource(Source):
         """
         self._root = root
         options = parse_options(task, ParquetOptions)
-        self._shards = {split: [_Shard(path) for path in files[split]] for split in files}
+        self._shards = {split: [Shard(path) for path in files[split]] for split in files}
         self._columns = _find_columns(self._shards["train"][0], options)
         for shards in self._shards.values():
             for shard in shards:
@@ -136,11 +129,11 @@ class ParquetSource(Source):
                 yield self._entry(shard, self._ids[split][row], self._labels[split][row], image)
             start = stop
 
-    def _entry(self, shard: _Shard, name: str, label: int, image: Any) -> Entry:
+    def _entry(self, shard: Shard, name: str, label: int, image: Any) -> Entry:
         data = self._encoded(shard, name, image)
         return Entry(name, label, partial(decode_image, data, f"{name!r} in {shard.path}"))
 
-    def _encoded(self, shard: _Shard, name: str, image: Any) -> bytes | Path:
+    def _encoded(self, shard: Shard, name: str, image: Any) -> bytes | Path:
         if isinstance(image, bytes):
             return image
         if isinstance(image, dict) and image.get("bytes") is not None:
@@ -167,7 +160,7 @@ class ParquetSource(Source):
         return [value for shard in self._shards[split] for (value,) in shard.rows([column])]
 
 
-def open_task(task: TaskDescription) -> ParquetSource:
+def open_task(task: TaskData) -> ParquetSource:
     """Open a task's Parquet or Arrow files.
 
     Raises:
@@ -192,16 +185,6 @@ def open_task(task: TaskDescription) -> ParquetSource:
     for paths in files.values():
         _check_shards(paths)
     return ParquetSource(task, root, files)
-
-
-def class_names(path: Path, label: str) -> tuple[str, ...] | None:
-    """Return the names in a file's ``ClassLabel`` metadata, if its label column has them.
-
-    Raises:
-        DataError: if the file is damaged.
-    """
-    names = _features(_Shard(path).schema).get(label, {}).get("names")
-    return tuple(map(str, names)) if names else None
 
 
 def _by_convention(root: Path) -> dict[Split, list[Path]]:
@@ -246,86 +229,8 @@ def _check_shards(paths: Sequence[Path]) -> None:
             )
 
 
-class _Shard:
-    """One Parquet file, Arrow file or Arrow stream."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._explained():
-            if path.suffix == ".arrow":
-                with self._arrow() as reader:
-                    self.schema: pa.Schema = reader.schema
-                    self.count = sum(batch.num_rows for batch in _record_batches(reader))
-            else:
-                with pq.ParquetFile(path) as file:
-                    self.schema = file.schema_arrow
-                    self.count = file.metadata.num_rows
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Yield rows of Python values, reading a small batch at a time."""
-        with self._explained():
-            for batch in self._batches(columns):
-                yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-
-    def some(self, column: str, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
-        """Yield the number and the value of some rows, reading no more than needed."""
-        if self.path.suffix == ".arrow":
-            values = enumerate(value for (value,) in self.rows([column]))
-            yield from ((row, value) for row, value in values if row in wanted)
-            return
-        with self._explained(), pq.ParquetFile(self.path) as file:
-            start = 0
-            for group in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(group).num_rows
-                if not wanted.isdisjoint(range(start, stop)):
-                    for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column]):
-                        picked = sorted(wanted.intersection(range(start, start + batch.num_rows)))
-                        taken = batch.column(column).take(pa.array([r - start for r in picked]))
-                        yield from zip(picked, taken.to_pylist(), strict=True)
-                        start += batch.num_rows
-                start = stop
-
-    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        if self.path.suffix == ".arrow":
-            with self._arrow() as reader:
-                for batch in _record_batches(reader):
-                    picked = batch.select(list(columns))
-                    for start in range(0, batch.num_rows, _ROWS):
-                        yield picked.slice(start, _ROWS)
-        else:
-            with pq.ParquetFile(self.path) as file:
-                yield from file.iter_batches(batch_size=_ROWS, columns=list(columns))
-
-    @contextmanager
-    def _arrow(self) -> Iterator[Any]:
-        with pa.memory_map(str(self.path)) as source:
-            try:
-                reader = pa.ipc.open_file(source)
-            except pa.ArrowInvalid:
-                source.seek(0)
-                reader = pa.ipc.open_stream(source)
-            with reader:
-                yield reader
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{self.path} is damaged or no {self.path.suffix or 'Parquet'} "
-                f"file ({error}); download it again"
-            ) from error
-
-
-def _record_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        return (reader.get_batch(number) for number in range(reader.num_record_batches))
-    return iter(reader)
-
-
-def _find_columns(shard: _Shard, options: ParquetOptions) -> _Columns:
-    features = _features(shard.schema)
+def _find_columns(shard: Shard, options: ParquetOptions) -> _Columns:
+    features = features_of(shard.schema)
     image = options.image_column or _guess(
         shard,
         "image",
@@ -342,17 +247,7 @@ def _find_columns(shard: _Shard, options: ParquetOptions) -> _Columns:
     return _Columns(image, label, options.id_column, tuple(map(str, names)) if names else None)
 
 
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    try:
-        described = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    if not isinstance(described, dict):
-        return {}
-    return {name: value for name, value in described.items() if isinstance(value, dict)}
-
-
-def _guess(shard: _Shard, kind: str, typed: Sequence[str], usual: Sequence[str]) -> str:
+def _guess(shard: Shard, kind: str, typed: Sequence[str], usual: Sequence[str]) -> str:
     candidates = typed or [name for name in usual if name in shard.schema.names]
     if len(candidates) == 1:
         return candidates[0]
@@ -363,7 +258,7 @@ def _guess(shard: _Shard, kind: str, typed: Sequence[str], usual: Sequence[str])
     )
 
 
-def _check_schema(shard: _Shard, columns: _Columns) -> None:
+def _check_schema(shard: Shard, columns: _Columns) -> None:
     for name in (columns.image, columns.label, columns.id):
         if name is not None and name not in shard.schema.names:
             raise DataError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taskgrid.data.sources.base import Entry, Source
+from taskgrid.data.sources.seam import Entry, Source
 from taskgrid.store.images import SPLITS, Split
 
 _SEED = 0

@@ -22,26 +22,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
-
-from pydantic import PositiveInt
+from typing import Any
 
 from taskgrid import plugins
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.published.description import Description, Hub, Layout, read_description
-from taskgrid.data.published.layouts.base import Parts, Reader, Settings
-from taskgrid.data.published.manifest import Download
-from taskgrid.data.sources.base import (
-    Entry,
-    Source,
-    SourceOptions,
-    TaskDescription,
-    check_labels,
-    check_options,
-    required_path,
-)
-from taskgrid.data.sources.parquet import ParquetSource, class_names
+from taskgrid.data.published.description import Description
+from taskgrid.data.published.downloaded import Download
+from taskgrid.data.published.labels import label_map
+from taskgrid.data.published.layouts.parts import Parts, Reader
+from taskgrid.data.published.request import Published
+from taskgrid.data.sources.checks import check_labels, required_path
+from taskgrid.data.sources.parquet import ParquetSource
 from taskgrid.data.sources.picked import Pick, PickedSource
+from taskgrid.data.sources.seam import Entry, Source, TaskData
+from taskgrid.data.sources.shards import class_names
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.remote.cache import NEWEST, CachedRepository, Snapshot
 from taskgrid.store.images import SPLITS, Split
@@ -50,114 +44,7 @@ _HELD_OUT_FRACTION = 0.1
 _HELD_OUT_LIMIT = 5000
 
 
-class PublishedOptions(SourceOptions):
-    """Options of the source ``published``, beside those of the layout's reader.
-
-    Attributes:
-        dataset: name of the description; the task's name by default.
-        layout: where the images come from.
-        counts: expected number of images of each split, where another one than the description's is
-            right; false: any number is.
-        names: the hub's name of each class -> key of the description, beside the description's own.
-        prompts: prompts of a lineage that differ from the description's (one of its `variants`).
-        download: manifest of the download, with the commit that is read.
-        train_images: see the module's text; the description's by default.
-    """
-
-    dataset: str | None = None
-    layout: Layout = "hub"
-    counts: dict[Split, PositiveInt] | Literal[False] | None = None
-    names: dict[str, str] | None = None
-    prompts: str | None = None
-    download: str | None = None
-    train_images: PositiveInt | None = None
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published task: what is asked for and what is known of it.
-
-    Attributes:
-        description: what is known of the data set.
-        options: what is asked for.
-        extra: options that are the reader's.
-    """
-
-    description: Description
-    options: PublishedOptions
-    extra: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, task: TaskDescription) -> Published:
-        """Read a task's options and the description of its data set.
-
-        Raises:
-            DataError: if there is no such data set, or an option is unknown or does not fit.
-        """
-        own = {k: v for k, v in task.options.items() if k in PublishedOptions.model_fields}
-        extra = {k: v for k, v in task.options.items() if k not in own}
-        options = check_options(own, PublishedOptions, f"the source {task.source!r}")
-        if options.layout == "hub":
-            check_options(task.options, PublishedOptions, "the layout `hub` of a published task")
-        return cls(read_description(options.dataset or task.name), options, extra)
-
-    @property
-    def hub(self) -> Hub:
-        """The repository on the hub.
-
-        Raises:
-            DataError: if none is known.
-        """
-        if self.description.hub is None:
-            raise DataError(
-                f"no repository on the hub is known for the data set {self.description.name!r}; set "
-                "`options.layout: original` and put its files in `path`"
-            )
-        return self.description.hub
-
-    @property
-    def expected(self) -> dict[Split, int | None]:
-        """Number of images that each split must have; None where any number is right.
-
-        Raises:
-            DataError: if the options name a split that the data set does not have.
-        """
-        expected = self.description.expected(self.options.layout)
-        if self.options.counts is False:
-            return dict.fromkeys(expected)
-        given = self.options.counts or {}
-        for split in given:
-            if split not in expected:
-                raise DataError(
-                    f"options.counts names the split {split}, but those of the data set "
-                    f"{self.description.name!r} are {', '.join(expected)}"
-                )
-        return {**expected, **given}
-
-    @property
-    def reader(self) -> str:
-        """Name of the reader of the original files."""
-        return self.description.original.reader
-
-    def settings(self, model: type[Settings]) -> Settings:
-        """Return the settings of the reader.
-
-        Raises:
-            DataError: if an option is unknown or does not fit.
-        """
-        described = dict(self.description.original.options)
-        if self.description.split is not None:
-            described["split"] = self.description.split
-            described["partial"] = self.options.counts is not None
-        return check_options(
-            {**described, **self.extra},
-            model,
-            f"the layout `original` of the data set {self.description.name!r}",
-            beside=PublishedOptions.model_fields,
-        )
-
-
-def open_task(task: TaskDescription) -> Source:
+def open_task(task: TaskData) -> Source:
     """Open a published data set.
 
     Raises:
@@ -189,20 +76,6 @@ class _Look:
 # The hub
 
 
-@dataclass(frozen=True)
-class _ParquetTask:
-    """What is asked of the source ``parquet``."""
-
-    name: str
-    path: str
-    classes: Sequence[str] | None
-    options: Mapping[str, Any]
-    source: str = "parquet"
-    limit: int | None = None
-    templates: Sequence[str] | None = None
-    allow_overlap: bool = False
-
-
 class RelabelledSource(Source):
     """Another source with other class names, in another order."""
 
@@ -231,7 +104,7 @@ class RelabelledSource(Source):
         return Entry(entry.id, self._labels[entry.label], entry.load)
 
 
-def _from_hub(task: TaskDescription, published: Published, look: _Look) -> Source:
+def _from_hub(task: TaskData, published: Published, look: _Look) -> Source:
     hub, description = published.hub, published.description
     snapshot = _snapshot(task, published)
     files = {split: list(snapshot.matching(pattern)) for split, pattern in hub.files.items()}
@@ -239,8 +112,9 @@ def _from_hub(task: TaskDescription, published: Published, look: _Look) -> Sourc
     # A column of bare numbers has the numbers for names.
     numbers = None if own is not None else [str(label) for label in range(len(look.classes))]
     parquet = ParquetSource(
-        _ParquetTask(
+        TaskData(
             name=task.name,
+            source="parquet",
             path=str(files["train"][0].parent),
             classes=numbers,
             options={"image_column": hub.image, "label_column": hub.label},
@@ -249,10 +123,10 @@ def _from_hub(task: TaskDescription, published: Published, look: _Look) -> Sourc
         files,
     )
     table = {**(hub.names or {}), **(published.options.names or {})}
-    return RelabelledSource(parquet, description.label_map(parquet.classes, table), look)
+    return RelabelledSource(parquet, label_map(description, parquet.classes, table), look)
 
 
-def _snapshot(task: TaskDescription, published: Published) -> Snapshot:
+def _snapshot(task: TaskData, published: Published) -> Snapshot:
     hub = published.hub
     place = CachedRepository(hub.repository, "dataset", task.path)
     manifest = None
@@ -320,7 +194,7 @@ class ListedSource(Source):
             yield Entry(part.ids[row], labels[row], partial(part.load, row))
 
 
-def _from_original(task: TaskDescription, published: Published, look: _Look) -> Source:
+def _from_original(task: TaskData, published: Published, look: _Look) -> Source:
     root = required_path(task)
     module: Any = plugins.load("layout", published.reader)
     reader: Reader = module
@@ -341,7 +215,7 @@ def _labels(parts: Parts, description: Description) -> dict[Split, Sequence[int]
     names = sorted(
         {label for part in parts.values() for label in part.labels if isinstance(label, str)}
     )
-    number = dict(zip(names, description.label_map(names), strict=True)) if names else {}
+    number = dict(zip(names, label_map(description, names), strict=True)) if names else {}
     return {
         split: [number[label] if isinstance(label, str) else label for label in part.labels]
         for split, part in parts.items()

@@ -20,7 +20,7 @@ from taskgrid.store.atomic import read_json
 from taskgrid.store.images import ImageStore
 
 if TYPE_CHECKING:
-    from taskgrid.data.splits import SplitManifest
+    from taskgrid.data.manifest import SplitManifest
     from taskgrid.models.heads import Head
     from taskgrid.store.weights import State
 
@@ -132,7 +132,7 @@ class GridFiles:
         return LabelledImages(store.pixels, rows, store.labels[rows])
 
     def _opened(self, task: str) -> tuple[ImageStore, SplitManifest]:
-        from taskgrid.data.splits import SplitManifest
+        from taskgrid.data.manifest import SplitManifest
 
         if task not in self._open:
             files = self.tasks[task]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskgrid import plugins
-from taskgrid.data.dataset import DatasetManifest
-from taskgrid.data.splits import SplitManifest
+from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taskgrid.data.dataset import DatasetManifest
+from taskgrid.data.manifest import DatasetManifest
 from taskgrid.data.splits import SplitRule, make_split
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from taskgrid.data.dataset import DatasetManifest
-from taskgrid.data.splits import SplitManifest, make_split
+from taskgrid.data.manifest import DatasetManifest, SplitManifest, split_digest
+from taskgrid.data.splits import make_split
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
 from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Setting, TaskRef, Weights
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import write_json
-from taskgrid.store.images import ImageIndex
+from taskgrid.store.images import SPLITS, ImageIndex
 from tests.unit.example_grid import world
 from tests.unit.example_plans import method, setting
 
@@ -264,9 +264,7 @@ def test_a_split_touches_only_its_own_rows(tmp_path: Path) -> None:
         "train": (*manifest.train, manifest.val[1]),
     }
     other = SplitManifest(**index)
-    from taskgrid.data import splits
-
-    digest = splits._digest(other.dataset, {s: other.ids(s) for s in splits.SPLITS})
+    digest = split_digest(other.dataset, {split: other.ids(split) for split in SPLITS})
     replace(other, digest=digest).write(found.split)
     bare = replace(found, vector=None)
     after = read(card, a=bare).tasks["a"]

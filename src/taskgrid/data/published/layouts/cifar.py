@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Part, Parts, damaged, existing, find_folder
+from taskgrid.data.published.layouts.files import damaged, existing, find_folder, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Pixels, Split
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader.
 
     Attributes:
@@ -33,7 +33,7 @@ class Settings(base.Settings):
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     files = {"train": settings.train, "test": settings.test}
     return {
@@ -53,4 +53,4 @@ def _read(paths: Sequence[Path], label_bytes: int, split: Split) -> Part:
     def load(row: int) -> Pixels:
         return records[row, label_bytes:].reshape(_SHAPE).transpose(1, 2, 0)
 
-    return base.numbered(split, records[:, label_bytes - 1].tolist(), load)
+    return numbered(split, records[:, label_bytes - 1].tolist(), load)

@@ -10,23 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Part,
-    Parts,
+from taskgrid.data.decode import IMAGE_SUFFIXES
+from taskgrid.data.published.layouts.files import (
     existing,
     find_folder,
     image_files,
     names_in,
     sorted_by_class,
 )
-from taskgrid.data.sources.folder import SUFFIXES
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.plugins.resources import resource_path
 from taskgrid.store.images import Split
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader.
 
     Attributes:
@@ -41,7 +39,7 @@ class Settings(base.Settings):
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     if settings.folders is not None:
         return {split: _folder(root, settings.folders[split]) for split in splits}
     folder = existing(find_folder(root, settings.folder))
@@ -99,7 +97,7 @@ def _listing(folder: Path) -> list[str]:
         for name in names_in(folder)
         if (folder / name).is_dir()
         for file in names_in(folder / name)
-        if file.lower().endswith(SUFFIXES)
+        if file.lower().endswith(IMAGE_SUFFIXES)
     ]
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Parts,
+from taskgrid.data.published.layouts.files import (
     find_folder,
     image_files,
     read_lines,
     sorted_by_class,
 )
+from taskgrid.data.published.layouts.parts import LayoutSettings, Parts
 from taskgrid.store.images import Split
 
 _LISTS: dict[Split, tuple[str, ...]] = {"train": ("train", "val"), "test": ("test",)}
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader.
 
     Attributes:
@@ -29,7 +28,7 @@ class Settings(base.Settings):
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`.
+    """List the images; see `parts.Reader`.
 
     The papers copied the files of both lists into class folders, hence the order.
     """

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Parts, damaged, existing, find_folder, grey
+from taskgrid.data.published.layouts.files import damaged, existing, find_folder, grey, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Pixels, Split
 
 _SIDE = 48
@@ -25,12 +25,12 @@ _USAGES: dict[Split, tuple[str, ...]] = {
 }
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     found = [folder / name for name in _FILES if (folder / name).is_file()]
     path = found[0] if found else existing(folder / _FILES[0])
@@ -60,8 +60,8 @@ class _Images:
     def __init__(self, images: Sequence[npt.NDArray[np.uint8]]) -> None:
         self._images = images
 
-    def part(self, split: Split, labels: Sequence[int]) -> base.Part:
-        return base.numbered(split, labels, self._load)
+    def part(self, split: Split, labels: Sequence[int]) -> Part:
+        return numbered(split, labels, self._load)
 
     def _load(self, row: int) -> Pixels:
         return grey(self._images[row])

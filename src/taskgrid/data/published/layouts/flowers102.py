@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Parts, damaged, find_folder, image_files, load_mat
+from taskgrid.data.published.layouts.files import damaged, find_folder, image_files, load_mat
+from taskgrid.data.published.layouts.parts import LayoutSettings, Parts
 from taskgrid.store.images import Split
 
 _LISTS: dict[Split, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     path = folder / "setid.mat"
     lists = load_mat(path, [_LISTS[split] for split in splits])

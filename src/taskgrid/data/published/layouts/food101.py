@@ -6,17 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Parts, damaged, existing, find_folder, image_files
+from taskgrid.data.published.layouts.files import damaged, existing, find_folder, image_files
+from taskgrid.data.published.layouts.parts import LayoutSettings, Parts
 from taskgrid.store.images import Split
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     parts = {}
     for split in splits:

@@ -11,16 +11,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Part,
-    Parts,
+from taskgrid.data.published.layouts.files import (
     damaged,
     find_folder,
     image_files,
     missing,
     names_in,
 )
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Split
 
 _TRAIN = ("GTSRB/Training", "GTSRB/Final_Training/Images", "Training", "Final_Training/Images")
@@ -29,12 +27,12 @@ _TABLE = "GT-final_test.csv"
 _SUFFIX = ".ppm"
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     readers = {"train": _train, "test": _test}
     return {split: readers[split](folder) for split in splits}

@@ -18,8 +18,8 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Part, Parts, damaged, find_folder, grey, missing
+from taskgrid.data.published.layouts.files import damaged, find_folder, grey, missing, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels, Split
 
@@ -28,7 +28,7 @@ _UINT8 = 0x08
 _PLACES = (".", "raw", "gzip", "raw/gzip")
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader.
 
     Attributes:
@@ -45,7 +45,7 @@ class Settings(base.Settings):
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {split: _read(folder, settings, split) for split in splits}
 
@@ -65,7 +65,7 @@ def _read(folder: Path, settings: Settings, split: Split) -> Part:
         image = images.array[row]
         return grey(image.T if settings.upright else image)
 
-    return base.numbered(split, labels, load)
+    return numbered(split, labels, load)
 
 
 def _find(folder: Path, name: str) -> Path:

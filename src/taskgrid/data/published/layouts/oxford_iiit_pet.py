@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Parts, find_folder, image_files, read_lines
+from taskgrid.data.published.layouts.files import find_folder, image_files, read_lines
+from taskgrid.data.published.layouts.parts import LayoutSettings, Parts
 from taskgrid.store.images import Split
 
 _LISTS: dict[Split, str] = {"train": "trainval", "test": "test"}
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     parts = {}
     for split in splits:

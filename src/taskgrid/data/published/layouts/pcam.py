@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Part, Parts, damaged, existing, find_folder
+from taskgrid.data.published.layouts.files import damaged, existing, find_folder, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels, Split
 
 _PREFIX = "camelyonpatch_level_2_split_"
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {split: _read(folder, split) for split in splits}
 
@@ -39,7 +39,7 @@ def _read(folder: Path, split: Split) -> Part:
         except OSError as error:
             raise damaged(path, error) from error
 
-    return base.numbered(split, np.asarray(labels).reshape(-1).astype(np.int64).tolist(), load)
+    return numbered(split, np.asarray(labels).reshape(-1).astype(np.int64).tolist(), load)
 
 
 def _open(path: Path, name: str) -> Any:

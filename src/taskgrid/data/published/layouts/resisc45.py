@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Part,
-    Parts,
+from taskgrid.data.published.layouts.files import (
     find_folder,
     image_files,
     missing,
     read_lines,
     sorted_by_class,
 )
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Split
 
 _IMAGES = ("NWPU-RESISC45", "images", ".")
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {split: _read(folder, split) for split in splits}
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Part,
-    Parts,
+from taskgrid.data.published.layouts.files import (
     damaged,
     find_folder,
     image_files,
     load_mat,
     missing,
 )
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Split
 
 _FILES: dict[Split, tuple[str, ...]] = {
@@ -26,12 +24,12 @@ _FILES: dict[Split, tuple[str, ...]] = {
 }
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     names = load_mat(folder / "devkit" / "cars_meta.mat", ["class_names"])["class_names"]
     classes = [str(name) for name in np.atleast_1d(names)]

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Part, Parts, damaged, existing, find_folder
+from taskgrid.data.published.layouts.files import damaged, existing, find_folder, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Pixels, Split
 
 _SHAPE = (3, 96, 96)
 _SIZE = 3 * 96 * 96
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {split: _read(folder, split) for split in splits}
 
@@ -36,4 +36,4 @@ def _read(folder: Path, split: Split) -> Part:
         image = np.fromfile(path, np.uint8, _SIZE, offset=row * _SIZE)
         return image.reshape(_SHAPE).transpose(2, 1, 0)
 
-    return base.numbered(split, labels.tolist(), load)
+    return numbered(split, labels.tolist(), load)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import (
-    Part,
-    Parts,
+from taskgrid.data.published.layouts.files import (
     damaged,
     find_folder,
     image_files,
     read_lines,
     sorted_by_class,
 )
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Split
 
 _LISTS: dict[Split, str] = {"train": "Training", "test": "Testing"}
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader.
 
     Attributes:
@@ -31,7 +29,7 @@ class Settings(base.Settings):
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {
         split: _read(folder, folder / f"{_LISTS[split]}_{settings.partition}.txt")

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from taskgrid.data.published.layouts import base
-from taskgrid.data.published.layouts.base import Part, Parts, damaged, find_folder, load_mat
+from taskgrid.data.published.layouts.files import damaged, find_folder, load_mat, numbered
+from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.store.images import Pixels, Split
 
 _TEN = 10
 
 
-class Settings(base.Settings):
+class Settings(LayoutSettings):
     """Settings of the reader."""
 
 
 def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
-    """List the images; see `base.Reader`."""
+    """List the images; see `parts.Reader`."""
     folder = find_folder(root, settings.folder)
     return {split: _read(folder / f"{split}_32x32.mat", split) for split in splits}
 
@@ -29,7 +29,7 @@ def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
 def _read(path: Path, split: Split) -> Part:
     labels = np.atleast_1d(load_mat(path, ["y"])["y"]).astype(np.int64)
     images = _Images(path, len(labels))
-    return base.numbered(split, np.where(labels == _TEN, 0, labels).tolist(), images.load)
+    return numbered(split, np.where(labels == _TEN, 0, labels).tolist(), images.load)
 
 
 class _Images:

@@ -1,60 +1,19 @@
-"""What a reader of original files returns, and what readers share."""
+"""What readers of original files share: finding, reading and listing files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taskgrid.data.sources.base import SourceOptions, numbered_id
-from taskgrid.data.sources.decode import decode_image
+from taskgrid.data.decode import decode_image
+from taskgrid.data.published.layouts.parts import Part
+from taskgrid.data.sources.checks import numbered_id
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels, Split
-
-
-@dataclass(frozen=True)
-class Part:
-    """The images of one split, not decoded.
-
-    Attributes:
-        ids: a name for each image that never changes: its path, or its number.
-        labels: the class of each image: by its name in these files or, where the files have
-            numbers alone, by its place in the owners' order.
-        load: decodes the image of a row; may run in any thread.
-    """
-
-    ids: Sequence[str]
-    labels: Sequence[str] | Sequence[int]
-    load: Callable[[int], Pixels]
-
-
-Parts = Mapping[Split, Part]
-
-
-class Settings(SourceOptions):
-    """Settings of a reader.
-
-    Attributes:
-        folder: where its files lie below the data set's folder; the folder itself, or the end of
-            this path, will do as well.
-    """
-
-    folder: str = "."
-
-
-class Reader(Protocol):
-    """A module that reads a layout; beside `read` it has its `Settings`."""
-
-    def read(self, root: Path, settings: Any, splits: Sequence[Split]) -> Parts:
-        """List the images of the splits that are wanted.
-
-        Raises:
-            DataError: if files are missing or damaged.
-        """
 
 
 def find_folder(root: Path, name: str, *, itself: bool = True) -> Path:

@@ -1,4 +1,4 @@
-"""How downloads say how far they are."""
+"""How work says how far it is, to whoever listens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Protocol, TypeAlias
 
 
 class Counter(Protocol):
-    """Whoever wants to know how far a download is (`taskgrid.machine.progress.Progress` fits)."""
+    """Whoever wants to know how far the work is (`taskgrid.machine.progress.Progress` fits)."""
 
     def advance(self, count: int = 1) -> None:
-        """Take note of ``count`` more bytes; less than none where a download starts again."""
+        """Take note of ``count`` more units; less than none where a download starts again."""
 
 
 Meter: TypeAlias = Callable[[int], AbstractContextManager[Counter]]
-"""Called once with the number of bytes (0: not known); what it returns is entered and told of them."""
+"""Called once with the number of units, bytes or images (0: not known); what it returns is entered
+and told of them."""
 
 
 class Silent:

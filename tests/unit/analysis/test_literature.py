@@ -14,10 +14,8 @@ import pandas as pd
 import pytest
 
 from taskgrid.analysis.comparison import COLUMNS, Names, compare, problem_sentences
-from taskgrid.analysis.published import (
-    COLUMNS as NUMBERS,
-)
-from taskgrid.analysis.published import (
+from taskgrid.analysis.literature import COLUMNS as NUMBERS
+from taskgrid.analysis.literature import (
     flag_words,
     lineages,
     model_titles,

@@ -9,21 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskgrid.data.published.description import Description
-from taskgrid.data.published.manifest import Download, DownloadedFile
-from taskgrid.data.sources.base import TaskDescription, open_source
-from taskgrid.data.sources.published import Published
+from taskgrid.data.published.downloaded import Download, DownloadedFile
+from taskgrid.data.published.request import Published
+from taskgrid.data.sources.opening import open_source
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import DataError
+from taskgrid.machine.meter import Meter, silent
 from taskgrid.provenance.listing import fingerprint
 from taskgrid.remote.archives import unpack
 from taskgrid.remote.files import download
 from taskgrid.remote.hub import fetch
-from taskgrid.remote.meter import Meter, silent
 
 Say = Callable[[str], None]
 
 
 def obtain(
-    task: TaskDescription,
+    task: TaskData,
     *,
     offline: bool = False,
     say: Say = print,
@@ -57,9 +58,7 @@ def _conditions(description: Description) -> str:
     return f"{description.title}. Licence: {description.licence}.{terms} See {description.homepage}"
 
 
-def _from_hub(
-    task: TaskDescription, published: Published, offline: bool, progress: Meter
-) -> Download:
+def _from_hub(task: TaskData, published: Published, offline: bool, progress: Meter) -> Download:
     hub, description = published.hub, published.description
     found = fetch(
         hub.repository,
@@ -84,7 +83,7 @@ def _from_hub(
 
 
 def _from_owners(
-    task: TaskDescription, published: Published, offline: bool, say: Say, progress: Meter
+    task: TaskData, published: Published, offline: bool, say: Say, progress: Meter
 ) -> Download:
     description = published.description
     original = description.original

@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels
 
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What counts as an image file; torchvision's list."""
+
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 

@@ -1,0 +1,162 @@
+"""Reading the descriptions: YAML to `Description`, and its mistakes to sentences."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from taskgrid.data.published.description import (
+    Description,
+    Hub,
+    Original,
+    OriginalFile,
+    Variant,
+)
+from taskgrid.errors import ArtifactError, DataError
+from taskgrid.plugins.resources import resource_names, resource_path
+
+
+def described() -> tuple[str, ...]:
+    """Return the names of all descriptions, sorted; nothing is read.
+
+    Raises:
+        ArtifactError: if the project's resources are incomplete.
+    """
+    return resource_names("tasks", ".yaml")
+
+
+def descriptions() -> dict[str, Description]:
+    """Read all descriptions.
+
+    Raises:
+        DataError: if one has a mistake.
+    """
+    return {name: read_description(name) for name in described()}
+
+
+def read_description(dataset: str, folder: Path | None = None) -> Description:
+    """Read and validate the description of a data set.
+
+    Args:
+        dataset: its name, such as `cars`.
+        folder: where to look; the project's own descriptions by default.
+
+    Raises:
+        DataError: if there is none, or it has a mistake; says where and which.
+    """
+    path = (folder or resource_path("tasks")) / f"{dataset}.yaml"
+    if not path.is_file():
+        known = described() if folder is None else sorted(p.stem for p in folder.glob("*.yaml"))
+        close = difflib.get_close_matches(dataset, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise DataError(
+            f"there is no description of a data set {dataset!r}; "
+            f"{hint}allowed: {', '.join(known) or 'none'}"
+        )
+    try:
+        # The loader is a SafeLoader that also refuses a key that stands twice.
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not YAML: {_one_line(error)}") from error
+    return parse_description(dataset, raw, str(path))
+
+
+def parse_description(dataset: str, raw: Any, where: str) -> Description:
+    """Validate a description.
+
+    Args:
+        dataset: name of the data set.
+        raw: the description as read from YAML.
+        where: what messages call it, such as its path.
+
+    Raises:
+        DataError: if it has a mistake; one sentence for the first one.
+    """
+    if not isinstance(raw, dict):
+        raise DataError(f"{where} must hold a mapping (key: value)")
+    try:
+        description = _ADAPTER.validate_python({**raw, "name": dataset})
+    except ValidationError as error:
+        raise DataError(f"{where}: {_sentence(error)}") from None
+    if description.split is not None:
+        try:
+            resource_path(f"splits/{description.split}.json")
+        except ArtifactError as error:
+            raise DataError(f"{where}: split is {description.split!r}, but {error}") from error
+    return description
+
+
+_ADAPTER = TypeAdapter(Description)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A safe loader that refuses a key that stands twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+def _sentence(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one; say what was written.
+    problem = min(problems, key=lambda found: found["type"] != "unexpected_keyword_argument")
+    key = ".".join(str(step) for step in problem["loc"] if step != "[key]")
+    kind, value = problem["type"], problem["input"]
+    if kind == "unexpected_keyword_argument":
+        *above, last = (str(step) for step in problem["loc"])
+        allowed = _fields(above)
+        close = difflib.get_close_matches(last, allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {key!r}; {hint}allowed here: {', '.join(allowed)}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "value_error":
+        message = str(problem["ctx"]["error"])
+        return f"{key} {message}" if key else message
+    if kind == "too_short":
+        return f"{key} is empty"
+    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    if kind == "string_type":
+        return f"{key} is {shown}, but must be text; put it in quotes"
+    if kind == "literal_error":
+        return f"{key} is {shown}; allowed: {problem['ctx']['expected']}"
+    if kind == "string_pattern_mismatch":
+        return f"{key} is {shown}, which does not match {problem['ctx']['pattern']}"
+    if len(shown) > 80:
+        shown = f"{shown[:77]}..."
+    return f"{key} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+_PARTS: Mapping[str, type[Any]] = {
+    "": Description,
+    "hub": Hub,
+    "original": Original,
+    "variants": Variant,
+}
+
+
+def _fields(place: Sequence[str]) -> list[str]:
+    """Return the keys that may stand at a place of a description."""
+    part = OriginalFile if place[1:2] == ["files"] else _PARTS[place[0] if place else ""]
+    return [field.name for field in fields(part) if field.name != "name"]
