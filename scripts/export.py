@@ -4,13 +4,14 @@ from pathlib import Path
 
 from taskgrid.evaluation.opening.references import read_method
 from taskgrid.lattice.subsets import parse_subset
+from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.lineage import check_lineage
 from taskgrid.outofcore.export import Method, Point, export_points
 from taskgrid.outofcore.windows import BoundError
 from taskgrid.store.atomic import read_json
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

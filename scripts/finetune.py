@@ -11,7 +11,7 @@ from taskgrid.finetuning.checkpoint import discard_checkpoint
 from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
-from taskgrid.machine.devices import lease_device
+from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
@@ -20,7 +20,7 @@ from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from taskgrid.store.tables import write_table
 from taskgrid.store.weights import load_state, save_state
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("scratch", "card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")

@@ -1,11 +1,12 @@
 """Build the zero-shot head of a task: class names x templates through the text tower."""
 
 from taskgrid.data.manifest import DatasetManifest
+from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.heads import build_head, check_head
 from taskgrid.store.atomic import read_json, write_json
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:

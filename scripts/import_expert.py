@@ -8,12 +8,13 @@ import pyarrow as pa
 import torch
 
 from taskgrid.experts.read import read_expert
+from taskgrid.machine.devices import use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.tables import write_table
 from taskgrid.store.weights import load_state, save_state
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("card", "base")
 OUTPUTS = ("expert", "manifest", "history", "timing")

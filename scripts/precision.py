@@ -7,12 +7,12 @@ from taskgrid.evaluation.opening.references import TaskManifests, read_method, r
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.precision.proving import passes, prove_with_engines
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.machine.devices import lease_device
+from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 MANIFESTS = ("datasets", "splits", "head-manifests", "vector-manifests")
 FILES = ("images", "heads", "experts", "vectors")

@@ -3,13 +3,13 @@
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.verify import Check, verify_expert
-from taskgrid.machine.devices import lease_device
+from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore
 from taskgrid.store.weights import load_state
-from taskgrid.workflow.command import parse, run, use_threads
+from taskgrid.workflow.command import parse, run
 
 PATHS = ("card", "base", "expert", "head", "split", "images", "verified")
 

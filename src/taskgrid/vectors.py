@@ -34,9 +34,11 @@ def subtract(
 
     Raises:
         LineageError: if keys, shapes or dtypes differ, a tensor that is not floating differs in
-            value, or the difference is not finite; names the key and both values.
+            value, or the difference is not finite; names the key and both values. Or if the expert's
+            matrices point elsewhere than the base's: it comes from another base.
     """
     _check_alike(base, expert, "the base", f"expert {name!r}")
+    _check_kin(base, expert, name)
     deltas: State = {}
     for key in sorted(base):
         before, after = base[key].detach(), expert[key].detach()
@@ -54,6 +56,34 @@ def subtract(
             )
         deltas[key] = delta
     return deltas
+
+
+_FEW_WEIGHTS = 1000
+"""Of fewer weights in matrices nothing is concluded: by chance they point anywhere."""
+
+_LEAST_COSINE = 0.3
+"""Fine-tuning leaves the cosine between the matrices of base and expert above 0.9; two trainings from
+different initialisations meet near 0."""
+
+
+def _check_kin(
+    base: Mapping[str, torch.Tensor], expert: Mapping[str, torch.Tensor], name: str
+) -> None:
+    """Refuse an expert that was fine-tuned from another base: nothing else tells it by weights alone."""
+    products, weights = torch.zeros(3, dtype=torch.float64), 0
+    for key, tensor in base.items():
+        if tensor.is_floating_point() and tensor.ndim > 1:
+            before, after = tensor.detach().double().cpu(), expert[key].detach().double().cpu()
+            products += torch.stack(
+                [(before * after).sum(), before.square().sum(), after.square().sum()]
+            )
+            weights += tensor.numel()
+    cosine = float(products[0] / (products[1] * products[2]).sqrt())
+    if weights >= _FEW_WEIGHTS and cosine < _LEAST_COSINE:
+        raise LineageError(
+            f"expert {name!r} does not come from this base: the cosine between their matrices is "
+            f"{cosine:.2f}; use the base it was fine-tuned from, or bring it over by an aligner"
+        )
 
 
 @dataclass(frozen=True)

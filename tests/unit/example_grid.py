@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from taskgrid.evaluation.grid import EvaluationTask, _Memory, _vectors
+from taskgrid.evaluation.engine.material import Material
+from taskgrid.evaluation.opening.memory import EvaluationTask, Held, vectors_of
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
@@ -46,10 +47,15 @@ def world(names: Sequence[str] = ("a", "b", "c"), val: int = 13, test: int = 21)
     )
 
 
-def memory(small: World) -> _Memory:
+def held(small: World) -> Held:
+    """Return a world as a call holds it."""
+    vectors = vectors_of(small.base, small.experts, None)
+    return Held(small.base, small.card, small.tasks, vectors, small.experts)
+
+
+def memory(small: World) -> Material:
     """Return what an engine measures of a world."""
-    vectors = _vectors(small.base, small.experts, None)
-    return _Memory(small.base, small.card, small.tasks, vectors, small.experts)
+    return held(small).material()
 
 
 def _card(base: str) -> ModelCard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ import torch
 from taskgrid.errors import ConfigError, DeviceError
 from taskgrid.evaluation.curves.tracing import CurveSpec
 from taskgrid.evaluation.plan.setting import SPLITS, Evaluation
-from taskgrid.lattice.points import format_lambda
+from taskgrid.lattice.points import point_text
 from taskgrid.lattice.subsets import parse_subset, subset_name
 
 PRECISIONS = ("fp32", "bf16")
@@ -68,13 +68,32 @@ def read_subsets(subsets: Any) -> tuple[str, ...]:
     return names
 
 
-def read_lambdas(lambdas: Any) -> tuple[str, ...]:
-    """Return scaling coefficients as text.
+def read_points(lambdas: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Return scaling coefficients as text: those of all tasks, and points by the name of their subset.
 
     Raises:
-        ConfigError: if it is no list of numbers.
+        ConfigError: if it is no list of numbers and mappings from tasks to numbers.
     """
-    return tuple(map(_lambda, _listed("lambdas", lambdas, "numbers")))
+    scales: list[str] = []
+    points: dict[str, tuple[str, ...]] = {}
+    for value in _listed("lambdas", lambdas, "numbers"):
+        if isinstance(value, Mapping):
+            name = subset_name(value)
+            points[name] = (*points.get(name, ()), _point(value))
+        else:
+            scales.append(_point(value))
+    return tuple(scales), points
+
+
+def read_named(key: str, values: Any) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """Return plug-ins that were given by name, or by name with options, as pairs of both.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if isinstance(values, Mapping):
+        return tuple((str(name), dict(options)) for name, options in values.items())
+    return tuple((name, {}) for name in read_names(key, values))
 
 
 def read_device(device: torch.device | str) -> torch.device:
@@ -94,9 +113,9 @@ def read_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def _lambda(value: Any) -> str:
+def _point(value: Any) -> str:
     try:
-        return format_lambda(value)
+        return point_text(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"lambdas holds {value!r}; give numbers") from error
 

@@ -3,73 +3,53 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
-from taskgrid import plugins
-from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation.arguments import (
     check_choices,
     read_device,
-    read_lambdas,
+    read_named,
     read_names,
+    read_points,
     read_subsets,
 )
+from taskgrid.evaluation.curves.taking import Taker
 from taskgrid.evaluation.curves.tracing import CurveSpec
-from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.engine.material import LabelledImages
-from taskgrid.evaluation.opening.references import read_curves, read_method, tower_of
-from taskgrid.evaluation.plan import keys
+from taskgrid.evaluation.opening.engines import open_engine
+from taskgrid.evaluation.opening.memory import (
+    EvaluationTask,
+    Held,
+    HeldFeatures,
+    HeldOutcomes,
+    vectors_of,
+)
+from taskgrid.evaluation.opening.references import read_curves, read_method
+from taskgrid.evaluation.plan.asking import StudyRef
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
-from taskgrid.evaluation.plan.runner import Bench, OpenCounter, Store, run_plan, run_reference
-from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, Part, Setting, Split, TaskRef
-from taskgrid.evaluation.tangent.engine import Features, TangentEngine
+from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.setting import Evaluation, Split
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.machine.progress import OpenTally
+from taskgrid.merging.seam import Learned
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
-from taskgrid.models.heads import Head, check_head
-from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.features import FeatureStore
-from taskgrid.store.outcomes import Outcome, OutcomeStore
-from taskgrid.store.weights import State, digest_state
-from taskgrid.studies.seam import Study
-from taskgrid.vectors import TaskVector, subtract
+from taskgrid.store.outcomes import Outcomes, OutcomeStore
+from taskgrid.store.weights import State
+from taskgrid.vectors import TaskVector
+
+__all__ = ["EvaluationTask", "evaluate_grid"]
 
 _LAMBDAS = tuple(step / 10 for step in range(11))
-
-Examples = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images ``(n, S, S, 3)`` uint8 at the model's size, and their labels ``(n,)``."""
-
-
-@dataclass(frozen=True)
-class EvaluationTask:
-    """A task to evaluate on.
-
-    Attributes:
-        head: its zero-shot head.
-        val: the images that lambda is chosen on.
-        test: the images that the chosen model is measured on.
-    """
-
-    head: Head
-    val: Examples
-    test: Examples
-
-    def part(self, split: Split) -> Examples:
-        """Return the images of a split."""
-        return self.val if split == "val" else self.test
 
 
 def evaluate_grid(
@@ -81,8 +61,10 @@ def evaluate_grid(
     vectors: Mapping[str, TaskVector] | None = None,
     methods: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("task_arithmetic",),
     subsets: Iterable[Iterable[str] | str] | None = None,
-    lambdas: Iterable[float | str] = _LAMBDAS,
-    studies: Sequence[str] = ("addition",),
+    lambdas: Iterable[float | str | Mapping[str, float]] = _LAMBDAS,
+    studies: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("addition",),
+    statistics: Mapping[str, Mapping[str, State]] | None = None,
+    learned: Mapping[str, Learned] | None = None,
     curves_on: Sequence[Split] = ("val",),
     outside: bool = False,
     model: str = "model",
@@ -95,7 +77,7 @@ def evaluate_grid(
     evaluation: Evaluation = "plain",
     curves: CurveSpec | None = None,
     store: str | Path | None = None,
-    progress: OpenCounter | None = None,
+    progress: OpenTally | None = None,
 ) -> pd.DataFrame:
     """Evaluate merges of task subsets at every lambda, and the base and the experts beside them.
 
@@ -105,14 +87,18 @@ def evaluate_grid(
     Args:
         base: theta_0.
         card: its model card.
-        tasks: heads and images of the tasks, by name.
+        tasks: heads and images of the tasks, by name; those without an expert are controls.
         experts: task -> theta_t. Give these or ``vectors``.
         vectors: task -> tau_t; the expert is then theta_0 + tau_t.
         methods: names of merge methods, or a mapping from names to options.
         subsets: which tasks to merge, as lists of tasks or as names (``a+b``); by default every
             non-empty subset of the experts' tasks.
-        lambdas: scaling coefficients.
-        studies: what is asked of the grid.
+        lambdas: scaling coefficients; a mapping has one for each task, and is measured for the subset
+            of these tasks alone.
+        studies: what is asked of the grid: names, or a mapping from names to options.
+        statistics: name -> task -> statistic, for methods that need any; the task is ``""`` for a
+            statistic of the base.
+        learned: name of a subset -> learned coefficients, for methods that learn them.
         curves_on: splits on which every lambda is measured; ``val`` must be one of them.
         outside: measure chosen points on the tasks outside their subset, too.
         model: name for the table.
@@ -146,194 +132,52 @@ def evaluate_grid(
         curves_on=curved,
         curves=curves,
     )
-    device, scales, studies = (
-        read_device(device),
-        read_lambdas(lambdas),
-        read_names("studies", studies),
+    device, (scales, points) = read_device(device), read_points(lambdas)
+    held = Held(
+        base,
+        card,
+        dict(tasks),
+        vectors_of(base, experts, vectors),
+        dict(experts or {}),
+        statistics or {},
+        learned or {},
     )
-    material = _Memory(
-        base, card, dict(tasks), _vectors(base, experts, vectors), dict(experts or {})
+    merges = read_subsets(subsets) if subsets is not None else _all_subsets(held.vectors)
+    setting = held.setting(model, mode, seed, precision, evaluation)
+    outcomes: Outcomes = OutcomeStore(store) if store is not None else HeldOutcomes()
+    engine = partial(
+        open_engine,
+        held.material(),
+        setting,
+        device=device,
+        batch_size=batch_size,
+        compiled=compiled,
+        features=FeatureStore(Path(store, "features")) if store is not None else HeldFeatures(),
     )
-    merges = read_subsets(subsets) if subsets is not None else _all_subsets(material.vectors)
-    setting = material.setting(model, mode, seed, precision, evaluation)
-    outcomes: Store = OutcomeStore(store) if store is not None else _MemoryStore()
-    features: Features = (
-        FeatureStore(Path(store, "features")) if store is not None else _MemoryFeatures()
-    )
-    named = (
-        methods
-        if isinstance(methods, Mapping)
-        else {name: {} for name in read_names("methods", methods)}
-    )
-
-    def engine(recipe: MergeRecipe | None = None) -> Bench:
-        if evaluation == "tangent":
-            return TangentEngine(
-                material, setting, recipe, device=device, batch_size=batch_size, store=features
-            )
-        return Engine(
-            material,
-            recipe,
-            device=device,
-            batch_size=batch_size,
-            precision=precision,
-            compiled=compiled,
-        )
-
+    asked = [StudyRef(name, name, dict(own)) for name, own in read_named("studies", studies)]
     spec = read_curves(curves.nodes, curves.tolerance) if curves is not None else None
     # Every request is planned, and so refused where it has to be, before the first image is measured.
-    work = []
-    for name, options in named.items():
-        method = read_method(name, options, seed)
-        plan = make_plan(
+    plans = [
+        make_plan(
             setting,
-            method,
+            replace(read_method(name, options, seed), learned=held.learned_digests()),
             merges,
             scales,
-            studies=studies,
+            points=points,
+            studies=asked,
             curves_on=curved,
             outside=outside,
             curves=spec,
         )
-        work.append((plan, MergeRecipe.of(name, options, method.seed)))
-    asked: list[Study] = [plugins.load("study", study).STUDY for study in studies]
+        for name, options in read_named("methods", methods)
+    ]
     tables = [run_reference(setting, outcomes, engine, progress).table]
-    for plan, recipe in work:
-        tables.append(run_plan(plan, outcomes, partial(engine, recipe), asked, progress).table)
+    for plan in plans:
+        take = Taker(plan) if plan.curves is not None else None
+        opened = partial(engine, plan.method)
+        tables.append(run_plan(plan, outcomes, opened, progress, take=take).table)
     frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
     return frame.astype({"seed": "Int64"})
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Material that is in memory already."""
-
-    theta: State
-    card: ModelCard
-    tasks: dict[str, EvaluationTask]
-    vectors: dict[str, State]
-    experts: dict[str, State] = field(default_factory=dict)
-
-    @property
-    def vector_count(self) -> int:
-        return len(self.vectors)
-
-    def base(self) -> State:
-        return self.theta
-
-    def expert(self, task: str) -> State:
-        if task in self.experts:
-            return self.experts[task]
-        return TaskVector(self.vectors[task]).apply_to(self.theta, 1.0)
-
-    def vector(self, task: str) -> State:
-        return self.vectors[task]
-
-    def head(self, task: str) -> Head:
-        return self.tasks[task].head
-
-    def images(self, task: str, split: Split) -> LabelledImages:
-        pixels, labels = self.tasks[task].part(split)
-        return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
-
-    def setting(
-        self,
-        model: str,
-        mode: str,
-        seed: int,
-        precision: str,
-        evaluation: Evaluation = "plain",
-    ) -> Setting:
-        content = digest_state(self.theta)
-        if content != self.card.base:
-            raise LineageError(
-                f"the base given has digest {content}, but its card says {self.card.base}; "
-                "use the card of this base"
-            )
-        unknown = sorted(self.vectors.keys() - self.tasks.keys())
-        if unknown:
-            raise ConfigError(f"no images and head are given for task {unknown[0]!r}")
-        return Setting(
-            model=model,
-            mode=mode,
-            seed=seed,
-            base=content,
-            tower=tower_of(self.card),
-            kernel=keys.kernel_code(),
-            precision=precision,
-            tasks={task: self._ref(task) for task in sorted(self.tasks)},
-            tangent=keys.tangent_code() if evaluation == "tangent" else None,
-        )
-
-    def _ref(self, task: str) -> TaskRef:
-        head = self.tasks[task].head
-        check_head(head, self.card)
-        trained = task in self.vectors
-        return TaskRef(
-            head=digest_state({"weight": head.weight}),
-            parts={split: _part(task, split, self.tasks[task].part(split)) for split in SPLITS},
-            expert=digest_state(self.expert(task)) if trained else None,
-            vector=digest_state(self.vectors[task]) if trained else None,
-        )
-
-
-class _MemoryStore:
-    """Outcomes for as long as the call lasts."""
-
-    def __init__(self) -> None:
-        self._outcomes: dict[str, Outcome] = {}
-
-    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
-        return {key: self._outcomes[key] for key in keys if key in self._outcomes}
-
-    @contextmanager
-    def writer(self) -> Iterator[_MemoryStore]:
-        yield self
-
-    def add(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.key] = outcome
-
-
-class _MemoryFeatures:
-    """Features for as long as the call lasts."""
-
-    def __init__(self) -> None:
-        self._features: dict[str, torch.Tensor] = {}
-
-    def find(self, key: str) -> torch.Tensor | None:
-        return self._features.get(key)
-
-    def add(self, key: str, features: torch.Tensor) -> None:
-        self._features[key] = features
-
-
-def _part(task: str, split: Split, examples: Examples) -> Part:
-    pixels, labels = examples
-    if len(pixels) != len(labels):
-        raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(labels)} labels")
-    content = digest_bytes(
-        np.ascontiguousarray(pixels).tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
-    )
-    return Part(content, digest(list(range(len(labels)))), len(labels))
-
-
-def _vectors(
-    base: State,
-    experts: Mapping[str, State] | None,
-    vectors: Mapping[str, TaskVector] | None,
-) -> dict[str, State]:
-    if (experts is None) == (vectors is None):
-        raise ConfigError("give experts or vectors, one of the two")
-    if experts is not None:
-        return {task: subtract(base, state, task) for task, state in experts.items()}
-    content = digest_state(base)
-    for task, vector in (vectors or {}).items():
-        if vector.lineage.get("base", content) != content:
-            raise LineageError(
-                f"the vector of task {task!r} was made from base {vector.lineage['base']}, "
-                f"but the base given has digest {content}; use its own base"
-            )
-    return {task: vector.deltas for task, vector in (vectors or {}).items()}
 
 
 def _all_subsets(tasks: Iterable[str]) -> tuple[str, ...]:

@@ -121,3 +121,11 @@ def _acquire(gpus: Sequence[str], folder: Path) -> tuple[str, IO[str]]:
             )
             announced = True
         time.sleep(_POLL_SECONDS)
+
+
+def use_threads(count: int | None) -> None:
+    """Limit torch to ``count`` CPU threads; the sums of a matrix product depend on their number."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)

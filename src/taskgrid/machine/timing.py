@@ -122,6 +122,18 @@ class Clock:
         )
 
 
+def at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:
+    """Call ``tell`` when a network is run for the first time; return what calls it off."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    def once(*_: object) -> None:
+        handle.remove()
+        tell()
+
+    handle = register_module_forward_pre_hook(once)
+    return handle.remove
+
+
 def process_age() -> float:
     """Return how many seconds ago this process was started.
 

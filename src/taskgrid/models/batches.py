@@ -38,18 +38,6 @@ what splits memory into pieces that are too small.
 """
 
 
-class Remembers(Protocol):
-    """Keeps a batch size for the next job: ``evaluation.remembered.RememberedSize``."""
-
-    def find(self) -> int | None:
-        """Return the size that was kept; None where none was."""
-        ...
-
-    def keep(self, size: int) -> str:
-        """Keep a size; return what is to be said about it."""
-        ...
-
-
 class Meter(Protocol):
     """Knows the memory of a device."""
 
@@ -139,7 +127,6 @@ def fitted(
     passing: Callable[[int], object],
     *,
     halved: Callable[[int], str] = advise,
-    remembered: Remembers | None = None,
     meter: Meter | None = None,
 ) -> BatchSize:
     """Return the batch size to begin with.
@@ -149,7 +136,6 @@ def fitted(
         device: where passes are made.
         passing: makes a pass of so many images; used for ``auto`` on a GPU.
         halved: as for ``BatchSize``.
-        remembered: where ``auto`` on a GPU keeps a size that was halved, and begins with it.
         meter: the device's memory; None measures it.
     """
     if asked != "auto":
@@ -157,8 +143,6 @@ def fitted(
     if device.type != "cuda":
         return BatchSize(CPU_BATCH, halved)
     size = measured(meter or CudaMeter(device), passing)
-    if remembered is not None:
-        size, halved = min(size, remembered.find() or size), remembered.keep
     print(f"batch size auto: {size} images per pass", file=sys.stderr)
     return BatchSize(size, halved)
 

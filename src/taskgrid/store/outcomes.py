@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import ipc
 
-from taskgrid.errors import ArtifactError
+from taskgrid.errors import ArtifactError, DataError
 from taskgrid.store.atomic import atomic_path
 
 _SCHEMA = pa.schema(
@@ -37,6 +37,7 @@ _SCHEMA = pa.schema(
         pa.field("nll", pa.float64(), nullable=False),
         pa.field("ece", pa.float64(), nullable=False),
         pa.field("bits", pa.large_binary(), nullable=False),
+        pa.field("predicted", pa.large_binary(), nullable=False),
         pa.field("check", pa.uint32(), nullable=False),
     ]
 )
@@ -61,6 +62,8 @@ class Outcome:
         ece: expected calibration error.
         bits: one bit per sample, set when it is classified correctly, in the order of the split's
             manifest, packed as by ``numpy.packbits``.
+        predicted: the class that each sample is given, as uint8, or as little-endian uint16 where a class
+            is beyond 255; empty where only correctness is known.
     """
 
     key: str
@@ -69,10 +72,20 @@ class Outcome:
     nll: float
     ece: float
     bits: bytes
+    predicted: bytes = b""
 
     @classmethod
-    def of(cls, key: str, hits: NDArray[np.bool_], nll: float, ece: float) -> Outcome:
-        """Pack per-sample correctness, shape (n,)."""
+    def of(
+        cls,
+        key: str,
+        hits: NDArray[np.bool_],
+        nll: float,
+        ece: float,
+        predicted: NDArray[np.integer[Any]] | None = None,
+    ) -> Outcome:
+        """Pack per-sample correctness and predicted classes, each of shape (n,)."""
+        classes = np.zeros(0, np.uint8) if predicted is None else predicted
+        narrow = classes.size == 0 or int(classes.max()) < 256
         return cls(
             key=key,
             n=len(hits),
@@ -80,12 +93,24 @@ class Outcome:
             nll=float(nll),
             ece=float(ece),
             bits=np.packbits(hits).tobytes(),
+            predicted=classes.astype(np.uint8 if narrow else "<u2").tobytes(),
         )
 
     def hits(self) -> NDArray[np.bool_]:
         """Return per-sample correctness, shape (n,)."""
         packed = np.frombuffer(self.bits, dtype=np.uint8)
         return np.unpackbits(packed, count=self.n).astype(bool)
+
+    def predictions(self) -> NDArray[np.int64]:
+        """Return the predicted class of each sample, shape (n,).
+
+        Raises:
+            DataError: if only correctness is known.
+        """
+        if len(self.predicted) not in (self.n, 2 * self.n):
+            raise DataError(f"the predicted classes of outcome {self.key} were not stored")
+        width = np.uint8 if len(self.predicted) == self.n else np.dtype("<u2")
+        return np.frombuffer(self.predicted, dtype=width).astype(np.int64)
 
     @property
     def accuracy(self) -> float:
@@ -322,6 +347,7 @@ def _table(outcomes: Sequence[Outcome]) -> pa.Table:
         "nll": [outcome.nll for outcome in outcomes],
         "ece": [outcome.ece for outcome in outcomes],
         "bits": [outcome.bits for outcome in outcomes],
+        "predicted": [outcome.predicted for outcome in outcomes],
         "check": [_check(outcome) for outcome in outcomes],
     }
     return pa.table(columns, schema=_SCHEMA)
@@ -329,13 +355,17 @@ def _table(outcomes: Sequence[Outcome]) -> pa.Table:
 
 def _outcomes(batch: pa.RecordBatch) -> Iterator[tuple[Outcome, int]]:
     columns = [batch.column(name).to_pylist() for name in _SCHEMA.names]
-    for key, n, correct, nll, ece, bits, check in zip(*columns, strict=True):
-        yield Outcome(key.hex(), n, correct, nll, ece, bits), check
+    for key, n, correct, nll, ece, bits, predicted, check in zip(*columns, strict=True):
+        yield Outcome(key.hex(), n, correct, nll, ece, bits, predicted), check
 
 
 def _check(outcome: Outcome) -> int:
     numbers = struct.pack("<qqdd", outcome.n, outcome.correct, outcome.nll, outcome.ece)
-    return zlib.crc32(outcome.bits, zlib.crc32(numbers, zlib.crc32(bytes.fromhex(outcome.key))))
+    parts = (bytes.fromhex(outcome.key), numbers, outcome.bits, outcome.predicted)
+    check = 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+    return check
 
 
 def _file_keys(path: Path) -> Batches:

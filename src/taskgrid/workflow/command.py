@@ -44,14 +44,6 @@ def parse(
     return parser.parse_args()
 
 
-def use_threads(count: int | None) -> None:
-    """Limit torch to ``count`` CPU threads; the sums of a matrix product depend on their number."""
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
-
-
 def run(main: Callable[[], Any]) -> None:
     """Run a script; what goes wrong for a known reason ends in one sentence and exit code 1.
 

@@ -25,20 +25,15 @@ from taskgrid.evaluation.budget.budget import (
     Report,
     predict_lattice,
 )
+from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.rows import Line, grid_table, sort_rows
-from taskgrid.evaluation.plan.runner import (
-    ListeningBench,
-    OpenCounter,
-    SilentCounter,
-    Store,
-    Writer,
-)
 from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset, subset_number, subset_of_number
-from taskgrid.store.outcomes import Outcome
+from taskgrid.machine.progress import OpenTally, SilentTally
+from taskgrid.store.outcomes import Outcome, Outcomes, Takes
 
 
 class KeptLogits(Protocol):
@@ -70,11 +65,11 @@ def predict_plan(
     plan: Plan,
     spec: BudgetSpec,
     split: Split,
-    bench: ListeningBench,
-    store: Store,
+    bench: Listens,
+    store: Outcomes,
     *,
     logits: KeptLogits | None = None,
-    progress: OpenCounter | None = None,
+    progress: OpenTally | None = None,
 ) -> PredictedGrid:
     """Measure as many merges of a plan as the budget allows, and predict the others.
 
@@ -96,12 +91,16 @@ def predict_plan(
         raise ConfigError(
             "tangent models need no budget: their whole lattice is exact; leave it out"
         )
+    if plan.method.card.gives != "model" or plan.method.card.coefficient != "scale":
+        raise ConfigError(
+            f"merge method {plan.method.name!r} has no model that lambda moves; leave it out of the budget"
+        )
     if any(not lambda_value(scale) for scale in plan.lambdas):
         raise ConfigError("at lambda 0 every merge is the base; give the budget other lambdas")
     tables, reports = [], {}
     images = spec.budget * sum(ref.parts[split].n for ref in plan.setting.tasks.values())
     for scale in plan.lambdas:
-        counter = progress(f"lambda {scale}", images) if progress else nullcontext(SilentCounter())
+        counter = progress(f"lambda {scale}", images) if progress else nullcontext(SilentTally())
         with counter as count:
             work = _Work(plan, scale, split, bench, store, logits, count.advance)
             found = work.predict(spec)
@@ -116,8 +115,8 @@ class _Work:
         plan: Plan,
         scale: str,
         split: Split,
-        bench: ListeningBench,
-        store: Store,
+        bench: Listens,
+        store: Outcomes,
         logits: KeptLogits | None,
         advance: Callable[[int], None],
     ) -> None:
@@ -164,7 +163,7 @@ class _Work:
                     self._listen(request, writer)
         return found
 
-    def _hear(self, request: Request, writer: Writer) -> NDArray[np.float32]:
+    def _hear(self, request: Request, writer: Takes) -> NDArray[np.float32]:
         """Return the logits of a row, from where they are kept or from a pass over its images."""
         if (kept := self._kept(request)) is not None:
             return kept
@@ -186,7 +185,7 @@ class _Work:
             return None
         return kept if request.key in self._outcomes else None
 
-    def _listen(self, request: Request, writer: Writer) -> NDArray[Any]:
+    def _listen(self, request: Request, writer: Takes) -> NDArray[Any]:
         outcome, logits = self._bench.listen(request)
         # Measured elsewhere already: kept as it was.
         if outcome.key not in self._outcomes:
@@ -204,13 +203,10 @@ class _Work:
         for row in found.rows:
             request = self._request(row.subset, row.task)
             if not row.exact:
-                own = plan.predicted(
-                    row.subset, self._scale, row.task, self._split, evaluated, code
-                )
-                outcomes[request.key] = Outcome(
-                    own.key, row.n, row.correct, row.nll, row.ece, row.hits
-                )
-                bounds[own.key] = row.bound
+                point = keys.predicted_key(plan.merge_key(row.subset), self._scale, evaluated, code)
+                own = plan.setting.request(request.weights, point, row.task, self._split).key
+                outcomes[request.key] = Outcome(own, row.n, row.correct, row.nll, row.ece, row.hits)
+                bounds[own] = row.bound
             lines.append(
                 Line(
                     request,
@@ -229,4 +225,4 @@ class _Work:
         return self._plan.merged(subset, self._scale, task, self._split)
 
     def _points(self, evaluated: Sequence[tuple[str, ...]]) -> list[str]:
-        return [self._plan.point_key(subset, self._scale) for subset in evaluated]
+        return [self._plan.point_key(subset, self._scale, "") for subset in evaluated]

@@ -15,8 +15,8 @@ import numpy as np
 
 from taskgrid.evaluation.curves.tracing import CurveSpec, Traced, trace
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.setting import Request, Split
+from taskgrid.evaluation.plan.planner import CurveRef, Plan, Sweep
+from taskgrid.evaluation.plan.setting import Request, Weights
 from taskgrid.lattice.nodes import node_levels
 from taskgrid.store.outcomes import Outcome
 
@@ -39,6 +39,11 @@ class Interpolated:
         return max(self.open_hits, self.open_misses) / self.outcome.n
 
     @property
+    def hopeful(self) -> int:
+        """The most images that may be right."""
+        return self.outcome.correct + self.open_misses
+
+    @property
     def open_hits(self) -> int:
         """Images that count as hits and may be misses."""
         return int(np.count_nonzero(self.outcome.hits() & ~self.certainty.hits()))
@@ -50,77 +55,74 @@ class Interpolated:
 
 
 @dataclass(frozen=True)
-class CurveAsk:
-    """A sweep over lambda of one merge on one image set.
+class SweptCurve:
+    """A sweep over lambda of one merge on one image set, as a curve of which few points are measured.
 
     Attributes:
-        plan: the block.
-        subset: the merged tasks.
-        task: whose images and head.
-        split: which of its images.
-        lambdas: what is asked for, as text, increasing.
+        plan: the block; its ``curves`` say how.
+        sweep: what is asked for; every point has a single lambda.
     """
 
     plan: Plan
-    subset: tuple[str, ...]
-    task: str
-    split: Split
-    lambdas: tuple[str, ...]
+    sweep: Sweep
 
     @property
     def n(self) -> int:
         """Number of images."""
-        return self.plan.setting.task(self.task).parts[self.split].n
+        return self.plan.setting.task(self.sweep.task).parts[self.sweep.split].n
+
+    @property
+    def ref(self) -> CurveRef:
+        """How the curve is traced, as rows depend on it."""
+        if self.plan.curves is None:
+            raise ValueError("this plan has no interpolated curves")
+        return self.plan.curves
 
     @property
     def spec(self) -> CurveSpec:
         """How the curve is traced."""
-        if self.plan.curves is None:
-            raise ValueError("this plan has no interpolated curves")
-        return CurveSpec(self.plan.curves.nodes, self.plan.curves.tolerance)
-
-    @property
-    def is_curve(self) -> bool:
-        """Whether some of its points may be interpolated, and not all are evaluated anyway."""
-        return self.plan.curves is not None and bool(node_levels(self.lambdas, self.spec.nodes))
+        return CurveSpec(self.ref.nodes, self.ref.tolerance)
 
     def requests(self) -> Iterator[Request]:
         """Yield every request that may be evaluated: what is asked for, and nodes."""
-        nodes = [node for level in node_levels(self.lambdas, self.spec.nodes) for node in level]
-        for scale in {*self.lambdas, *nodes}:
+        levels = node_levels(self.sweep.points, self.spec.nodes)
+        for scale in {*self.sweep.points, *(node for level in levels for node in level)}:
             yield self.exact(scale)
 
     def exact(self, scale: str) -> Request:
         """Return the request for a lambda that is evaluated."""
-        return self.plan.merged(self.subset, scale, self.task, self.split)
+        return self.plan.merged(self.sweep.subset, scale, self.sweep.task, self.sweep.split)
 
     def key(self, scale: str, nodes: Sequence[str]) -> str:
         """Return the key of a lambda that is interpolated."""
-        return self.plan.interpolated(self.subset, scale, self.task, self.split, nodes).key
+        merge = self.plan.merge_key(self.sweep.subset)
+        point = keys.interpolated_key(merge, scale, nodes, self.ref.code)
+        weights = Weights("merge", self.sweep.subset, scale)
+        return self.plan.setting.request(weights, point, self.sweep.task, self.sweep.split).key
 
     def row_keys(self) -> Iterator[str]:
         """Yield every key that the curve may need, of exact and of interpolated rows."""
-        for scale in self.lambdas:
+        for scale in self.sweep.points:
             yield self.exact(scale).key
-        for nodes in node_levels(self.lambdas, self.spec.nodes):
-            for scale in self.lambdas:
+        for nodes in node_levels(self.sweep.points, self.spec.nodes):
+            for scale in self.sweep.points:
                 key = self.key(scale, nodes)
                 yield from (key, keys.certainty_key(key))
 
 
-def read_curve(ask: CurveAsk, outcomes: Mapping[str, Outcome]) -> Traced[Interpolated] | None:
+def read_curve(curve: SweptCurve, outcomes: Mapping[str, Outcome]) -> Traced[Interpolated] | None:
     """Return a curve from outcomes by key, or None where one is missing that it needs."""
 
     def between(nodes: tuple[str, ...], waiting: Sequence[str]) -> dict[str, Interpolated]:
         found = {}
         for scale in waiting:
-            key = ask.key(scale, nodes)
+            key = curve.key(scale, nodes)
             found[scale] = Interpolated(outcomes[key], outcomes[keys.certainty_key(key)])
         return found
 
     try:
-        traced = trace(ask.lambdas, ask.spec, between)
+        traced = trace(curve.sweep.points, curve.spec, between)
     except KeyError:
         return None
-    known = all(ask.exact(scale).key in outcomes for scale in traced.exact)
+    known = all(curve.exact(scale).key in outcomes for scale in traced.exact)
     return traced if known else None

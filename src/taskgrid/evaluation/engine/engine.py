@@ -16,25 +16,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.curves.interpolated import CurveAsk
-from taskgrid.evaluation.curves.tracer import ListeningHead, Tracer
 from taskgrid.evaluation.engine.compiled import CompiledEncoder
+from taskgrid.evaluation.engine.listening import ListeningHead
 from taskgrid.evaluation.engine.material import Material
-from taskgrid.evaluation.engine.measure import Scores, score
+from taskgrid.evaluation.engine.measure import Scores, judge, score, scores_of
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.plan.setting import Request, Split, Weights
-from taskgrid.lattice.points import lambda_value
+from taskgrid.evaluation.plan.setting import Request, Split, Weights, expert_weights
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Prepared
 from taskgrid.merging.walks import Walk
-from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, fitted, passing
+from taskgrid.models.batches import BatchChoice, BatchSize, fitted, passing
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.store.outcomes import Outcome
 
+_Merge = tuple[tuple[str, ...], tuple[tuple[str, float], ...]]
+"""A subset, and its tasks' own coefficients where a point names them."""
+
 
 class Engine:
-    """Measures weights on images; a ``runner.Bench``.
+    """Measures weights on images; ``work.Measures`` and ``listening.Listens``.
 
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
@@ -45,7 +46,7 @@ class Engine:
         precision: ``fp32`` or ``bf16``.
         resident_bytes: memory that images may take on the device; None measures what is free.
         compiled: whether whole batches pass through ``torch.compile``.
-        remembered: where ``auto`` keeps a size that was halved.
+        needs: the statistics that the method reads: name -> label.
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class Engine:
         precision: str = "fp32",
         resident_bytes: int | None = None,
         compiled: bool = False,
-        remembered: Remembers | None = None,
+        needs: Mapping[str, str] | None = None,
     ) -> None:
         vectors = material.vector_count if recipe is not None else 0
         self._resident = Resident(material, torch.device(device), resident_bytes, vectors)
         self._recipe = recipe
-        self._asked, self._remembered = batch_size, remembered
+        self._asked, self._needs = batch_size, dict(needs or {})
         self._precision = precision
         encoder = ImageEncoder.from_card(material.card, self._resident.base)
         self._encoder = encoder.to(self._resident.device).eval()
@@ -71,7 +72,8 @@ class Engine:
         self._network: ImageEncoder = self._encoder
         if compiled:
             self._network = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
-        self._prepared: tuple[tuple[str, ...], Prepared] | None = None
+        self._prepared: tuple[_Merge, Prepared] | None = None
+        self._logits: dict[tuple[str, str, Split], torch.Tensor] = {}
         self._placed: Weights | None = None
 
     def evaluate(
@@ -83,15 +85,14 @@ class Engine:
             groups.setdefault(request.weights, []).append(request)
         # One subset after the other, so that all lambdas of a subset share its preparation, and in the
         # order of a dictionary, so that most sums are another one's plus one vector.
-        for weights in sorted(groups, key=lambda w: (w.kind, w.subset)):
-            self._place(weights)
+        for weights in sorted(groups, key=lambda w: (w.kind, w.subset, w.coefficients.order)):
             for request in groups[weights]:
-                yield self._measure(request)
+                if self._combines(weights):
+                    yield self._combined(request)[0]
+                else:
+                    self._place(weights)
+                    yield self._measure(request)
                 advance(request.n)
-
-    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
-        """Yield the outcomes of a lambda curve, most of its points interpolated."""
-        yield from self._tracer.trace(ask, self.labels(ask.task, ask.split), advance)
 
     @property
     def batch_size(self) -> int:
@@ -114,6 +115,12 @@ class Engine:
 
     def listen(self, request: Request) -> tuple[Outcome, NDArray[Any]]:
         """Measure a row and return its outcome with the logits behind it, (n, C)."""
+        outcome, logits = self._heard(request)
+        return outcome, logits.float().cpu().numpy()
+
+    def _heard(self, request: Request) -> tuple[Outcome, torch.Tensor]:
+        if self._combines(request.weights):
+            return self._combined(request)
         self._place(request.weights)
         heads: list[ListeningHead] = []
 
@@ -123,6 +130,30 @@ class Engine:
             return heads[-1]
 
         return self._measure(request, listening), heads[-1].heard()
+
+    def _combines(self, weights: Weights) -> bool:
+        recipe = self._recipe
+        return weights.kind == "merge" and recipe is not None and recipe.card.gives == "logits"
+
+    def _combined(self, request: Request) -> tuple[Outcome, torch.Tensor]:
+        """Derive a row from the logits of the experts of its subset."""
+        assert self._recipe is not None
+        task, split = request.task, request.split
+        logits = {
+            expert: self._said(Request("", expert_weights(expert), task, split, request.n))
+            for expert in request.weights.subset
+        }
+        with torch.inference_mode():
+            found = self._recipe.logit_merger.combine(logits, self._recipe.options)
+            scores = scores_of(judge(found, self._resident.labels(task, split)))
+        return scores.outcome(request.key), found
+
+    def _said(self, request: Request) -> torch.Tensor:
+        """Return an expert's logits on an image set, from a pass that is made once."""
+        place = (request.weights.subset[0], request.task, request.split)
+        if place not in self._logits:
+            self._logits[place] = self._heard(request)[1]
+        return self._logits[place]
 
     def _measure(self, request: Request, head: Callable[[], Head] | None = None) -> Outcome:
         return measure(
@@ -139,11 +170,7 @@ class Engine:
         # At the first pass: what is on the device already has its room.
         device = self._resident.device
         probe = passing(self._encoder, device, self._precision)
-        return fitted(self._asked, device, probe, remembered=self._remembered)
-
-    @cached_property
-    def _tracer(self) -> Tracer:
-        return Tracer(self.listen)
+        return fitted(self._asked, device, probe)
 
     def _place(self, weights: Weights) -> None:
         if weights == self._placed:
@@ -161,18 +188,25 @@ class Engine:
 
     def _merge(self, weights: Weights) -> None:
         recipe, walk = self._merging
-        if self._prepared is None or self._prepared[0] != weights.subset:
+        point = weights.coefficients
+        wanted = (weights.subset, tuple(point.named.items()))
+        if self._prepared is None or self._prepared[0] != wanted:
             # Let go of first: the walk may write over it.
             self._prepared = None
-            self._prepared = (weights.subset, walk(weights.subset))
-        scale = lambda_value(weights.point)
-        recipe.apply(self._resident.base, self._prepared[1], scale, out=self._live)
+            self._prepared = (wanted, walk(weights.subset, point.named))
+        recipe.apply(
+            self._resident.base,
+            self._prepared[1],
+            point.lambda_value,
+            task=weights.task,
+            out=self._live,
+        )
 
     @cached_property
     def _merging(self) -> tuple[MergeRecipe, Walk]:
         if self._recipe is None:
             raise ValueError("this engine has no merge method")
-        return self._recipe, self._resident.walk(self._recipe)
+        return self._recipe, self._resident.walk(self._recipe, self._needs)
 
     def _copy(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in self._live.items():
@@ -211,5 +245,4 @@ def measure(
             precision=precision,
         )
 
-    scores = batch_size.fit(scored)
-    return Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+    return batch_size.fit(scored).outcome(request.key)

@@ -16,6 +16,7 @@ from taskgrid.errors import DataError
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import Pixels, iter_logits
+from taskgrid.store.outcomes import Outcome
 
 _BINS = 15
 
@@ -29,16 +30,22 @@ class Scores:
             never is.
         nll: negative log-likelihood of the true class, natural logarithm.
         confidence: probability of the class with the largest logit.
+        predicted: the class with the largest logit.
     """
 
     hits: NDArray[np.bool_]
     nll: NDArray[np.float64]
     confidence: NDArray[np.float64]
+    predicted: NDArray[np.int64]
 
     @property
     def mean_nll(self) -> float:
         """Mean negative log-likelihood."""
         return float(self.nll.mean())
+
+    def outcome(self, key: str) -> Outcome:
+        """Return the outcome of a row."""
+        return Outcome.of(key, self.hits, self.mean_nll, self.calibration_error, self.predicted)
 
     @property
     def calibration_error(self) -> float:
@@ -71,28 +78,47 @@ def score(
         DataError: if there are not as many images as labels, or not all of them passed.
     """
     count, device = len(labels), labels.device
-    # Rows: hit, nll, confidence. float32 holds 0 and 1 exactly.
-    columns = torch.empty(3, count, dtype=torch.float32, device=device)
+    # Rows: hit, nll, confidence, class. float32 holds whole numbers up to 2^24 exactly.
+    columns = torch.empty(4, count, dtype=torch.float32, device=device)
     start = 0
     with torch.inference_mode():
         for logits in iter_logits(
             encoder, head, pixels, batch_size=batch_size, device=device, precision=precision
         ):
             stop = start + len(logits)
-            log_odds = torch.log_softmax(logits, dim=1)
-            truth = labels[start:stop]
-            best, guess = log_odds.max(dim=1)
-            columns[0, start:stop] = (guess == truth) & ~best.isnan()
-            columns[1, start:stop] = -log_odds.gather(1, truth[:, None])[:, 0]
-            columns[2, start:stop] = best.exp()
+            columns[:, start:stop] = judge(logits, labels[start:stop])
             start = stop
     if start != count:
         raise DataError(
             f"{start} of {count} images passed in batches of {batch_size}; give as many images as labels, "
             "and batches of one image or more"
         )
-    hits, nll, confidence = columns.cpu().numpy()
-    return Scores(hits > 0.5, nll.astype(np.float64), confidence.astype(np.float64))
+    return scores_of(columns)
+
+
+def judge(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return what logits say, ``(4, B)`` float32: hit, negative log-likelihood, confidence, class.
+
+    Args:
+        logits: ``(B, C)``.
+        labels: true classes, ``(B,)`` int64.
+    """
+    log_odds = torch.log_softmax(logits, dim=1)
+    best, guess = log_odds.max(dim=1)
+    hits = (guess == labels) & ~best.isnan()
+    nll = -log_odds.gather(1, labels[:, None])[:, 0]
+    return torch.stack([hits.float(), nll.float(), best.exp().float(), guess.float()])
+
+
+def scores_of(columns: torch.Tensor) -> Scores:
+    """Return the columns of ``judge``, brought over from the device once, as scores."""
+    hits, nll, confidence, predicted = columns.cpu().numpy()
+    return Scores(
+        hits > 0.5,
+        nll.astype(np.float64),
+        confidence.astype(np.float64),
+        predicted.astype(np.int64),
+    )
 
 
 def expected_calibration_error(

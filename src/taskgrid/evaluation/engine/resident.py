@@ -5,6 +5,8 @@ Each is asked of the material once, when it is first needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +17,7 @@ from taskgrid.evaluation.engine.material import LabelledImages, Material
 from taskgrid.evaluation.plan.setting import Split
 from taskgrid.machine.memory import available_bytes
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.seam import Sources
+from taskgrid.merging.seam import Learned, Sources
 from taskgrid.merging.walks import Walk, walk
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
@@ -81,7 +83,7 @@ class Resident:
     def head(self, task: str) -> Head:
         """Return a task's head."""
         if task not in self._heads:
-            self._heads[task] = self._material.head(task).to(self.device)
+            self._heads[task] = self._material.tasks[task].head().to(self.device)
         return self._heads[task]
 
     def labels(self, task: str, split: Split) -> torch.Tensor:
@@ -102,20 +104,44 @@ class Resident:
             self._pixels[task, split] = self._fitting(self._open(task, split))
         return self._pixels[task, split]
 
-    def walk(self, recipe: MergeRecipe) -> Walk:
+    def walk(self, recipe: MergeRecipe, needs: Mapping[str, str]) -> Walk:
         """Return what prepares merges of what is on the device, subset after subset.
 
         Ask for it when the first merge comes: it measures what memory is free.
+
+        Args:
+            recipe: how to merge.
+            needs: the statistics that the method reads: name -> label.
         """
-        return walk(recipe, self.base, Sources(self.vector), self._spare(_WALK_SHARE))
+        sources = self._material.sources(self.vector, needs)
+        placed = replace(sources, statistic=self._placed(sources), learned=self._learned(sources))
+        return walk(recipe, self.base, placed, self._spare(_WALK_SHARE))
 
     def place(self, state: State) -> State:
         """Return a state on the device."""
         return {name: tensor.to(self.device) for name, tensor in state.items()}
 
+    def _placed(self, sources: Sources) -> Callable[[str, str], State]:
+        known: dict[tuple[str, str], State] = {}
+
+        def statistic(name: str, task: str) -> State:
+            assert sources.statistic is not None
+            if (name, task) not in known:
+                known[name, task] = self.place(sources.statistic(name, task))
+            return known[name, task]
+
+        return statistic
+
+    def _learned(self, sources: Sources) -> Callable[[tuple[str, ...]], Learned]:
+        def learned(subset: tuple[str, ...]) -> Learned:
+            assert sources.learned is not None
+            return self.place(dict(sources.learned(subset)))
+
+        return learned
+
     def _open(self, task: str, split: Split) -> LabelledImages:
         if (task, split) not in self._images:
-            self._images[task, split] = self._material.images(task, split)
+            self._images[task, split] = self._material.tasks[task].images(split)
         return self._images[task, split]
 
     def _fitting(self, images: LabelledImages) -> Pixels:

@@ -1,4 +1,4 @@
-"""A bench that is set up when the first row is missing, and not before."""
+"""Engines: the one that a setting asks for, opened when the first row is missing, and not before."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from taskgrid.evaluation.plan.runner import Bench
-from taskgrid.evaluation.plan.setting import MethodRef
+from taskgrid.evaluation.plan.setting import MethodRef, Setting
+from taskgrid.evaluation.plan.work import Measures
 from taskgrid.evaluation.precision.proof import admit
-from taskgrid.machine.devices import device_name, lease_device
-from taskgrid.workflow.command import use_threads
+from taskgrid.machine.devices import device_name, lease_device, use_threads
+from taskgrid.machine.timing import at_first_pass
 
 if TYPE_CHECKING:
     import torch
 
-    from taskgrid.evaluation.opening.files import GridFiles
+    from taskgrid.evaluation.engine.material import Material
+    from taskgrid.evaluation.tangent.engine import Features
     from taskgrid.models.batches import BatchChoice
 
 
-class Engines(Bench, Protocol):
+class AnyEngine(Measures, Protocol):
     """What is opened: ``engine.Engine``, or the engine of tangent models."""
 
     @property
@@ -29,18 +30,66 @@ class Engines(Bench, Protocol):
         ...
 
 
+def open_engine(
+    material: Material,
+    setting: Setting,
+    method: MethodRef | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: BatchChoice = "auto",
+    compiled: bool = False,
+    features: Features | None = None,
+) -> AnyEngine:
+    """Open the engine that measures what a setting says.
+
+    Args:
+        material: base, experts, vectors, heads, images.
+        setting: what they are, and how they are evaluated.
+        method: the merge method as planned; None where no merge is measured.
+        device: where to compute.
+        batch_size: images per forward pass; ``auto`` takes what fits.
+        compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
+        features: where features of tangent models are kept; None keeps those of one image set.
+    """
+    from taskgrid.evaluation.engine.engine import Engine
+    from taskgrid.evaluation.tangent.engine import TangentEngine
+    from taskgrid.merging.recipe import MergeRecipe
+
+    recipe = MergeRecipe.of(method.name, method.options, method.seed) if method else None
+    needs = method.needs if method else {}
+    if setting.evaluation == "tangent":
+        return TangentEngine(
+            material,
+            setting,
+            recipe,
+            device=device,
+            batch_size=batch_size,
+            store=features,
+            needs=needs,
+        )
+    return Engine(
+        material,
+        recipe,
+        device=device,
+        batch_size=batch_size,
+        precision=setting.precision,
+        compiled=compiled,
+        needs=needs,
+    )
+
+
 class EngineOnDemand:
     """Opens an engine when it is called, and then knows on what rows were measured.
 
     Args:
-        open_engine: opens the engine on a device.
+        open_on: opens the engine on a device.
     """
 
-    def __init__(self, open_engine: Callable[[], tuple[Engines, torch.device]]) -> None:
-        self._open = open_engine
-        self._opened: tuple[Engines, torch.device] | None = None
+    def __init__(self, open_on: Callable[[], tuple[AnyEngine, torch.device]]) -> None:
+        self._open = open_on
+        self._opened: tuple[AnyEngine, torch.device] | None = None
 
-    def __call__(self) -> Bench:
+    def __call__(self) -> AnyEngine:
         """Open the engine."""
         self._opened = self._open()
         return self._opened[0]
@@ -59,7 +108,8 @@ class EngineOnDemand:
 
 @contextmanager
 def engine_on_demand(
-    material: GridFiles,
+    material: Material,
+    setting: Setting,
     method: MethodRef | None = None,
     *,
     device: str = "auto",
@@ -74,76 +124,36 @@ def engine_on_demand(
 
     Args:
         material: base, experts, vectors, heads, images.
+        setting: what they are, and how they are evaluated.
         method: the merge method as planned; None where no merge is measured.
         device: ``auto``, ``cpu`` or ``cuda``; held until the block ends.
         threads: CPU threads.
         batch_size: images per forward pass; ``auto`` takes what fits.
         compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
-        store: the outcome store's folder, beside whose outcomes features of tangent models and batch
-            sizes are kept; None keeps none.
+        store: the outcome store's folder, beside whose outcomes features of tangent models are kept;
+            None keeps none.
         proof: file of the proof that a precision below fp32 needs; None where there is none.
         first_image: called when the first image reaches a network.
     """
     with ExitStack() as held:
 
-        def open_engine() -> tuple[Engines, torch.device]:
-            import torch
-
-            from taskgrid.evaluation.engine.engine import Engine
-            from taskgrid.evaluation.opening.remembered import Job, RememberedSize
-            from taskgrid.evaluation.tangent.engine import TangentEngine
-            from taskgrid.merging.recipe import MergeRecipe
+        def open_on_a_device() -> tuple[AnyEngine, torch.device]:
             from taskgrid.store.features import FeatureStore
 
             use_threads(threads)
-            recipe = MergeRecipe.of(method.name, method.options, method.seed) if method else None
             leased = held.enter_context(lease_device(device))
-            admit(proof, material.setting, leased.type)
+            admit(proof, setting, leased.type)
             if first_image is not None:
-                held.callback(_at_first_pass(first_image))
-            setting, remembered = material.setting, None
-            if store is not None and leased.type == "cuda":
-                job = Job(
-                    setting.tower,
-                    setting.evaluation,
-                    setting.precision,
-                    compiled and setting.evaluation == "plain",
-                    device_name(leased),
-                    torch.__version__,
-                )
-                remembered = RememberedSize(store / "batches", job)
-            if setting.evaluation == "tangent":
-                tangent = TangentEngine(
-                    material,
-                    setting,
-                    recipe,
-                    device=leased,
-                    batch_size=batch_size,
-                    store=FeatureStore(store / "features") if store is not None else None,
-                    remembered=remembered,
-                )
-                return tangent, leased
-            engine = Engine(
+                held.callback(at_first_pass(first_image))
+            engine = open_engine(
                 material,
-                recipe,
+                setting,
+                method,
                 device=leased,
                 batch_size=batch_size,
-                precision=setting.precision,
                 compiled=compiled,
-                remembered=remembered,
+                features=FeatureStore(store / "features") if store is not None else None,
             )
             return engine, leased
 
-        yield EngineOnDemand(open_engine)
-
-
-def _at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:
-    """Call ``tell`` when a network is run for the first time; return what calls it off."""
-    from torch.nn.modules.module import register_module_forward_pre_hook
-
-    def once(*_: object) -> None:
-        handle.remove()
-        tell()
-
-    handle = register_module_forward_pre_hook(once)
-    return handle.remove
+        yield EngineOnDemand(open_on_a_device)

@@ -5,22 +5,23 @@ torch is imported when the first file is read: a block whose rows are all known 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskgrid.data.manifest import SplitManifest
 from taskgrid.errors import LineageError
-from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
 from taskgrid.evaluation.plan.setting import Setting, Split
 from taskgrid.models.card import ModelCard
-from taskgrid.provenance.digests import digest
+from taskgrid.provenance.digests import digest, digest_file
 from taskgrid.store.atomic import read_json
 from taskgrid.store.images import ImageStore
 
 if TYPE_CHECKING:
-    from taskgrid.data.manifest import SplitManifest
+    from taskgrid.merging.seam import Learned
     from taskgrid.models.heads import Head
     from taskgrid.store.weights import State
 
@@ -35,6 +36,7 @@ class TaskFiles:
         head: the head's safetensors file.
         expert: the expert's safetensors file; None for a task without one.
         vector: the task vector's safetensors file; None for a task without one.
+        statistics: label -> a statistic's safetensors file.
     """
 
     images: Path
@@ -42,115 +44,118 @@ class TaskFiles:
     head: Path
     expert: Path | None = None
     vector: Path | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GridFiles:
-    """The files of a block; ``material.Material`` of what a setting refers to.
-
-    Every method raises ArtifactError when a file is missing or damaged, and LineageError when it is
-    not what the plan was made with.
+    """The files of a block.
 
     Attributes:
-        setting: what the files should hold.
-        card_file: the base model's card.
-        base_file: the base's safetensors file.
+        card: the base model's card.
+        base: the base's safetensors file.
         tasks: the files of each task.
+        statistics: label -> file of a statistic of the base.
+        learned: name of a subset -> file of what was learned for it.
     """
 
-    setting: Setting
-    card_file: Path
-    base_file: Path
+    card: Path
+    base: Path
     tasks: Mapping[str, TaskFiles]
+    statistics: Mapping[str, Path] = field(default_factory=dict)
+    learned: Mapping[str, Path] = field(default_factory=dict)
 
-    @classmethod
-    def listed(
-        cls, setting: Setting, card: str, base: str, tasks: Sequence[str], *lists: Sequence[str]
-    ) -> GridFiles:
-        """Return the files that a command was given.
 
-        Args:
-            setting: what the files should hold.
-            card: the base model's card.
-            base: the base's safetensors file.
-            tasks: the tasks, in the order of the lists.
-            *lists: images, splits, heads, experts and vectors, one file per task.
-        """
-        files = (TaskFiles(*map(Path, found)) for found in zip(*lists, strict=True))
-        return cls(setting, Path(card), Path(base), dict(zip(tasks, files, strict=True)))
+def open_files(files: GridFiles, setting: Setting, learned: Mapping[str, str]) -> Material:
+    """Return the material of some files; each is read when it is called for.
 
-    @cached_property
-    def card(self) -> ModelCard:
-        """The base model's card."""
-        return ModelCard.from_json(read_json(self.card_file))
+    Every piece raises ArtifactError when its file is missing or damaged, and LineageError when it is not
+    what the plan was made with.
 
-    @property
-    def vector_count(self) -> int:
-        """How many tasks have a vector."""
-        return sum(files.vector is not None for files in self.tasks.values())
+    Args:
+        files: the files.
+        setting: what they should hold.
+        learned: digests of what was learned, by the name of the subset.
+    """
+    card = ModelCard.from_json(read_json(files.card))
+    return Material(
+        card=card,
+        base=partial(_state, files.base, setting.base, "the base"),
+        tasks={name: _task(name, task, setting, card) for name, task in files.tasks.items()},
+        statistics={
+            label: partial(_state, path, setting.statistics.get(label), f"the statistic {label!r}")
+            for label, path in files.statistics.items()
+        },
+        learned={
+            name: partial(_learned, path, learned.get(name), name)
+            for name, path in files.learned.items()
+        },
+    )
 
-    def base(self) -> State:
-        """Return theta_0."""
-        return _state(self.base_file, self.setting.base, "the base")
 
-    def expert(self, task: str) -> State:
-        """Return theta_t."""
-        path = self.tasks[task].expert
-        if path is None:
-            raise LineageError(
-                f"the outcomes of the expert of task {task!r} are not in the store; run the reference "
-                "rule of its model, mode and seed again"
+def _task(name: str, files: TaskFiles, setting: Setting, card: ModelCard) -> TaskMaterial:
+    ref = setting.task(name)
+    opened = cache(partial(_open, files, name))
+    return TaskMaterial(
+        head=partial(_head, files.head, card, ref.head, name),
+        images=partial(_images, opened, setting, name),
+        expert=_maybe(files.expert, ref.expert, f"the expert of task {name!r}"),
+        vector=_maybe(files.vector, ref.vector, f"the vector of task {name!r}"),
+        statistics={
+            label: partial(
+                _state, path, ref.statistics.get(label), f"the statistic {label!r} of task {name!r}"
             )
-        return _state(path, self.setting.task(task).expert, f"the expert of task {task!r}")
-
-    def vector(self, task: str) -> State:
-        """Return tau_t."""
-        path = self.tasks[task].vector
-        if path is None:
-            raise LineageError(f"task {task!r} has no task vector; run the taskvector rule first")
-        return _state(path, self.setting.task(task).vector, f"the vector of task {task!r}")
-
-    def head(self, task: str) -> Head:
-        """Return a task's head."""
-        from taskgrid.models.heads import Head, check_head
-
-        head = Head.load(self.tasks[task].head)
-        check_head(head, self.card)
-        _check(head.lineage["digest"], self.setting.task(task).head, f"the head of task {task!r}")
-        return head
-
-    def images(self, task: str, split: Split) -> LabelledImages:
-        """Return the images of a split."""
-        store, manifest = self._opened(task)
-        ids = manifest.ids(split)
-        _check(
-            digest(list(ids)),
-            self.setting.task(task).parts[split].ids,
-            f"the {split} split of task {task!r}",
-        )
-        rows = store.rows(ids)
-        return LabelledImages(store.pixels, rows, store.labels[rows])
-
-    def _opened(self, task: str) -> tuple[ImageStore, SplitManifest]:
-        from taskgrid.data.manifest import SplitManifest
-
-        if task not in self._open:
-            files = self.tasks[task]
-            store, manifest = ImageStore.open(files.images), SplitManifest.read(files.split)
-            _check(store.index.content_digest(), manifest.dataset, f"the images of task {task!r}")
-            self._open[task] = (store, manifest)
-        return self._open[task]
-
-    @cached_property
-    def _open(self) -> dict[str, tuple[ImageStore, SplitManifest]]:
-        return {}
+            for label, path in files.statistics.items()
+        },
+    )
 
 
-def _state(path: Path, digest: str | None, what: str) -> State:
+def _maybe(path: Path | None, wanted: str | None, what: str) -> Callable[[], State] | None:
+    return partial(_state, path, wanted, what) if path is not None else None
+
+
+def _head(path: Path, card: ModelCard, wanted: str, task: str) -> Head:
+    from taskgrid.models.heads import Head, check_head
+
+    head = Head.load(path)
+    check_head(head, card)
+    _check(head.lineage["digest"], wanted, f"the head of task {task!r}")
+    return head
+
+
+Opened = tuple[ImageStore, SplitManifest]
+
+
+def _images(
+    opened: Callable[[], Opened], setting: Setting, task: str, split: Split
+) -> LabelledImages:
+    store, manifest = opened()
+    ids = manifest.ids(split)
+    wanted = setting.task(task).parts[split].ids
+    _check(digest(list(ids)), wanted, f"the {split} split of task {task!r}")
+    rows = store.rows(ids)
+    return LabelledImages(store.pixels, rows, store.labels[rows])
+
+
+def _open(files: TaskFiles, task: str) -> Opened:
+    store, manifest = ImageStore.open(files.images), SplitManifest.read(files.split)
+    _check(store.index.content_digest(), manifest.dataset, f"the images of task {task!r}")
+    return store, manifest
+
+
+def _learned(path: Path, wanted: str | None, subset: str) -> Learned:
+    import torch
+
+    _check(digest_file(path), wanted, f"what was learned for {subset}")
+    found = read_json(path)["coefficients"]
+    return {task: torch.tensor(values, dtype=torch.float64) for task, values in found.items()}
+
+
+def _state(path: Path, wanted: str | None, what: str) -> State:
     from taskgrid.store.weights import load_state
 
     state, lineage = load_state(path)
-    _check(lineage["digest"], digest, what)
+    _check(lineage["digest"], wanted, what)
     return state
 
 

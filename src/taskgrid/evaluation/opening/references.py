@@ -6,7 +6,7 @@ Manifests are small JSON files beside the artefacts they describe; no weights or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, MethodRef, Part
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
-from taskgrid.provenance.digests import derive_seed, digest
+from taskgrid.provenance.digests import derive_seed, digest, digest_file
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TaskManifests:
         head: the head's manifest.
         vector: the task vector's manifest; it names the expert it was made from.
         expert: the expert's manifest, where there is no vector yet.
+        statistics: label -> manifest of a statistic.
     """
 
     dataset: Path
@@ -47,6 +48,7 @@ class TaskManifests:
     head: Path
     vector: Path | None = None
     expert: Path | None = None
+    statistics: Mapping[str, Path] = field(default_factory=dict)
 
 
 def read_setting(
@@ -57,6 +59,7 @@ def read_setting(
     precision: str,
     card: ModelCard,
     tasks: Mapping[str, TaskManifests],
+    statistics: Mapping[str, Path] | None = None,
     evaluation: Evaluation = "plain",
 ) -> Setting:
     """Read what rows depend on, and check that it belongs together.
@@ -68,6 +71,7 @@ def read_setting(
         precision: ``fp32`` or ``bf16``.
         card: the base model's card.
         tasks: the manifests of each task.
+        statistics: label -> manifest of a statistic of the base.
         evaluation: ``tangent`` measures experts and merges as tangent models.
 
     Raises:
@@ -84,27 +88,44 @@ def read_setting(
         kernel=keys.kernel_code(),
         precision=precision,
         tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
+        statistics={
+            label: _lineage(path)["digest"] for label, path in sorted((statistics or {}).items())
+        },
         tangent=keys.tangent_code() if evaluation == "tangent" else None,
     )
 
 
-def read_method(name: str, options: Mapping[str, Any], seed: int) -> MethodRef:
+def read_method(
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    *,
+    needs: Mapping[str, str] | None = None,
+    learned: Mapping[str, Path] | None = None,
+) -> MethodRef:
     """Return what rows depend on of a merge method.
 
     Args:
         name: the method.
         options: its options as configured.
         seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
+        needs: the label of each statistic it reads; a statistic that is not named has its own name.
+        learned: name of a subset -> file of what was learned for it.
 
     Raises:
         ConfigError: if the method or an option is unknown, or a value does not fit.
+        ArtifactError: if a file of what was learned is missing or damaged.
     """
-    drawn = merger_card(name).stochastic
+    card = merger_card(name)
+    files = dict(sorted((learned or {}).items()))
     return MethodRef(
         name=name,
         options=dict(plugin_options("merger", name, options)),
         code=keys.computing_code(plugins.module_of("merger", name)),
-        seed=derive_seed("merge", seed) if drawn else None,
+        seed=derive_seed("merge", seed) if card.stochastic else None,
+        needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
+        learned={subset: digest_file(path) for subset, path in files.items()},
+        transductive=any(read_json(path).get("split") == "test" for path in files.values()),
     )
 
 
@@ -138,7 +159,22 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     expert, vector = _trained(
         task, manifests, card, {"head": head["digest"], "split": split.digest}
     )
-    return TaskRef(head["digest"], _parts(task, manifests, split, card), expert, vector)
+    statistics = {
+        label: _statistic(path, task, expert)
+        for label, path in sorted(manifests.statistics.items())
+    }
+    parts = _parts(task, manifests, split, card)
+    return TaskRef(head["digest"], parts, expert, vector, statistics)
+
+
+def _statistic(path: Path, task: str, expert: str | None) -> str:
+    lineage = _lineage(path)
+    if lineage.get("expert") != expert:
+        raise LineageError(
+            f"the statistic {path} of task {task!r} was made of the expert {lineage.get('expert')}, but "
+            f"{expert} is in use; run the statistics rule again"
+        )
+    return str(lineage["digest"])
 
 
 def _parts(

@@ -114,6 +114,11 @@ class Weights:
 BASE = Weights("base")
 
 
+def expert_weights(task: str) -> Weights:
+    """Return the weights of a task's expert."""
+    return Weights("expert", (task,), "1.00")
+
+
 @dataclass(frozen=True)
 class Request:
     """One row to be measured.
@@ -209,9 +214,7 @@ class Setting:
         state = self.task(expert).expert
         if state is None:
             raise LineageError(f"task {expert!r} has no expert in mode {self.mode!r}; train one")
-        return self.request(
-            Weights("expert", (expert,), "1.00"), keys.state_key(state), task, split
-        )
+        return self.request(expert_weights(expert), keys.state_key(state), task, split)
 
     def request(self, weights: Weights, weights_key: str, task: str, split: Split) -> Request:
         """Return the request for any weights' row on a task."""

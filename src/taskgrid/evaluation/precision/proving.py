@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.engine.material import LabelledImages, Material
+from taskgrid.evaluation.engine.listening import Listens
+from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
 from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.runner import ListeningBench
 from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.evaluation.precision.comparison import Comparison, Kind, compare
 from taskgrid.evaluation.precision.proof import Digests, Probe, Proof
@@ -26,58 +27,27 @@ from taskgrid.lattice.subsets import parse_subset
 from taskgrid.machine.devices import device_name
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.batches import BatchChoice
-from taskgrid.models.card import ModelCard
-from taskgrid.models.heads import Head
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.weights import State
 
-OpenListener = Callable[[str], ListeningBench]
+OpenListener = Callable[[str], Listens]
 """Opens the bench that measures in a precision."""
 
 
-@dataclass(frozen=True)
-class FewImages:
-    """A material with at most so many images per split, drawn from all: the same ones every time.
+def few_images(material: Material, most: int) -> Material:
+    """Return a material with at most so many images per split, the same ones every time."""
+    return replace(
+        material,
+        tasks={
+            name: replace(task, images=partial(_drawn_of, task, most))
+            for name, task in material.tasks.items()
+        },
+    )
 
-    Attributes:
-        material: the whole.
-        most: images per split at most.
-    """
 
-    material: Material
-    most: int
-
-    @property
-    def card(self) -> ModelCard:
-        """The base model's card."""
-        return self.material.card
-
-    @property
-    def vector_count(self) -> int:
-        """How many tasks have a vector."""
-        return self.material.vector_count
-
-    def base(self) -> State:
-        """Return theta_0."""
-        return self.material.base()
-
-    def expert(self, task: str) -> State:
-        """Return theta_t."""
-        return self.material.expert(task)
-
-    def vector(self, task: str) -> State:
-        """Return tau_t."""
-        return self.material.vector(task)
-
-    def head(self, task: str) -> Head:
-        """Return a task's head."""
-        return self.material.head(task)
-
-    def images(self, task: str, split: Split) -> LabelledImages:
-        """Return the images that were drawn, in split order."""
-        every = self.material.images(task, split)
-        places = drawn(len(every), self.most)
-        return LabelledImages(every.pixels, every.rows[places], every.labels[places])
+def _drawn_of(task: TaskMaterial, most: int, split: Split) -> LabelledImages:
+    every = task.images(split)
+    places = drawn(len(every), most)
+    return LabelledImages(every.pixels, every.rows[places], every.labels[places])
 
 
 def drawn(n: int, most: int) -> NDArray[np.int64]:
@@ -118,11 +88,11 @@ def prove_with_engines(
         advance: told of images as they pass.
     """
     device = torch.device(device)
-    few = FewImages(material, images)
+    few = few_images(material, images)
     fewest = min(min(request.n, images) for _, request in _requests(plan))
     engines: list[Engine] = []
 
-    def opened(precision: str) -> ListeningBench:
+    def opened(precision: str) -> Listens:
         # What fits is found out once; by the second engine it may have been halved.
         asked = engines[-1].batch_size if engines else batch_size
         reduced = precision != "fp32"
@@ -218,5 +188,10 @@ def _merges(plan: Plan) -> Sequence[tuple[str, str]]:
 
 def _probe(plan: Plan) -> Probe | None:
     for subset, scale in _merges(plan):
-        return Probe(plan.method.name, subset, scale, plan.point_key(parse_subset(subset), scale))
+        return Probe(
+            plan.method.name,
+            subset,
+            scale,
+            plan.point_key(parse_subset(subset), scale, parse_subset(subset)[0]),
+        )
     return None

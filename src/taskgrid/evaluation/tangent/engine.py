@@ -21,12 +21,11 @@ from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.setting import Request, Setting, Split
 from taskgrid.evaluation.tangent.line import Line, Projected, features_along, features_at_origin
-from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.bases.additive import Additive
 from taskgrid.merging.bases.additive import Line as LineMerger
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.walks import Walk
-from taskgrid.models.batches import BatchChoice, BatchSize, Remembers, blank, fitted
+from taskgrid.models.batches import BatchChoice, BatchSize, blank, fitted
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.store.outcomes import Outcome
@@ -36,6 +35,9 @@ from taskgrid.vectors import subtract
 Key = TypeVar("Key")
 _Place = tuple[str, Split]
 """An image set: a task and a split."""
+
+_Named = tuple[tuple[str, float], ...]
+"""Coefficients of a point that names them."""
 
 
 class Features(Protocol):
@@ -60,7 +62,7 @@ class _Moving:
 
 
 class TangentEngine:
-    """Measures tangent models on images; a ``runner.Bench``.
+    """Measures tangent models on images; ``work.Measures``.
 
     Args:
         material: base, experts, vectors, heads, images; each is asked for once, when first needed.
@@ -71,7 +73,7 @@ class TangentEngine:
             what fits.
         store: where features are looked up and kept; None keeps those of one image set in memory.
         resident_bytes: memory that images may take on the device; None measures what is free.
-        remembered: where ``auto`` keeps a size that was halved.
+        needs: the statistics that the method reads: name -> label.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class TangentEngine:
         batch_size: BatchChoice = "auto",
         store: Features | None = None,
         resident_bytes: int | None = None,
-        remembered: Remembers | None = None,
+        needs: Mapping[str, str] | None = None,
     ) -> None:
         if setting.tangent is None:
             raise ValueError("this setting measures networks as they are")
@@ -99,7 +101,7 @@ class TangentEngine:
             material, torch.device(device), resident_bytes, material.vector_count
         )
         self._recipe = recipe
-        self._asked, self._remembered = batch_size, remembered
+        self._asked, self._needs = batch_size, dict(needs or {})
         self._store = store
         self._starts: dict[_Place, torch.Tensor] = {}
         self._moving: _Moving | None = None
@@ -154,30 +156,33 @@ class TangentEngine:
             yield from ((r, self._base(r)) for r in asked if r.weights.kind == "base")
             moving = [r for r in asked if r.weights.kind != "base"]
             needed = {task for request in moving for task in request.weights.subset}
-            lines = _grouped(moving, lambda r: (r.weights.kind, r.weights.subset))
-            for kind, subset in sorted(lines, key=lambda line: (len(line[1]), line)):
+            lines = _grouped(moving, lambda r: (r.weights.kind, _direction_of(r)))
+            for kind, direction in sorted(lines, key=lambda line: (len(line[1][0]), line)):
+                subset, named = direction
                 projected = self._projected(place, needed)
-                weights = dict.fromkeys(subset, 1.0) if kind == "expert" else self._sum(subset)
-                yield from _answered(projected.line(weights), lines[kind, subset])
+                weights = (
+                    dict.fromkeys(subset, 1.0) if kind == "expert" else self._sum(subset, named)
+                )
+                yield from _answered(projected.line(weights), lines[kind, direction])
 
     def _by_passes(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Outcome]]:
         """Answer merges that are no sums: each direction has passes of its own."""
-        subsets = _grouped(requests, lambda r: r.weights.subset)
-        for subset in sorted(subsets):
+        merges = _grouped(requests, _direction_of)
+        for subset, named in sorted(merges):
             recipe, walk = self._merging
-            prepared = walk(subset)
+            prepared, same = walk(subset, dict(named)), merges[subset, named]
             if isinstance(recipe.merger, LineMerger):
-                for place, asked in _grouped(subsets[subset], lambda r: (r.task, r.split)).items():
+                for place, asked in _grouped(same, lambda r: (r.task, r.split)).items():
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
-            for scale, same in _grouped(subsets[subset], lambda r: r.weights.point).items():
-                merged = recipe.apply(self._exact_base, prepared, lambda_value(scale))
+            for scale, at in _grouped(same, lambda r: r.weights.coefficients.lambda_value).items():
+                merged = recipe.apply(self._exact_base, prepared, scale)
                 step = {
                     name: (tensor - self._exact_base[name]).float()
                     for name, tensor in merged.items()
                     if tensor.is_floating_point()
                 }
-                for place, asked in _grouped(same, lambda r: (r.task, r.split)).items():
+                for place, asked in _grouped(at, lambda r: (r.task, r.split)).items():
                     # The whole way to the merge: one step along it, whatever lambda was.
                     yield from _answered(self._line_along(step, place), asked, [1.0])
 
@@ -188,16 +193,16 @@ class TangentEngine:
             request, network, self._resident, self._batch_size, precision=self._setting.precision
         )
 
-    def _sum(self, subset: Sequence[str]) -> dict[str, float]:
+    def _sum(self, subset: Sequence[str], named: _Named) -> dict[str, float]:
         recipe, _ = self._merging
         assert isinstance(recipe.merger, Additive)
-        return recipe.merger.weights(subset, recipe.options)
+        return recipe.merger.weights(subset, recipe.options, dict(named))
 
     @cached_property
     def _merging(self) -> tuple[MergeRecipe, Walk]:
         if self._recipe is None:
             raise ValueError("this engine has no merge method")
-        return self._recipe, self._resident.walk(self._recipe)
+        return self._recipe, self._resident.walk(self._recipe, self._needs)
 
     def _projected(self, place: _Place, tasks: Iterable[str]) -> Projected:
         """Return an image set with its features along some tasks' vectors, or more."""
@@ -289,7 +294,7 @@ class TangentEngine:
             images, precision = blank(encoder.card, count, device), self._setting.precision
             return features_along(encoder, images, {}, batch_size=count, precision=precision)
 
-        return fitted(self._asked, device, probe, remembered=self._remembered)
+        return fitted(self._asked, device, probe)
 
     @cached_property
     def _encoder(self) -> LinearizedEncoder:
@@ -309,10 +314,15 @@ def _answered(
     line: Line, requests: Sequence[Request], scales: Sequence[float] | None = None
 ) -> Iterator[tuple[Request, Outcome]]:
     """Pair requests on one line with their outcomes; ``scales`` where they are not the requests'."""
-    at = [lambda_value(r.weights.point) for r in requests] if scales is None else scales
+    at = [r.weights.coefficients.lambda_value for r in requests] if scales is None else scales
     for request, scores in zip(requests, line.scores(at), strict=True):
-        outcome = Outcome.of(request.key, scores.hits, scores.mean_nll, scores.calibration_error)
+        outcome = scores.outcome(request.key)
         yield request, outcome
+
+
+def _direction_of(request: Request) -> tuple[tuple[str, ...], _Named]:
+    """Return what tells directions apart: the tasks, and their own coefficients where a point names them."""
+    return request.weights.subset, tuple(request.weights.coefficients.named.items())
 
 
 def _grouped(items: Iterable[Request], key: Callable[[Request], Key]) -> dict[Key, list[Request]]:

@@ -128,7 +128,7 @@ class Line:
                 hits = (guess == self.labels) & ~best.isnan()
                 rest = logits.sub_(best[:, :, None]).exp_().sum(dim=2).log()
                 nll, confidence = best + rest - right, rest.neg().exp()
-            columns = (column.cpu().numpy() for column in (hits, nll, confidence))
+            columns = (column.cpu().numpy() for column in (hits, nll, confidence, guess))
             yield from (Scores(*row) for row in zip(*columns, strict=True))
 
 

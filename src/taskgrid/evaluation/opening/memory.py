@@ -1,0 +1,230 @@
+"""Material that is in memory already, and stores that last as long as a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskgrid.errors import ConfigError, DataError, LineageError
+from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
+from taskgrid.evaluation.opening.references import tower_of
+from taskgrid.evaluation.plan import keys
+from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, Part, Setting, Split, TaskRef
+from taskgrid.merging.seam import Learned
+from taskgrid.models.card import ModelCard
+from taskgrid.models.heads import Head, check_head
+from taskgrid.provenance.digests import digest, digest_bytes
+from taskgrid.store.outcomes import Outcome
+from taskgrid.store.weights import State, digest_state
+from taskgrid.vectors import TaskVector, subtract
+
+Examples = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images ``(n, S, S, 3)`` uint8 at the model's size, and their labels ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A task to evaluate on.
+
+    Attributes:
+        head: its zero-shot head.
+        val: the images that lambda is chosen on.
+        test: the images that the chosen model is measured on.
+    """
+
+    head: Head
+    val: Examples
+    test: Examples
+
+    def part(self, split: Split) -> Examples:
+        """Return the images of a split."""
+        return self.val if split == "val" else self.test
+
+
+@dataclass(frozen=True)
+class Held:
+    """All that a call was given.
+
+    Attributes:
+        base: theta_0.
+        card: its model card.
+        tasks: heads and images.
+        vectors: task -> tau_t.
+        experts: task -> theta_t, where they were given.
+        statistics: name -> task -> statistic; the task is ``""`` for one of the base.
+        learned: name of a subset -> what was learned for it.
+    """
+
+    base: State
+    card: ModelCard
+    tasks: Mapping[str, EvaluationTask]
+    vectors: Mapping[str, State]
+    experts: Mapping[str, State] = field(default_factory=dict)
+    statistics: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
+    learned: Mapping[str, Learned] = field(default_factory=dict)
+
+    def material(self) -> Material:
+        """Return it as an engine wants it."""
+        return Material(
+            card=self.card,
+            base=lambda: self.base,
+            tasks={name: self._task(name, task) for name, task in self.tasks.items()},
+            statistics=self._statistics(""),
+            learned={name: partial(_given, found) for name, found in self.learned.items()},
+        )
+
+    def setting(
+        self, model: str, mode: str, seed: int, precision: str, evaluation: Evaluation
+    ) -> Setting:
+        """Return what rows depend on.
+
+        Raises:
+            LineageError: if the base is not its card's, or a head is of another text tower.
+            ConfigError: if a task has a vector, but no images and no head.
+            DataError: if images and labels do not fit together.
+        """
+        content = digest_state(self.base)
+        if content != self.card.base:
+            raise LineageError(
+                f"the base given has digest {content}, but its card says {self.card.base}; "
+                "use the card of this base"
+            )
+        unknown = sorted(self.vectors.keys() - self.tasks.keys())
+        if unknown:
+            raise ConfigError(f"no images and head are given for task {unknown[0]!r}")
+        return Setting(
+            model=model,
+            mode=mode,
+            seed=seed,
+            base=content,
+            tower=tower_of(self.card),
+            kernel=keys.kernel_code(),
+            precision=precision,
+            tasks={task: self._ref(task) for task in sorted(self.tasks)},
+            statistics=self._digests(""),
+            tangent=keys.tangent_code() if evaluation == "tangent" else None,
+        )
+
+    def learned_digests(self) -> dict[str, str]:
+        """Return digests of what was learned, by the name of the subset."""
+        return {name: digest_state(dict(found)) for name, found in sorted(self.learned.items())}
+
+    def _task(self, name: str, task: EvaluationTask) -> TaskMaterial:
+        trained = name in self.vectors
+        return TaskMaterial(
+            head=lambda: task.head,
+            images=partial(_images, task),
+            expert=partial(self._expert, name) if trained else None,
+            vector=partial(_given, self.vectors[name]) if trained else None,
+            statistics=self._statistics(name),
+        )
+
+    def _expert(self, task: str) -> State:
+        if task in self.experts:
+            return self.experts[task]
+        return TaskVector(self.vectors[task]).apply_to(self.base, 1.0)
+
+    def _ref(self, task: str) -> TaskRef:
+        head = self.tasks[task].head
+        check_head(head, self.card)
+        trained = task in self.vectors
+        return TaskRef(
+            head=digest_state({"weight": head.weight}),
+            parts={split: _part(task, split, self.tasks[task].part(split)) for split in SPLITS},
+            expert=digest_state(self._expert(task)) if trained else None,
+            vector=digest_state(dict(self.vectors[task])) if trained else None,
+            statistics=self._digests(task),
+        )
+
+    def _statistics(self, task: str) -> dict[str, partial[State]]:
+        found = self.statistics.items()
+        return {name: partial(_given, places[task]) for name, places in found if task in places}
+
+    def _digests(self, task: str) -> dict[str, str]:
+        found = sorted(self.statistics.items())
+        return {name: digest_state(places[task]) for name, places in found if task in places}
+
+
+class HeldOutcomes:
+    """Outcomes for as long as the call lasts."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+
+    def find(self, keys: Iterable[str]) -> dict[str, Outcome]:
+        """Return the outcomes that are held, by key."""
+        return {key: self._outcomes[key] for key in keys if key in self._outcomes}
+
+    @contextmanager
+    def writer(self) -> Iterator[HeldOutcomes]:
+        """Return what takes outcomes."""
+        yield self
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+        self._outcomes[outcome.key] = outcome
+
+
+class HeldFeatures:
+    """Features for as long as the call lasts."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, torch.Tensor] = {}
+
+    def find(self, key: str) -> torch.Tensor | None:
+        """Return the features ``(n, D)`` of a key, or None."""
+        return self._features.get(key)
+
+    def add(self, key: str, features: torch.Tensor) -> None:
+        """Keep features under a key."""
+        self._features[key] = features
+
+
+def vectors_of(
+    base: State,
+    experts: Mapping[str, State] | None,
+    vectors: Mapping[str, TaskVector] | None,
+) -> dict[str, State]:
+    """Return task vectors, from experts or as they were given.
+
+    Raises:
+        ConfigError: if both are given, or none.
+        LineageError: if an expert or a vector belongs to another base.
+    """
+    if (experts is None) == (vectors is None):
+        raise ConfigError("give experts or vectors, one of the two")
+    if experts is not None:
+        return {task: subtract(base, state, task) for task, state in experts.items()}
+    content = digest_state(base)
+    for task, vector in (vectors or {}).items():
+        if vector.lineage.get("base", content) != content:
+            raise LineageError(
+                f"the vector of task {task!r} was made from base {vector.lineage['base']}, "
+                f"but the base given has digest {content}; use its own base"
+            )
+    return {task: vector.deltas for task, vector in (vectors or {}).items()}
+
+
+def _given(found: Learned) -> State:
+    return dict(found)
+
+
+def _images(task: EvaluationTask, split: Split) -> LabelledImages:
+    pixels, labels = task.part(split)
+    return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
+
+
+def _part(task: str, split: Split, examples: Examples) -> Part:
+    pixels, labels = examples
+    if len(pixels) != len(labels):
+        raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(labels)} labels")
+    content = digest_bytes(
+        np.ascontiguousarray(pixels).tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
+    )
+    return Part(content, digest(list(range(len(labels)))), len(labels))
