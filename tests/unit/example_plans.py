@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taskgrid.evaluation.plan.setting import MethodRef, Part, Request, Setting, TaskRef
+from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance import derive_seed, digest
 from taskgrid.store.outcomes import Outcome
 
@@ -39,7 +40,8 @@ def setting(names: Sequence[str] = ("a", "b", "c"), val: int = 40, test: int = 6
 
 def method(name: str = "task_arithmetic", **options: object) -> MethodRef:
     """Return a method of made-up code."""
-    return MethodRef(name, dict(options), digest(["code", name]))
+    own = plugin_options("merger", name, options)
+    return MethodRef(name, dict(own), digest(["code", name]))
 
 
 @dataclass
@@ -67,7 +69,8 @@ class FakeBench:
 
 def fake_outcome(request: Request) -> Outcome:
     weights = request.weights
-    scale = float(weights.point) if weights.kind != "base" else 0.0
+    named = weights.coefficients.named.values()
+    scale = sum(named) / len(named) if named else float(weights.point)
     if weights.kind == "expert":
         # Experts differ, so that a row normalised by another task's expert shows.
         gain = 0.65 - 0.05 * (ord(request.task[0]) % 5) if request.task in weights.subset else 0.1

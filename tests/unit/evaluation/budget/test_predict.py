@@ -100,10 +100,10 @@ def test_the_table_holds_every_row_and_says_which_are_predicted(tmp_path: Path, 
     truth: Callable[[str, str, str], Outcome] = lambda subset, scale, task: Bench().listen(  # noqa: E731
         plan("1.00").merged(tuple(subset.split("+")), scale, task, split)
     )[0]
-    exact_keys = {truth(row["subset"], row["lambda"], row["task"]).key for row in rows}
+    exact_keys = {truth(row["subset"], row["point"], row["task"]).key for row in rows}
     predicted = [row for row in rows if row["interpolated"]]
     for row in rows:
-        exact = truth(row["subset"], row["lambda"], row["task"])
+        exact = truth(row["subset"], row["point"], row["task"])
         assert (row["split"], row["role"], row["in_subset"], row["n"]) == (
             split,
             "lattice",
@@ -118,7 +118,7 @@ def test_the_table_holds_every_row_and_says_which_are_predicted(tmp_path: Path, 
             assert (row["key"], row["correct"], row["bound"]) == (exact.key, exact.correct, None)
             assert store.find([row["key"]])[row["key"]] == exact
     # Six merges at each of two lambdas; an image set has a row for each that holds its task.
-    assert len({(row["subset"], row["lambda"]) for row in predicted}) == 12
+    assert len({(row["subset"], row["point"]) for row in predicted}) == 12
     assert len({row["key"] for row in rows}) == len(rows)
     assert found.reports.keys() == {"0.30", "1.00"}
     assert found.reports["0.30"].rest == 6

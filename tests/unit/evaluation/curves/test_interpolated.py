@@ -37,7 +37,7 @@ from tests.unit.example_plans import FakeBench, fake_outcome, method, setting
 SWEEP = tuple(format_lambda(step / 100) for step in range(21))
 SUBSETS = (("a",), ("a", "b"), ("a", "b", "c"))
 LOOSE, STRICT = CurveSpec(5, 0.2), CurveSpec(7, 0.0)
-ROW = ["method", "subset", "lambda", "task", "split"]
+ROW = ["method", "subset", "point", "task", "split"]
 
 
 @dataclass
@@ -263,13 +263,13 @@ def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
     )
     study = get_study("addition")
     bench, plain = CurveBench(open_images=open_images), FakeBench()
-    found = run_plan(plan, OutcomeStore(tmp_path / "curves"), bench.open, [study])
+    found = run_plan(plan, OutcomeStore(tmp_path / "curves"), bench.open)
     exact = run_plan(
         replace(plan, curves=None), OutcomeStore(tmp_path / "plain"), plain.open, [study]
     )
     chosen = [
         {
-            (row["subset"], row["lambda"], row["task"]): row["correct"]
+            (row["subset"], row["point"], row["task"]): row["correct"]
             for row in result.table.to_pylist()
             if row["role"] == "selected"
         }
@@ -285,9 +285,9 @@ def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
     reference = run_reference(plan.setting, store, bench.open).table
     table = unique_rows(sort_rows(pa.concat_tables([found.table, reference])))
     picked = select(table, [study], store.find).to_pylist()
-    assert {(row["subset"], row["lambda"]) for row in picked} == {key[:2] for key in chosen[0]}
+    assert {(row["subset"], row["point"]) for row in picked} == {key[:2] for key in chosen[0]}
     # And a second run measures nothing.
-    again = run_plan(plan, store, bench.open, [study])
+    again = run_plan(plan, store, bench.open)
     assert again.table == found.table
     assert (again.evaluated, again.images) == (0, 0)
 

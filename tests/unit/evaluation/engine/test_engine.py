@@ -29,7 +29,6 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
-from taskgrid.plugins.options import Options
 from taskgrid.provenance import digest
 from taskgrid.store.outcomes import Outcome
 from taskgrid.store.weights import State, digest_state
@@ -159,7 +158,7 @@ def test_the_chosen_lambda_is_that_of_brute_force(small: World) -> None:
             & (frame["split"] == "test")
             & (frame["method"] == "task_arithmetic")
         ]
-        assert set(test["lambda"]) == {lambdas[best]}
+        assert set(test["point"]) == {lambdas[best]}
         assert set(test["role"]) == {"selected"}
 
 
@@ -255,7 +254,7 @@ def requests_of(plan: Plan) -> list[Request]:
 
 def engine(small: World, **options: Any) -> Engine:
     material = memory(small)
-    merger = MergeRecipe(get_merger(options.pop("name", "task_arithmetic")), Options())
+    merger = MergeRecipe.of(options.pop("name", "task_arithmetic"), {})
     return Engine(material, merger, **{"batch_size": 5, **options})
 
 
@@ -450,7 +449,7 @@ def test_a_stored_grid_is_read_back(
 def test_vectors_stand_for_experts(small: World) -> None:
     vectors = {task: TaskVector.between(small.base, state) for task, state in small.experts.items()}
     theirs = grid(small, experts=None, vectors=vectors)
-    scores = ["subset", "lambda", "task", "split", "correct"]
+    scores = ["subset", "point", "task", "split", "correct"]
     pd.testing.assert_frame_equal(theirs[scores], grid(small)[scores])
 
 

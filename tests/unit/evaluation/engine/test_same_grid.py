@@ -50,7 +50,7 @@ def grid(small: World, **options: Any) -> pd.DataFrame:
     frame = evaluate_grid(
         small.base, small.card, small.tasks, experts=small.experts, batch_size=5, **options
     )
-    return frame.sort_values(["method", "size", "subset", "lambda", "task", "split"]).reset_index(
+    return frame.sort_values(["method", "size", "subset", "point", "task", "split"]).reset_index(
         drop=True
     )
 
@@ -86,8 +86,8 @@ def test_blocks_give_the_bits_of_the_whole(whole: pd.DataFrame, tmp_path: Path) 
     parts = [
         grid(world(), subsets=block, store=tmp_path / str(i)) for i, block in enumerate(blocks)
     ]
-    merged = pd.concat(parts).drop_duplicates(["method", "subset", "lambda", "task", "split"])
-    merged = merged.sort_values(["method", "size", "subset", "lambda", "task", "split"])
+    merged = pd.concat(parts).drop_duplicates(["method", "subset", "point", "task", "split"])
+    merged = merged.sort_values(["method", "size", "subset", "point", "task", "split"])
     pd.testing.assert_frame_equal(merged.reset_index(drop=True), whole, check_exact=True)
 
 

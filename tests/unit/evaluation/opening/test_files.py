@@ -14,8 +14,9 @@ from taskgrid.data.manifest import DatasetManifest
 from taskgrid.data.splits import SplitRule, make_split
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
+from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
+from taskgrid.evaluation.opening.files import GridFiles, TaskFiles, open_files
 from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
@@ -26,7 +27,6 @@ from taskgrid.store.atomic import write_json
 from taskgrid.store.images import ImageStore, PreparedImage, pixel_digest, write_images
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import load_state, save_state
-from taskgrid.studies import get_study
 from taskgrid.vectors import TaskVector
 from tests.unit.example_grid import SIZE, World, world
 
@@ -119,20 +119,23 @@ class Flow:
             self.setting(), read_method("task_arithmetic", {}, 0), ["a", "a+b"], LAMBDAS
         )
 
-    def material(self, setting: Setting) -> GridFiles:
-        folder = self.folder
-        return GridFiles(setting, folder / "base.json", folder / "base.safetensors", self.files)
+    def material(self, setting: Setting) -> Material:
+        at = self.folder
+        files = GridFiles(at / "base.json", at / "base.safetensors", self.files)
+        return open_files(files, setting, {})
 
     def reference(self) -> Result:
         setting = self.setting()
-        with engine_on_demand(self.material(setting), device="cpu", batch_size=8) as bench:
+        with engine_on_demand(self.material(setting), setting, device="cpu", batch_size=8) as bench:
             return run_reference(setting, self.store, bench)
 
     def run(self, plan: Plan | None = None) -> Result:
         plan = plan or self.plan()
         material = self.material(plan.setting)
-        with engine_on_demand(material, plan.method, device="cpu", batch_size=8) as bench:
-            return run_plan(plan, self.store, bench, [get_study("addition")])
+        with engine_on_demand(
+            material, plan.setting, plan.method, device="cpu", batch_size=8
+        ) as bench:
+            return run_plan(plan, self.store, bench)
 
     @property
     def store(self) -> OutcomeStore:

@@ -83,11 +83,11 @@ def test_images_are_a_file_and_an_order() -> None:
     assert len(found) == 4
 
 
-def test_lambda_zero_is_the_base_whatever_the_merge() -> None:
-    base = keys.state_key("theta")
-    assert keys.point_key("one", "0.00", base) == keys.point_key("two", "0.00", base) == base
-    points = {keys.point_key(merge, scale, base) for merge in "xy" for scale in ("0.10", "-0.10")}
-    assert len(points | {base}) == 5
+def test_points_of_merges_differ_in_merge_coefficients_and_whose_model_it_is() -> None:
+    points = {keys.point_key(merge, scale) for merge in "xy" for scale in (0.1, -0.1)}
+    points |= {keys.point_key("x", None, [0.1, 0.2]), keys.point_key("x", None, [0.2, 0.1])}
+    points |= {keys.point_key("x", 0.1, None, vector) for vector in ("one", "two")}
+    assert len(points) == 8
 
 
 def test_a_row_depends_on_weights_and_context() -> None:

@@ -11,9 +11,11 @@ from taskgrid.data.manifest import DatasetManifest, SplitManifest, split_digest
 from taskgrid.data.splits import make_split
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, TaskgridError
 from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
-from taskgrid.evaluation.plan.planner import Plan, make_plan
+from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Setting, TaskRef, Weights
 from taskgrid.models.card import ModelCard
+from taskgrid.plugins.cards import MergerCard, StatisticCard, merger_card
+from taskgrid.provenance import digest
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import SPLITS, ImageIndex
 from tests.unit.example_grid import world
@@ -106,7 +108,7 @@ def test_lambda_zero_is_a_request_for_the_base() -> None:
     assert zero == plan.setting.zeroshot("a", "val")
     assert zero.weights == BASE
     other = make_plan(setting("abc"), method("average"), ["a"], LAMBDAS)
-    assert other.merged(("a",), "-0.00", "a", "val").key == zero.key
+    assert other.merged(("a",), "0.00", "a", "val").key == zero.key
     half = plan.merged(("a", "b"), "0.50", "a", "val")
     assert half.weights == Weights("merge", ("a", "b"), "0.50")
     assert half.n == 40
@@ -114,16 +116,16 @@ def test_lambda_zero_is_a_request_for_the_base() -> None:
 
 def test_options_seed_and_code_of_a_method_are_in_its_keys() -> None:
     def key(**change: Any) -> str:
-        changed = replace(method(density=0.2), **change)
+        changed = replace(method(normalize=True), **change)
         plan = make_plan(setting("ab"), changed, ["a+b"], LAMBDAS)
         return plan.merged(("a", "b"), "0.50", "a", "val").key
 
     changes: list[dict[str, Any]] = [
         {},
-        {"options": {"density": 0.3}},
+        {"options": {"normalize": False}},
         {"code": "edited"},
         {"seed": 1},
-        {"name": "other"},
+        {"name": "average"},
     ]
     assert len({key(**change) for change in changes}) == 5
 
@@ -166,7 +168,7 @@ def test_a_merged_task_needs_a_vector() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda value: {**value, "format": 2},
+        lambda value: {**value, "format": 1},
         lambda value: {key: value[key] for key in value if key != "lambdas"},
         lambda value: [value],
     ],
@@ -297,7 +299,8 @@ def test_what_does_not_belong_together_is_refused(
 
 def test_a_method_is_read_with_its_defaults_and_its_code() -> None:
     ref = read_method("task_arithmetic", {}, seed=3)
-    assert (ref.name, ref.options, ref.seed) == ("task_arithmetic", {}, None)
+    defaults = {"weights": None, "normalize": False}
+    assert (ref.name, ref.options, ref.seed) == ("task_arithmetic", defaults, None)
     assert ref.code != read_method("average", {}, seed=3).code
     with pytest.raises(ConfigError, match="density"):
         read_method("average", {"density": 1}, seed=3)
@@ -305,4 +308,66 @@ def test_a_method_is_read_with_its_defaults_and_its_code() -> None:
 
 def test_a_task_reference_says_what_rows_depend_on() -> None:
     # Names, paths and counts of training images are not among it.
-    assert set(TaskRef.__dataclass_fields__) == {"head", "parts", "expert", "vector"}
+    assert set(TaskRef.__dataclass_fields__) == {"head", "parts", "expert", "vector", "statistics"}
+
+
+def test_statistics_and_what_was_learned_are_in_the_keys_of_merges() -> None:
+    ours = setting("ab")
+
+    def plan(**statistics: str) -> Plan:
+        tasks = {
+            name: replace(ref, statistics={"exact": digest([name, statistics.get(name)])})
+            for name, ref in ours.tasks.items()
+        }
+        needing = replace(method(), needs={"fisher": "exact"})
+        return make_plan(replace(ours, tasks=tasks), needing, ["a", "a+b"], LAMBDAS)
+
+    with pytest.MonkeyPatch.context() as patched:
+        card = StatisticCard(title="Fisher information")
+        patched.setattr("taskgrid.evaluation.plan.planner.statistic_card", lambda name: card)
+        one, other = plan(), plan(b="computed anew")
+        assert one.merge_key(("a",)) == other.merge_key(("a",))
+        assert one.merge_key(("a", "b")) != other.merge_key(("a", "b"))
+        with pytest.raises(LineageError, match=r"needs the statistic 'fisher' of task 'a'.*rule"):
+            make_plan(ours, replace(method(), needs={"fisher": "exact"}), ["a"], LAMBDAS)
+
+
+def test_a_method_that_learns_needs_what_was_learned_for_each_subset() -> None:
+    learns = replace(merger_card("task_arithmetic"), learned=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("taskgrid.evaluation.plan.setting.merger_card", lambda name: learns)
+        knows = replace(method(), learned={"a+b": digest("coefficients")})
+        first = make_plan(setting("ab"), knows, ["a+b"], LAMBDAS).merge_key(("a", "b"))
+        edited = replace(knows, learned={"a+b": digest("others")})
+        assert make_plan(setting("ab"), edited, ["a+b"], LAMBDAS).merge_key(("a", "b")) != first
+        with pytest.raises(LineageError, match="nothing was learned for a by 'task_arithmetic'"):
+            make_plan(setting("ab"), knows, ["a"], LAMBDAS)
+
+
+def per_task(**change: Any) -> MergerCard:
+    return replace(merger_card("task_arithmetic"), gives="per_task", **change)
+
+
+def test_a_model_per_task_is_measured_on_the_tasks_of_its_subset_alone() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("taskgrid.evaluation.plan.setting.merger_card", lambda name: per_task())
+        plan = make_plan(setting("abc"), method(), ["a+b"], LAMBDAS, outside=True)
+        assert plan.measurable(("a", "b"), ("a", "b", "c")) == ("a", "b")
+        on_a, on_b = (plan.merged(("a", "b"), "0.50", task, "val") for task in "ab")
+        assert (on_a.weights.task, on_b.weights.task) == ("a", "b")
+        assert plan.point_key(("a", "b"), "0.50", "a") != plan.point_key(("a", "b"), "0.50", "b")
+        tangent = replace(setting("ab"), tangent="tangent code")
+        with pytest.raises(ConfigError, match="gives a model for each task; tangent models"):
+            make_plan(tangent, method(), ["a"], LAMBDAS)
+        with pytest.raises(ConfigError, match="nothing can be interpolated"):
+            make_plan(setting("ab"), method(), ["a"], LAMBDAS, curves=CurveRef(7, 0.01, "code"))
+
+
+def test_a_method_may_have_a_threshold_or_nothing_in_the_place_of_lambda() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        card = per_task(coefficient="threshold")
+        patched.setattr("taskgrid.evaluation.plan.setting.merger_card", lambda name: card)
+        plan = make_plan(setting("ab"), method(), ["a"], LAMBDAS)
+        assert plan.merged(("a",), "0.00", "a", "val").weights.kind == "merge"
+        card = per_task(coefficient="none")
+        assert make_plan(setting("ab"), method(), ["a"], LAMBDAS).lambdas == ("1.00",)

@@ -18,19 +18,20 @@ import pyarrow as pa
 import pytest
 
 from taskgrid.errors import ArtifactError
+from taskgrid.evaluation.plan.asking import StudyRef
+from taskgrid.evaluation.plan.choices import read_choices, write_choices
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID, collect_rows, read_rows, unique_rows
 from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Request
 from taskgrid.machine.progress import Progress
+from taskgrid.plugins.cards import StudyCard
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from taskgrid.studies import get_study
-from taskgrid.studies.seam import Choice, Curves
+from taskgrid.studies.seam import Choice, Choosing, Curves, Field, Question
 from tests.unit.example_plans import FakeBench, method, setting
 
 LAMBDAS = ("0.00", "0.25", "0.50", "0.75", "1.00")
-ADDITION = get_study("addition")
 
 
 def subsets(names: str, sizes: Iterable[int] = range(1, 9)) -> list[str]:
@@ -59,9 +60,9 @@ class Desk:
         self.bench = FakeBench()
         return run_reference(setting(names), self.store, self.bench.open)
 
-    def run(self, plan: Plan, studies: Sequence[Any] = (ADDITION,)) -> Result:
+    def run(self, plan: Plan) -> Result:
         self.bench = FakeBench()
-        return run_plan(plan, self.store, self.bench.open, studies)
+        return run_plan(plan, self.store, self.bench.open)
 
     @property
     def asked(self) -> list[Request]:
@@ -198,7 +199,7 @@ def test_rows_say_what_they_are(desk: Desk) -> None:
         assert row["in_subset"] == (row["task"] in row["subset"].split("+"))
         assert row["accuracy"] == row["correct"] / row["n"]
         assert row["n"] == {"val": 40, "test": 60}[row["split"]]
-        assert row["options"] == "{}"
+        assert row["options"] == '{"normalize":false,"weights":null}'
         assert row["role"] == {"val": "selection", "test": "selected"}[row["split"]]
 
 
@@ -224,14 +225,14 @@ def test_reference_rows(desk: Desk) -> None:
     assert len(experts) == 2 * 2 * 2
     for row in zeroshot:
         assert row["mode"] is row["seed"] is row["normalized_accuracy"] is None
-        assert (row["subset"], row["size"], row["lambda"], row["in_subset"]) == (
+        assert (row["subset"], row["size"], row["point"], row["in_subset"]) == (
             "",
             0,
             "0.00",
             False,
         )
     for row in experts:
-        assert (row["size"], row["lambda"], row["mode"]) == (1, "1.00", "standard")
+        assert (row["size"], row["point"], row["mode"]) == (1, "1.00", "standard")
         assert row["in_subset"] == (row["subset"] == row["task"])
     assert {row["role"] for row in zeroshot + experts} == {"reference"}
 
@@ -240,10 +241,10 @@ def test_curves_on_test_are_marked(desk: Desk) -> None:
     table = desk.run(planned("ab", curves_on=("val", "test"))).table
     for subset in ("a", "b", "a+b"):
         tested = rows_where(table, subset=subset, split="test")
-        assert {row["lambda"] for row in tested} == set(LAMBDAS)
-        chosen = {row["lambda"] for row in tested if row["role"] == "selected"}
+        assert {row["point"] for row in tested} == set(LAMBDAS)
+        chosen = {row["point"] for row in tested if row["role"] == "selected"}
         assert len(chosen) == 1
-        assert {row["role"] for row in tested if row["lambda"] not in chosen} == {"curve"}
+        assert {row["role"] for row in tested if row["point"] not in chosen} == {"curve"}
 
 
 def test_outside_tasks_are_measured_at_the_chosen_point_on_test(desk: Desk) -> None:
@@ -251,7 +252,7 @@ def test_outside_tasks_are_measured_at_the_chosen_point_on_test(desk: Desk) -> N
     outside = rows_where(table, in_subset=False)
     assert {(row["task"], row["split"]) for row in outside} == {("b", "test"), ("c", "test")}
     assert all(row["normalized_accuracy"] is not None for row in outside)
-    chosen = {row["lambda"] for row in rows_where(table, split="test")}
+    chosen = {row["point"] for row in rows_where(table, split="test")}
     assert len(chosen) == 1
 
 
@@ -280,36 +281,99 @@ def test_rows_do_not_depend_on_blocks_order_or_history(tmp_path: Path) -> None:
         assert (tmp_path / "joined.parquet").read_bytes() == expected
 
 
-def test_two_studies_share_rows_and_choose_each_their_own(desk: Desk) -> None:
-    class Last:
-        name = "last"
-        rule = "the last lambda"
+class Last(Choosing):
+    """Asks pairs, wants a point beyond the sweep, and one more once it has seen that."""
 
-        def covers(self, subset: Sequence[str]) -> bool:
-            return len(subset) == 2
+    def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
+        return [Question(subset, subset)] if len(subset) == 2 else []
 
-        def sweep(self, lambdas: Sequence[str]) -> tuple[str, ...]:
-            return (*lambdas, "2.00")
+    def points(
+        self, question: Question, sweep: Sequence[str], curves: Curves | None
+    ) -> Sequence[str]:
+        return [*sweep, "2.00"] if curves is None or "2.00" not in curves.points else ["3.00"]
 
-        def tasks(self, subset: Sequence[str]) -> tuple[str, ...]:
-            return tuple(subset)
+    def choose(self, question: Question, curves: Curves) -> Choice:
+        assert curves.correct.shape == (len(curves.points), 2)
+        return Choice(curves.points[-1], at_edge=True, met=False)
 
-        def choose(self, curves: Curves) -> Choice:
-            return Choice(curves.lambdas[-1], at_edge=True)
 
-    both = desk.run(planned("abc"), [ADDITION, Last()])
-    alone = Desk(desk.store._root.parent / "other").run(planned("abc")).table
-    for row in alone.to_pylist():
+@pytest.fixture
+def last(monkeypatch: pytest.MonkeyPatch) -> StudyRef:
+    """Register a study of this module."""
+    from taskgrid.plugins import registry
+
+    known = {**registry._PLUGINS["study"], "last": __name__}
+    monkeypatch.setattr(registry, "_PLUGINS", {**registry._PLUGINS, "study": known})
+    return StudyRef("last", "the_last")
+
+
+CARD = StudyCard(title="The last point", rule="the last point")
+STUDY = Last
+
+
+def test_two_studies_share_rows_and_choose_each_their_own(desk: Desk, last: StudyRef) -> None:
+    addition = StudyRef("addition", "addition")
+    both = desk.run(planned("abc", studies=[addition, last]))
+    alone = Desk(desk.store._root.parent / "other").run(planned("abc"))
+    for row in alone.table.to_pylist():
         assert row in both.table.to_pylist()
-    extra = [row for row in both.table.to_pylist() if row not in alone.to_pylist()]
-    assert {(row["lambda"], row["size"]) for row in extra} == {("2.00", 2)}
+    extra = [row for row in both.table.to_pylist() if row not in alone.table.to_pylist()]
+    assert {(row["point"], row["size"]) for row in extra} == {("2.00", 2), ("3.00", 2)}
     assert {row["role"] for row in extra} == {"selection", "selected"}
+    assert both.choices[: len(alone.choices)] == alone.choices
+    theirs = both.choices[len(alone.choices) :]
+    assert {(c.study, c.rule, c.point, c.met) for c in theirs} == {
+        ("the_last", "the last point", "3.00", False)
+    }
+    assert sorted(c.subset for c in theirs) == ["a+b", "a+c", "b+c"]
+
+
+def test_choices_are_written_and_read_again(desk: Desk, tmp_path: Path) -> None:
+    choices = desk.run(planned("ab")).choices
+    write_choices(tmp_path / "choices.json", choices)
+    assert read_choices(tmp_path / "choices.json") == choices
+    (tmp_path / "choices.json").write_text('[{"study": "addition"}]')
+    with pytest.raises(ArtifactError, match="does not hold choices"):
+        read_choices(tmp_path / "choices.json")
+
+
+def test_a_control_task_is_measured_and_never_normalised(desk: Desk) -> None:
+    class Controlled(Choosing):
+        def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
+            return [Question(subset, tuple(sorted((*subset, *field.control))))]
+
+        def choose(self, question: Question, curves: Curves) -> Choice:
+            assert list(curves.expert > 0) == [True, False]
+            return Choice(curves.points[1], at_edge=False)
+
+    ours = setting("ab")
+    tasks = {**ours.tasks, "b": replace(ours.tasks["b"], expert=None, vector=None)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "taskgrid.evaluation.plan.asking.get_study", lambda name, options: Controlled()
+        )
+        plan = make_plan(replace(ours, tasks=tasks), method(), ["a"], LAMBDAS)
+        table = desk.run(plan).table
+    control = rows_where(table, task="b")
+    assert {row["split"] for row in control} == {"val", "test"}
+    assert all(row["normalized_accuracy"] is None for row in control)
+
+
+def test_points_with_coefficients_of_their_own_are_measured_for_their_subset(desk: Desk) -> None:
+    own = "a:0.30,b:-0.50"
+    result = desk.run(planned("ab", points={"a+b": [own], "b": ["0.10"]}))
+    asked = {(r.weights.subset, r.weights.point) for r in desk.asked if r.weights.kind == "merge"}
+    assert (("a", "b"), own) in asked
+    assert (("b",), "0.10") in asked
+    assert (("a",), "0.10") not in asked
+    (row,) = rows_where(result.table, point=own, task="a", split="val")
+    assert row["scale"] is None
 
 
 def test_the_choice_is_the_maximum_of_the_curve(desk: Desk) -> None:
     table = desk.run(planned("abc")).table
     for subset, best in (("a", "1.00"), ("a+b", "0.50"), ("a+b+c", "0.25")):
-        (chosen,) = {row["lambda"] for row in rows_where(table, subset=subset, split="test")}
+        (chosen,) = {row["point"] for row in rows_where(table, subset=subset, split="test")}
         assert chosen == best
 
 
@@ -322,7 +386,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, desk: Desk) -> None:
         from taskgrid.evaluation.plan.runner import run_plan
         from taskgrid.store.outcomes import OutcomeStore
         from tests.unit.example_plans import FakeBench
-        from tests.unit.evaluation.plan.test_runner import ADDITION, planned
+        from tests.unit.evaluation.plan.test_runner import planned
 
         class Mortal(FakeBench):
             def evaluate(self, requests, advance):
@@ -335,7 +399,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, desk: Desk) -> None:
             def writer(self, seconds=0.0):
                 return super().writer(seconds)
 
-        run_plan(planned("abc"), Quick(sys.argv[1]), Mortal().open, [ADDITION])
+        run_plan(planned("abc"), Quick(sys.argv[1]), Mortal().open)
     """
     root = Path(__file__).parents[4]
     done = subprocess.run(
@@ -361,7 +425,7 @@ def test_an_error_keeps_what_was_measured(desk: Desk) -> None:
 
     failing = Failing()
     with pytest.raises(MemoryError):
-        run_plan(planned(), desk.store, failing.open, [ADDITION])
+        run_plan(planned(), desk.store, failing.open)
     desk.run(planned())
     assert {request.key for request in desk.asked}.isdisjoint(
         request.key for request in failing.asked[:7]
@@ -378,13 +442,12 @@ def test_a_plan_that_is_known_needs_no_torch(tmp_path: Path) -> None:
         from taskgrid.evaluation.plan.planner import Plan
         from taskgrid.evaluation.plan.runner import run_plan
         from taskgrid.store.outcomes import OutcomeStore
-        from taskgrid.studies import get_study
 
         def no_bench():
             raise AssertionError("a bench was opened")
 
         plan = Plan.read(sys.argv[1] + "/plan.json")
-        result = run_plan(plan, OutcomeStore(sys.argv[1] + "/store"), no_bench, [get_study("addition")])
+        result = run_plan(plan, OutcomeStore(sys.argv[1] + "/store"), no_bench)
         assert result.evaluated == 0
         assert not {"torch", "open_clip"} & set(sys.modules)
     """
@@ -398,7 +461,7 @@ def test_a_plan_that_is_known_needs_no_torch(tmp_path: Path) -> None:
 
 def test_progress_counts_images(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     bench = FakeBench()
-    result = run_plan(planned("ab"), desk.store, bench.open, [ADDITION], Progress)
+    result = run_plan(planned("ab"), desk.store, bench.open, Progress)
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
     done = [int(line.split(": ")[1].split("/")[0]) for line in lines]

@@ -103,7 +103,7 @@ def test_in_bf16_the_grid_keeps_most_labels(small: World) -> None:
     }
     one, two = frames["fp32"], frames["bf16"]
     assert not set(one["key"]) & set(two["key"])
-    every = one.merge(two, on=["method", "subset", "lambda", "task", "split"], how="inner")
+    every = one.merge(two, on=["method", "subset", "point", "task", "split"], how="inner")
     assert len(every) > 50
     assert every["nll_x"].ne(every["nll_y"]).all()
     off = (every["correct_x"] - every["correct_y"]).abs().sum() / every["n_x"].sum()

@@ -38,7 +38,6 @@ from taskgrid.plugins.options import Options
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State
-from taskgrid.studies import get_study
 from tests.unit.evaluation.engine.test_engine import naive_ece
 from tests.unit.evaluation.opening.test_files import Flow
 from tests.unit.example_grid import MEAN, STD, World, memory, world
@@ -121,7 +120,7 @@ def grid(small: World, **options: Any) -> pd.DataFrame:
 @pytest.mark.parametrize("name", ["task_arithmetic", "average"])
 def test_the_whole_grid_equals_brute_force(name: str, small: World, oracle: Oracle) -> None:
     frame = grid(small, methods=[name], curves_on=("val", "test"), batch_size=5)
-    rows = frame[(frame["method"] == name) & (frame["lambda"] != "0.00")]
+    rows = frame[(frame["method"] == name) & (frame["point"] != "0.00")]
     assert len(rows) == 2 * 2 * sum(math.comb(3, k) * k for k in (1, 2, 3))
     for row in rows.itertuples():
         subset = row.subset.split("+")
@@ -142,13 +141,13 @@ def test_experts_are_tangent_models_and_the_base_is_itself(small: World, oracle:
     for rows in (
         [f[f["method"] == "zeroshot"].reset_index(drop=True) for f in (frame, plain)],
         [
-            f[(f["lambda"] == "0.00") & (f["split"] == "val")].reset_index(drop=True)
+            f[(f["point"] == "0.00") & (f["split"] == "val")].reset_index(drop=True)
             for f in (frame, plain)
         ],
     ):
         columns = [c for c in rows[0] if c != "normalized_accuracy"]
         pd.testing.assert_frame_equal(rows[0][columns], rows[1][columns])
-    moved = [f[f["lambda"] == "1.00"]["key"] for f in (frame, plain)]
+    moved = [f[f["point"] == "1.00"]["key"] for f in (frame, plain)]
     assert not set(moved[0]) & set(moved[1])
 
 
@@ -278,7 +277,7 @@ def test_a_pass_is_made_once_for_each_vector_and_image_set(
     assert sorted(passes) == 9 * [13] + 9 * [21]
     more = grid(small, lambdas=[0.05, 0.7], subsets=[["a", "c"]], store=tmp_path)
     assert len(passes) == 18
-    assert set(more["lambda"]) == {"0.00", "0.05", "0.70", "1.00"}
+    assert set(more["point"]) == {"0.00", "0.05", "0.70", "1.00"}
     pd.testing.assert_frame_equal(
         grid(small, methods=["task_arithmetic", "average"], store=tmp_path), first
     )
@@ -495,11 +494,11 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
     ready = (material(plan.setting), plan.method)
     before = sorted(features.iterdir())
     with engine_on_demand(*ready, device="cpu", batch_size=5, store=tmp_path) as bench:
-        result = run_plan(plan, store, bench, [get_study("addition")])
+        result = run_plan(plan, store, bench)
     # All features of the grid were needed for the reference rows already.
     assert sorted(features.iterdir()) == before
     frame = result.table.to_pandas()
-    one = frame[(frame["subset"] == "a") & (frame["lambda"] == "1.00") & (frame["split"] == "val")]
+    one = frame[(frame["subset"] == "a") & (frame["point"] == "1.00") & (frame["split"] == "val")]
     own = reference.table.to_pandas()
     own = own[(own["method"] == "expert") & (own["subset"] == "a") & (own["task"] == "a")]
     assert set(one["correct"]) == set(own[own["split"] == "val"]["correct"])
@@ -508,4 +507,4 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
         path.write_bytes(path.read_bytes()[:-5])
     again = OutcomeStore(tmp_path / "again")
     with engine_on_demand(*ready, device="cpu", batch_size=5, store=tmp_path) as bench:
-        assert run_plan(plan, again, bench, [get_study("addition")]).table == result.table
+        assert run_plan(plan, again, bench).table == result.table
