@@ -5,7 +5,6 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GPUS := $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help run test check bench ui report lock clean
@@ -20,7 +19,7 @@ help:
 	@echo 'make clean   remove the virtual environment (results stay)'
 
 run: $(READY)
-	snakemake --cores $(CORES) --resources gpu=$(GPUS) --quiet host reason
+	snakemake --cores $(CORES) --quiet host reason
 	@$(MAKE) --no-print-directory results/report.html
 	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  registry: make ui'
 

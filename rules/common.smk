@@ -55,13 +55,15 @@ wildcard_constraints:
     pixels=r"\d+px",
 
 
-def gpus():
-    """GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
-    device = E.config.device
-    return int(device == "cuda" or (device == "auto" and bool(visible_gpus())))
+# A job needs a GPU where there is one, so that it does not wait where there is none.
+VISIBLE_GPUS = [] if E.config.device == "cpu" else visible_gpus()
+GPU = int(bool(VISIBLE_GPUS) or E.config.device == "cuda")
 
-
-GPU = gpus()
+# On one machine, as many GPU jobs at once as it has GPUs. Said here and in no profile, for the
+# workflow profile is read with every other one and wins. With `--jobs`, which every cluster asks
+# for, a limit is the cluster's and the profile's or the user's to say.
+if VISIBLE_GPUS and workflow.nodes is None and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", len(VISIBLE_GPUS))
 
 # What a command needs and no result depends on: set here, so that a change of it re-runs nothing.
 # Scripts import the library of this checkout, installed or not; with conda the rule's environment

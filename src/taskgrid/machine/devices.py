@@ -1,60 +1,106 @@
 """Which device a job computes on: one GPU per job, leased for the life of the process.
 
-Snakemake limits how many GPU jobs run at once, never which GPU a job takes. A job therefore holds
-an advisory lock on one device; the kernel releases it when the process ends, also after SIGKILL.
+Snakemake limits how many GPU jobs run at once, never which GPU a job takes. A job therefore claims
+a name in the kernel (an abstract Unix socket) that stands for one device. The claim is seen by
+every user of the machine, needs no file, and ends with the process, also after SIGKILL.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
+import re
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from taskgrid.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+# What schedulers and people write for no GPU; as in CUDA, entries behind it do not count.
+_NO_GPU = {"", "-1", "none", "void", "nodevfiles"}
+_LISTED = re.compile(r"^(?:GPU (?P<index>\d+)|\s+MIG ).*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU of this machine: its UUID, and those of its MIG slices if it is cut into some."""
+
+    uuid: str
+    slices: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What a job can have of the card."""
+        return self.slices or (self.uuid,)
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> list[str]:
     """Return the identifiers of the GPUs this process may use, without initialising CUDA.
 
-    ``CUDA_VISIBLE_DEVICES`` decides when it is set (empty means none); else ``nvidia-smi`` is asked.
+    ``CUDA_VISIBLE_DEVICES`` decides when it is set (empty, ``-1``, ``none`` and SLURM's
+    ``NoDevFiles`` mean none); else ``nvidia-smi`` is asked for the UUIDs of cards and MIG slices.
     """
     environment = os.environ if environment is None else environment
-    if "CUDA_VISIBLE_DEVICES" in environment:
-        return [
-            name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()
-        ]
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return [device for card in installed_cards().values() for device in card.devices]
+    gpus: list[str] = []
+    for entry in environment["CUDA_VISIBLE_DEVICES"].split(","):
+        if entry.strip().lower() in _NO_GPU:
+            break
+        gpus.append(entry.strip())
+    return gpus
+
+
+def installed_cards() -> dict[str, Card]:
+    """Return the cards that ``nvidia-smi`` lists, by index; none where it is missing or fails."""
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return listing.stdout.split()
+        return {}
+    cards: dict[str, Card] = {}
+    index = ""
+    for line in _LISTED.finditer(listing):
+        if line["index"] is not None:
+            index = line["index"]
+            cards[index] = Card(line["uuid"])
+        else:
+            cards[index] = Card(cards[index].uuid, (*cards[index].slices, line["uuid"]))
+    return cards
+
+
+def device_of(gpu: str, cards: Mapping[str, Card]) -> str:
+    """Return the one name of a device that goes by an index, a UUID or the start of a UUID.
+
+    Of a card that is cut into slices, CUDA takes the first. A name that no card knows is its own.
+    """
+    if gpu in cards:
+        return cards[gpu].devices[0]
+    for card in cards.values():
+        if card.uuid.startswith(gpu):
+            return card.devices[0]
+        for device in card.slices:
+            if device.startswith(gpu):
+                return device
+    return gpu
 
 
 @contextmanager
-def lease_device(request: str = "auto", lock_folder: Path | None = None) -> Iterator[torch.device]:
-    """Hold one device for the duration of the block.
+def lease_device(request: str = "auto") -> Iterator[torch.device]:
+    """Hold one device for the duration of the block; wait while others hold all of them.
 
     Args:
         request: ``auto`` (a GPU when there is one, else the CPU), ``cpu`` or ``cuda``.
-        lock_folder: where the lock files are; must be local to the machine.
 
     Raises:
         DeviceError: if ``cuda`` is asked for and there is none, or ``request`` is unknown.
@@ -72,14 +118,7 @@ def lease_device(request: str = "auto", lock_folder: Path | None = None) -> Iter
 
         yield torch.device("cpu")
         return
-    lock: IO[str] | None = None
-    try:
-        # Inside a SLURM job the scheduler has already given the job its own device.
-        if "SLURM_JOB_ID" in os.environ:
-            chosen = gpus[0]
-        else:
-            folder = lock_folder or Path(tempfile.gettempdir()) / f"taskgrid-gpu-{os.getuid()}"
-            chosen, lock = _acquire(gpus, folder)
+    with lease_gpu(gpus) as chosen:
         os.environ["CUDA_VISIBLE_DEVICES"] = chosen
         import torch
 
@@ -89,30 +128,33 @@ def lease_device(request: str = "auto", lock_folder: Path | None = None) -> Iter
                 "install a CUDA build of torch that fits the driver, or set device: cpu"
             )
         yield torch.device("cuda", 0)
-    finally:
-        if lock is not None:
-            lock.close()
 
 
-def device_name(device: torch.device) -> str:
-    """Return what a GPU is called, and of other devices the kind."""
-    import torch
+@contextmanager
+def lease_gpu(gpus: Sequence[str]) -> Iterator[str]:
+    """Hold one of some GPUs, which no other process on this machine holds meanwhile.
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _acquire(gpus: Sequence[str], folder: Path) -> tuple[str, IO[str]]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Inside a SLURM allocation only the processes of that allocation are asked: whether two
+    allocations share a card is the scheduler's decision, and a single GPU is the job's own.
+    """
+    allocation = os.environ.get("SLURM_JOB_ID", "")
+    if allocation and len(gpus) == 1:
+        yield gpus[0]
+        return
+    cards = installed_cards()
+    claims = {gpu: f"taskgrid-gpu/{allocation}/{device_of(gpu, cards)}" for gpu in gpus}
     announced = False
     while True:
-        for gpu in gpus:
-            stream = (folder / f"{gpu.replace('/', '_')}.lock").open("w")
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.close()
-                continue
-            return gpu, stream
+        for gpu, name in claims.items():
+            with socket.socket(socket.AF_UNIX) as claim:
+                try:
+                    claim.bind(f"\0{name}")
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+                    continue
+                yield gpu
+                return
         if not announced:
             print(
                 f"waiting for one of {len(gpus)} GPUs ({', '.join(gpus)})",
@@ -129,3 +171,10 @@ def use_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a GPU is called, and of other devices the kind."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

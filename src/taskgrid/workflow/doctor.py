@@ -168,7 +168,7 @@ def _cached(
 def _device(experiment: Experiment) -> Finding:
     gpus, wanted = visible_gpus(), experiment.config.device
     if gpus and wanted != "cpu":
-        return Finding("device", "ready", f"{len(gpus)} GPU: --resources gpu={len(gpus)}")
+        return Finding("device", "ready", f"{len(gpus)} GPU, a job at a time on each")
     if wanted == "cuda":
         return Finding(
             "device", "missing", "no GPU is visible here; on a cluster that is as it should be"
