@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskgrid.errors import DeviceError
-from taskgrid.evaluation.opening.remembered import Job, RememberedSize
 from taskgrid.models.batches import CPU_BATCH, LARGEST, BatchSize, fitted, largest_batch, passing
 from taskgrid.models.encoder import ImageEncoder
 from tests.unit.example_grid import world
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MIB = 1 << 20
-JOB = Job("tower", "plain", "bf16", False, "GPU", "2.15")
 
 
 class Card:
@@ -110,42 +105,6 @@ def test_halving_ends_at_what_fits_and_stays(capsys: pytest.CaptureFixture[str])
     assert "evaluation.batch_size to 64" in capsys.readouterr().err
     with pytest.raises(DeviceError, match="no memory for one image"):
         BatchSize(4).fit(Card(101, total=100).run)
-
-
-def test_what_was_halved_is_where_the_next_job_begins(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    remembered = RememberedSize(tmp_path / "batches", JOB)
-    first = Card(3 * MIB, total=8 << 30).fitted(remembered=remembered)
-    assert (first.size, remembered.find()) == (256, None)
-    first.fit(Card(1, total=70).run)
-    assert "the next job begins there" in capsys.readouterr().err
-    assert Card(3 * MIB, total=8 << 30).fitted(remembered=remembered).size == first.size == 64
-    # Less than that where less is free now.
-    assert Card(3 * MIB, total=1 << 30).fitted(remembered=remembered).size == 32
-    # Another kind of job, and a size that a person asked for, know nothing of it.
-    other = replace(remembered, job=replace(JOB, device="another GPU"))
-    assert Card(3 * MIB, total=8 << 30).fitted(remembered=other).size == 256
-    assert fitted(512, CUDA, print, remembered=remembered).size == 512
-    assert fitted("auto", CPU, print, remembered=remembered).size == CPU_BATCH
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"batch_size": 0}', '{"batch_size": "8"}'])
-def test_a_broken_memory_is_as_good_as_none(tmp_path: Path, text: str) -> None:
-    remembered = RememberedSize(tmp_path, JOB)
-    remembered.keep(8)
-    (file,) = tmp_path.iterdir()
-    assert json.loads(file.read_text())["device"] == "GPU"
-    assert remembered.find() == 8
-    file.write_text(text)
-    assert remembered.find() is None
-    remembered.keep(4)
-    assert remembered.find() == 4
-
-
-def test_a_size_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / "batches").write_text("in the way")
-    assert "set evaluation.batch_size to 4" in RememberedSize(tmp_path / "batches", JOB).keep(4)
 
 
 def test_a_probe_passes_so_many_images_through_the_encoder() -> None:

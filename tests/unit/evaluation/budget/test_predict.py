@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from taskgrid import plugins
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import PredictedGrid, predict_plan
@@ -20,9 +21,7 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.evaluation.plan.setting import Request
-from taskgrid.merging import get_merger
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.plugins.options import Options
 from taskgrid.provenance import derive_seed
 from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -199,15 +198,15 @@ def test_logits_whose_row_is_lost_or_that_are_damaged_are_measured_again(tmp_pat
 def test_each_merge_is_placed_once_on_a_real_engine(tmp_path: Path) -> None:
     small = example_grid.world(ORDER[:4])
     material = example_grid.memory(small)
-    merger, placed = get_merger("task_arithmetic"), []
-    engine = Engine(material, MergeRecipe(merger, Options()), batch_size=8)
+    merger, placed = plugins.load("merger", "task_arithmetic").MERGER, []
+    engine = Engine(material, MergeRecipe.of("task_arithmetic", {}), batch_size=8)
     apply = merger.apply
 
     def counted(base: Any, prepared: Any, scale: float, *rest: Any, **named: Any) -> Any:
         placed.append(scale)
         return apply(base, prepared, scale, *rest, **named)
 
-    tiny = material.setting("tiny", "standard", 0, "fp32")
+    tiny = held(there).setting("tiny", "standard", 0, "fp32", "plain")
     small_plan = make_plan(tiny, method(), [s for s in SUBSETS if "e" not in s], ["0.30"])
     spec, store = BudgetSpec(14, audit=3, level=0.75), OutcomeStore(tmp_path)
     with pytest.MonkeyPatch.context() as patch:

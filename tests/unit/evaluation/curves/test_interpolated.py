@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,25 +12,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
-from taskgrid.analysis.selection import select
-from taskgrid.evaluation.curves.interpolated import CurveAsk, Interpolated, read_curve
+from taskgrid.evaluation.curves.interpolated import Interpolated, SweptCurve, read_curve
+from taskgrid.evaluation.curves.taking import Taker
+from taskgrid.evaluation.curves.tracer import Tracer
 from taskgrid.evaluation.curves.tracing import CurveSpec, node_levels, trace
 from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.grid import evaluate_grid
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
-from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
-from taskgrid.evaluation.plan.runner import run_plan, run_reference
+from taskgrid.evaluation.plan.planner import CurveRef, Plan, Sweep, make_plan
+from taskgrid.evaluation.plan.runner import run_plan
 from taskgrid.evaluation.plan.setting import Request
+from taskgrid.evaluation.plan.work import Work
 from taskgrid.lattice.points import format_lambda
-from taskgrid.merging.recipe import MergeRecipe, get_merger
+from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.store.outcomes import Outcome, OutcomeStore
-from taskgrid.studies import get_study
-from tests.unit.example_grid import world
+from tests.unit.example_grid import memory, world
 from tests.unit.example_plans import FakeBench, fake_outcome, method, setting
 
 # The experts of the tiny world lie far from its base: at lambda 1 nothing is smooth any more.
@@ -135,27 +133,9 @@ def test_tangent_models_need_no_interpolation() -> None:
 def test_a_listening_head_changes_no_bit() -> None:
     there = world(val=60, test=40)
 
-    class Memory:
-        card = there.card
-        vector_count = 3
-
-        def base(self) -> Any:
-            return there.base
-
-        def vector(self, task: str) -> Any:
-            return {key: there.experts[task][key] - there.base[key] for key in there.base}
-
-        def head(self, task: str) -> Any:
-            return there.tasks[task].head
-
-        def images(self, task: str, split: Any) -> Any:
-            pixels, labels = there.tasks[task].part(split)
-            return LabelledImages(pixels, np.arange(len(labels)), labels)
-
-    merger = get_merger("task_arithmetic")
-    engine = Engine(Memory(), MergeRecipe(merger, merger.Options()), batch_size=16)  # type: ignore[arg-type]
+    engine = Engine(memory(there), MergeRecipe.of("task_arithmetic", {}), batch_size=16)
     ask = asked(lambdas=SWEEP, n=60)
-    outcomes = {outcome.key: outcome for outcome in engine.trace(ask, lambda count: None)}
+    outcomes = {outcome.key: outcome for outcome in Tracer(engine).trace(ask, lambda count: None)}
     exact = [ask.exact(scale) for scale in SWEEP]
     known = [request for request in exact if request.key in outcomes]
     assert len(known) >= 3
@@ -166,7 +146,7 @@ def test_a_listening_head_changes_no_bit() -> None:
 
 def asked(
     lambdas: Sequence[str] = SWEEP, spec: CurveSpec = LOOSE, n: int = 40, code: str = "code"
-) -> CurveAsk:
+) -> SweptCurve:
     plan = make_plan(
         setting(("a", "b"), val=n),
         method(),
@@ -174,7 +154,7 @@ def asked(
         lambdas,
         curves=CurveRef(spec.nodes, spec.tolerance, code),
     )
-    return CurveAsk(plan, ("a", "b"), "a", "val", tuple(lambdas))
+    return SweptCurve(plan, Sweep(("a", "b"), "a", "val", tuple(lambdas)))
 
 
 def test_keys_depend_on_nodes_lambda_and_code_and_on_nothing_else() -> None:
@@ -216,13 +196,16 @@ def test_bounds_count_what_can_be_lost_or_won() -> None:
 
 
 @dataclass
-class CurveBench(FakeBench):
-    """Answers curves with interpolated rows that are wrong, but say so."""
+class WrongCurves:
+    """Traces curves with interpolated rows that are wrong, but say so; stands for ``Tracer``."""
 
     open_images: int = 4
-    traced: list[CurveAsk] = field(default_factory=list)
+    traced: list[SweptCurve] = field(default_factory=list)
 
-    def trace(self, ask: CurveAsk, advance: Callable[[int], None]) -> Iterator[Outcome]:
+    def __call__(self, engine: Any) -> WrongCurves:
+        return self
+
+    def trace(self, ask: SweptCurve, advance: Callable[[int], None]) -> Iterator[Outcome]:
         self.traced.append(ask)
         found: list[Outcome] = []
 
@@ -233,11 +216,11 @@ class CurveBench(FakeBench):
                 found.extend([row.outcome, row.certainty])
             return rows
 
-        for scale in trace(ask.lambdas, ask.spec, between).exact:
+        for scale in trace(ask.sweep.points, ask.spec, between).exact:
             found.append(fake_outcome(ask.exact(scale)))
         yield from {outcome.key: outcome for outcome in found}.values()
 
-    def _between(self, ask: CurveAsk, scale: str, nodes: tuple[str, ...]) -> Interpolated:
+    def _between(self, ask: SweptCurve, scale: str, nodes: tuple[str, ...]) -> Interpolated:
         # Some hits are taken for misses, and marked as open.
         exact = fake_outcome(ask.exact(scale))
         hits, certain = exact.hits(), np.ones(exact.n, dtype=bool)
@@ -252,21 +235,16 @@ class CurveBench(FakeBench):
 
 @pytest.mark.parametrize("open_images", [0, 1, 4, 12])
 def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
-    tmp_path: Path, open_images: int
+    tmp_path: Path, open_images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(
-        setting(),
-        method(),
-        ["a", "a+b", "a+b+c"],
-        SWEEP,
-        curves=CurveRef(5, 0.4, "code"),
+        setting(), method(), ["a", "a+b", "a+b+c"], SWEEP, curves=CurveRef(5, 0.4, "code")
     )
-    study = get_study("addition")
-    bench, plain = CurveBench(open_images=open_images), FakeBench()
-    found = run_plan(plan, OutcomeStore(tmp_path / "curves"), bench.open)
-    exact = run_plan(
-        replace(plan, curves=None), OutcomeStore(tmp_path / "plain"), plain.open, [study]
-    )
+    curves, bench, plain = WrongCurves(open_images), FakeBench(), FakeBench()
+    monkeypatch.setattr("taskgrid.evaluation.curves.taking.Tracer", curves)
+    store = OutcomeStore(tmp_path / "curves")
+    found = run_plan(plan, store, bench.open, take=Taker(plan))
+    exact = run_plan(replace(plan, curves=None), OutcomeStore(tmp_path / "plain"), plain.open)
     chosen = [
         {
             (row["subset"], row["point"], row["task"]): row["correct"]
@@ -276,26 +254,19 @@ def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
         for result in (found, exact)
     ]
     assert chosen[0] == chosen[1]
-    assert len(bench.traced) == 1 + 2 + 3
-    assert found.interpolated == sum(row["interpolated"] for row in found.table.to_pylist()) > 20
-    assert f"interpolated {found.interpolated}" in found.sentence()
-    # The table alone leads to the same choice: no interpolated row is better than the chosen one.
-
-    store = OutcomeStore(tmp_path / "curves")
-    reference = run_reference(plan.setting, store, bench.open).table
-    table = unique_rows(sort_rows(pa.concat_tables([found.table, reference])))
-    picked = select(table, [study], store.find).to_pylist()
-    assert {(row["subset"], row["point"]) for row in picked} == {key[:2] for key in chosen[0]}
+    assert found.choices == exact.choices
+    assert len(curves.traced) == 1 + 2 + 3
+    assert found.estimated == sum(row["interpolated"] for row in found.table.to_pylist()) > 20
+    assert f"interpolated {found.estimated}" in found.sentence()
     # And a second run measures nothing.
-    again = run_plan(plan, store, bench.open)
+    again = run_plan(plan, store, bench.open, take=Taker(plan))
     assert again.table == found.table
     assert (again.evaluated, again.images) == (0, 0)
 
 
 def test_a_curve_lacking_any_outcome_is_not_read() -> None:
     ask = asked()
-    bench = CurveBench()
-    outcomes = {outcome.key: outcome for outcome in bench.trace(ask, lambda count: None)}
+    outcomes = {outcome.key: outcome for outcome in WrongCurves().trace(ask, lambda count: None)}
     traced = read_curve(ask, outcomes)
     assert traced is not None
     needed = {ask.exact(scale).key for scale in traced.exact}
@@ -306,10 +277,34 @@ def test_a_curve_lacking_any_outcome_is_not_read() -> None:
         assert read_curve(ask, {k: v for k, v in outcomes.items() if k != key}) is None
 
 
+def left_of(*points: str) -> tuple[str, ...]:
+    """Return the points of a sweep that are not taken as a curve, from a store that knows it all."""
+    plan, sweep = asked().plan, Sweep(("a", "b"), "a", "val", points)
+    curve = SweptCurve(plan, Sweep(("a", "b"), "a", "val", SWEEP))
+    known = {outcome.key: outcome for outcome in WrongCurves().trace(curve, lambda count: None)}
+    work = Work(Known(known), lambda: pytest.fail("nothing is missing"))
+    return tuple(point for left in Taker(plan)(work, [sweep]) for point in left.points)
+
+
+@dataclass
+class Known:
+    """A store that knows some outcomes and takes none."""
+
+    outcomes: dict[str, Outcome]
+
+    def find(self, wanted: Iterable[str]) -> dict[str, Outcome]:
+        return {key: self.outcomes[key] for key in wanted if key in self.outcomes}
+
+    def writer(self) -> Any:
+        pytest.fail("nothing is measured")
+
+
 def test_a_sweep_too_short_for_nodes_is_measured_as_it_is() -> None:
-    assert asked().is_curve
-    assert not asked(lambdas=SWEEP[:5]).is_curve
-    assert not asked(lambdas=("0.30",)).is_curve
+    assert left_of(*SWEEP) == ()
+    assert left_of(*SWEEP[:5]) == SWEEP[:5]
+    assert left_of("0.30") == ("0.30",)
+    # Points with coefficients of their own lie on no curve.
+    assert left_of(*SWEEP, "a:0.10,b:0.20") == ("a:0.10,b:0.20",)
     requests: list[Request] = list(asked().requests())
     nodes = {node for level in node_levels(SWEEP, 5) for node in level}
     assert {request.weights.point for request in requests} == nodes | {*SWEEP}

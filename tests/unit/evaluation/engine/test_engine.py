@@ -14,6 +14,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.curves.tracing import CurveSpec
@@ -21,10 +22,8 @@ from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.engine.measure import expected_calibration_error, score
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.grid import _Memory
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Request, Weights
-from taskgrid.merging import get_merger
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
@@ -33,7 +32,7 @@ from taskgrid.provenance import digest
 from taskgrid.store.outcomes import Outcome
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector
-from tests.unit.example_grid import MEAN, STD, World, memory, world
+from tests.unit.example_grid import MEAN, STD, World, held, memory, world
 from tests.unit.example_plans import method
 
 LAMBDAS = ("0.00", "0.30", "1.00")
@@ -234,7 +233,7 @@ def test_images_that_did_not_pass_are_no_result(small: World, batch_size: int) -
 
 
 def plan_for(small: World, name: str = "task_arithmetic", **options: Any) -> Plan:
-    setting = memory(small).setting("tiny", "standard", 0, "fp32")
+    setting = held(small).setting("tiny", "standard", 0, "fp32", "plain")
     subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations("abc", k)]
     return make_plan(setting, method(name), subsets, LAMBDAS, **options)
 
@@ -291,7 +290,7 @@ def test_streamed_images_give_the_bits_of_resident_ones(small: World, tmp_path: 
 
 
 def test_images_are_resident_as_long_as_their_share_lasts(small: World) -> None:
-    material = _Memory(small.base, small.card, small.tasks, {}, small.experts)
+    material = memory(small)
     size = small.tasks["a"].val[0].nbytes
     resident = Resident(material, torch.device("cpu"), image_bytes=2 * size - 1)
     assert isinstance(resident.pixels("a", "val"), torch.Tensor)
@@ -334,19 +333,21 @@ def test_the_engine_reports_every_image_once(small: World) -> None:
 def test_weights_are_placed_again_only_after_others_or_a_failure(
     small: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merger, placed = get_merger("task_arithmetic"), []
+    merger, placed = plugins.load("merger", "task_arithmetic").MERGER, []
     plan = plan_for(small)
     one, two = (plan.merged(("a", "b"), scale, "a", "val") for scale in ("0.30", "1.00"))
     clean = answers(engine(small), [one, two])
     real, failing = type(merger).apply, [True]
 
-    def apply(self: Any, base: Any, prepared: Any, scale: float, *rest: Any, **named: Any) -> Any:
+    def apply(
+        self: Any, base: Any, prepared: Any, scale: float, options: Any, out: Any = None
+    ) -> Any:
         placed.append(scale)
-        found = real(self, base, prepared, scale, *rest, **named)
+        found = real(self, base, prepared, scale, options, out)
         if scale == 1.0 and failing:
             # Half of the way: what the encoder holds is neither the old nor the new weights.
             failing.clear()
-            named["out"]["conv1.weight"].zero_()
+            out["conv1.weight"].zero_()
             raise torch.OutOfMemoryError("no room")
         return found
 
@@ -362,14 +363,14 @@ def test_weights_are_placed_again_only_after_others_or_a_failure(
 
 def test_preparation_happens_once_per_subset(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one, prepared = engine(small, name="average"), []
-    merger = get_merger("average")
-    finish = merger.finish  # type: ignore[attr-defined]
+    merger = plugins.load("merger", "average").MERGER
+    divided = merger.divided
 
-    def counted(total: Any, tasks: tuple[str, ...]) -> Any:
+    def counted(total: Any, tasks: tuple[str, ...], options: Any) -> Any:
         prepared.append(tasks)
-        return finish(total, tasks)
+        return divided(total, tasks, options)
 
-    monkeypatch.setattr(merger, "finish", counted, raising=False)
+    monkeypatch.setattr(merger, "divided", counted, raising=False)
     plan = plan_for(small, "average")
     merges = [r for r in requests_of(plan) if r.weights.kind == "merge"]
     answers(one, sorted(merges, key=lambda r: r.weights.point))
@@ -419,7 +420,7 @@ def test_labels_that_name_no_class_are_refused(small: World) -> None:
 
 
 def test_an_engine_without_a_method_merges_nothing(small: World) -> None:
-    material = _Memory(small.base, small.card, small.tasks, {}, small.experts)
+    material = memory(small)
     request = plan_for(small).merged(("a",), "1.00", "a", "val")
     with pytest.raises(ValueError, match="no merge method"):
         answers(Engine(material), [request])

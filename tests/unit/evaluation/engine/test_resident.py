@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskgrid.evaluation.engine import resident
-from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
 from taskgrid.evaluation.engine.resident import Resident, spare_bytes, vector_bytes
 from taskgrid.evaluation.grid import evaluate_grid
-from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
-from taskgrid.evaluation.precision.proving import FewImages
-from taskgrid.store.weights import State
+from taskgrid.evaluation.plan.setting import Split
+from taskgrid.evaluation.precision.proving import few_images
 from tests.unit.example_grid import world
 
 SIZES = st.integers(0, 1 << 40)
 
 
-@dataclass
-class Material:
-    """Vectors of 4,000 bytes, images of 1,000 bytes per split."""
+BASE = {"w": torch.zeros(10, 100, dtype=torch.bfloat16), "steps": torch.tensor(3)}
 
-    def base(self) -> State:
-        return {"w": torch.zeros(10, 100, dtype=torch.bfloat16), "steps": torch.tensor(3)}
 
-    def vector(self, task: str) -> State:
-        return {"w": torch.zeros(10, 100)}
+def images(split: Split) -> LabelledImages:
+    pixels = np.zeros((10, 10, 10, 1), np.uint8)
+    return LabelledImages(pixels, np.arange(10), np.zeros(10, np.int64))
 
-    def images(self, task: str, split: Any) -> LabelledImages:
-        pixels = np.zeros((10, 10, 10, 1), np.uint8)
-        return LabelledImages(pixels, np.arange(10), np.zeros(10, np.int64))
+
+def material() -> Material:
+    """Return vectors of 4,000 bytes, images of 1,000 bytes per split."""
+    task = TaskMaterial(
+        head=lambda: pytest.fail("no head is needed"),
+        images=images,
+        vector=lambda: {"w": torch.zeros(10, 100)},
+    )
+    return Material(world("a").card, lambda: BASE, dict.fromkeys("abc", task))
 
 
 @given(free=SIZES, vectors=st.integers(0, 30), each=SIZES, share=st.sampled_from([0.25, 0.5]))
@@ -50,7 +51,7 @@ def test_what_is_spared_and_all_vectors_fit_together(
 
 
 def test_a_vector_has_float32_for_every_weight() -> None:
-    assert vector_bytes(Material().base()) == 4000
+    assert vector_bytes(BASE) == 4000
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_images_take_half_of_what_vectors_leave(
     monkeypatch: pytest.MonkeyPatch, vectors: int, there: int, free: int, held: bool
 ) -> None:
     monkeypatch.setattr(resident, "free_bytes", lambda device: free)
-    one = Resident(Material(), torch.device("cpu"), vectors=vectors)  # type: ignore[arg-type]
+    one = Resident(material(), torch.device("cpu"), vectors=vectors)
     for task in "abc"[:there]:
         one.vector(task)
     assert isinstance(one.pixels("a", "val"), torch.Tensor) == held
@@ -76,11 +77,11 @@ def test_images_take_half_of_what_vectors_leave(
 
 def test_a_walk_takes_a_quarter_of_what_vectors_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "free_bytes", lambda device: 20_000)
-    monkeypatch.setattr(resident, "walk", lambda recipe, base, vector, keep: keep)
-    one = Resident(Material(), torch.device("cpu"), vectors=3)  # type: ignore[arg-type]
-    assert one.walk(None) == 2000  # type: ignore[arg-type, comparison-overlap]
+    monkeypatch.setattr(resident, "walk", lambda recipe, base, sources, keep: keep)
+    one = Resident(material(), torch.device("cpu"), vectors=3)
+    assert one.walk(None, {}) == 2000  # type: ignore[arg-type, comparison-overlap]
     one.vector("a")
-    assert one.walk(None) == 3000  # type: ignore[arg-type, comparison-overlap]
+    assert one.walk(None, {}) == 3000  # type: ignore[arg-type, comparison-overlap]
 
 
 @pytest.mark.parametrize(("evaluation", "counts"), [("plain", {0, 3, 1}), ("tangent", {3})])
@@ -102,8 +103,8 @@ def test_engines_that_merge_leave_room_for_every_vector(
     assert asked == counts
 
 
-def test_files_tell_how_many_vectors_there_are() -> None:
-    one, path = TaskFiles(Path(), Path(), Path()), Path()
-    tasks = {"a": one, "b": TaskFiles(path, path, path, vector=path)}
-    files = GridFiles(None, path, path, tasks)  # type: ignore[arg-type]
-    assert files.vector_count == FewImages(files, 3).vector_count == 1
+def test_a_material_tells_how_many_vectors_there_are() -> None:
+    some = material()
+    control = replace(some.tasks["c"], vector=None)
+    some = replace(some, tasks={**some.tasks, "c": control})
+    assert some.vector_count == few_images(some, 3).vector_count == 2

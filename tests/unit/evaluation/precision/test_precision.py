@@ -21,9 +21,9 @@ from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.setting import Request
 from taskgrid.evaluation.precision.proof import Digests, Proof, admit
 from taskgrid.evaluation.precision.proving import (
-    FewImages,
     comparisons,
     drawn,
+    few_images,
     passes,
     prove_with_engines,
 )
@@ -32,7 +32,7 @@ from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.outcomes import Outcome
 from tests.unit.exact_comparison import brute_force
-from tests.unit.example_grid import World, memory, world
+from tests.unit.example_grid import World, held, memory, world
 from tests.unit.example_plans import method
 
 # --- proofs ----------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def small() -> World:
 
 
 def plan_of(small: World, scale: str = "0.30") -> Plan:
-    setting = memory(small).setting("m", "standard", 0, "bf16")
+    setting = held(small).setting("m", "standard", 0, "bf16", "plain")
     return make_plan(setting, method("task_arithmetic"), ["+".join(small.tasks)], [scale])
 
 
@@ -253,8 +253,8 @@ def test_images_are_drawn_without_repetition_and_in_order(n: int, most: int) -> 
 
 
 def test_images_are_drawn_from_the_whole_split(small: World) -> None:
-    few = FewImages(memory(small), 7)
-    images, every = few.images("a", "val"), memory(small).images("a", "val")
+    few = few_images(memory(small), 7)
+    images, every = (one.tasks["a"].images("val") for one in (few, memory(small)))
     places = drawn(len(every), 7)
     assert places[-1] >= 20  # not the first seven
     assert isinstance(images, LabelledImages)

@@ -30,8 +30,8 @@ from taskgrid.models.heads import Head
 from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from tests.unit.evaluation.tangent.test_tangent import Oracle, engine, memory
-from tests.unit.example_grid import World, world
+from tests.unit.evaluation.tangent.test_tangent import Oracle, engine
+from tests.unit.example_grid import World, held, world
 from tests.unit.example_plans import method
 
 
@@ -236,7 +236,7 @@ def test_a_tangent_models_curve_equals_brute_force_on_its_features(small: World)
 
 
 def test_the_table_of_best_lambdas(small: World, tmp_path: Path) -> None:
-    where = memory(small).setting("tiny", "linear", 0, "fp32", "tangent")
+    where = held(small).setting("tiny", "linear", 0, "fp32", "tangent")
     lambdas = ["-1.00", "0.00", "0.50", "1.00"]
     subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations("abc", k)]
     plan = make_plan(where, method("task_arithmetic"), subsets, lambdas)

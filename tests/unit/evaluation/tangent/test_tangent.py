@@ -15,11 +15,13 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from taskgrid import plugins
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine import engine as plain_engine
+from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.opening.files import GridFiles, open_files
 from taskgrid.evaluation.opening.references import read_method, read_setting
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import Plan, make_plan
@@ -28,7 +30,7 @@ from taskgrid.evaluation.plan.setting import Request
 from taskgrid.evaluation.tangent import engine as tangent_engine
 from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.evaluation.tangent.line import Projected
-from taskgrid.merging import MergeContext, Prepared, get_merger
+from taskgrid.merging import MergeContext, Prepared
 from taskgrid.merging.bases.additive import Line, add_direction
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.batches import BatchSize
@@ -40,10 +42,12 @@ from taskgrid.store.outcomes import Outcome, OutcomeStore
 from taskgrid.store.weights import State
 from tests.unit.evaluation.engine.test_engine import naive_ece
 from tests.unit.evaluation.opening.test_files import Flow
-from tests.unit.example_grid import MEAN, STD, World, memory, world
+from tests.unit.example_grid import MEAN, STD, World, held, memory, world
+from tests.unit.example_mergers import recipe_of
 from tests.unit.example_plans import method, setting
 
 LAMBDAS = ("0.00", "0.30", "1.00")
+TASK_ARITHMETIC = plugins.load("merger", "task_arithmetic").MERGER
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +158,6 @@ def test_experts_are_tangent_models_and_the_base_is_itself(small: World, oracle:
 # --- keys ----------------------------------------------------------------------------------------
 
 
-def test_plain_rows_keep_the_keys_they_had() -> None:
-    # Keys of the time when there was no other evaluation: people's stores are full of them.
-    plan = make_plan(setting(), method(), ["a+b"], ["0.00", "0.50"])
-    assert plan.setting.zeroshot("a", "val").key == "40ae40cec9ade8b77c5dfc5ea2d5c7dd"
-    assert plan.setting.expert("a", "b", "test").key == "17701f49d3398c9644a944c778bfe287"
-    assert plan.merged(("a", "b"), "0.50", "a", "val").key == "8875f75cfae7a26a2f3ae3c1fb720596"
-    assert plan.merged(("a", "b"), "0.00", "a", "val").key == "40ae40cec9ade8b77c5dfc5ea2d5c7dd"
-
-
 def test_tangent_rows_have_keys_of_their_own(tmp_path: Path) -> None:
     plan = make_plan(setting(), method(), ["a+b"], ["0.00", "0.50"])
     other = replace(plan, setting=replace(plan.setting, tangent=keys.tangent_code()))
@@ -207,13 +202,15 @@ def test_the_tangent_kernel_is_the_code_between_directions_and_outcomes() -> Non
 def engine(small: World, merger: Any = None, **options: Any) -> TangentEngine:
     material = memory(small)
     given = {"batch_size": 5, **options}
-    ready = MergeRecipe(merger or get_merger("task_arithmetic"), Options())
-    where = material.setting("tiny", "linear", 0, "fp32", "tangent")
+    plain = MergeRecipe.of("task_arithmetic", {})
+    options_ = dict(plain.options)
+    ready = recipe_of(merger, merger.name, options_) if merger is not None else plain
+    where = held(small).setting("tiny", "linear", 0, "fp32", "tangent")
     return TangentEngine(material, where, ready, **given)
 
 
 def plan_for(small: World, name: str = "task_arithmetic") -> Plan:
-    where = memory(small).setting("tiny", "linear", 0, "fp32", "tangent")
+    where = held(small).setting("tiny", "linear", 0, "fp32", "tangent")
     subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations("abc", k)]
     return make_plan(where, method(name), subsets, LAMBDAS)
 
@@ -360,7 +357,7 @@ def test_a_tangent_model_is_probed_along_a_direction(
     expected = answers(engine(small), requests)
 
     def fitted(asked: Any, device: torch.device, probe: Any, **options: Any) -> BatchSize:
-        assert (asked, device.type, options) == ("auto", "cpu", {"remembered": None})
+        assert (asked, device.type, options) == ("auto", "cpu", {})
         probed.append(probe(8))
         return BatchSize(5)
 
@@ -376,18 +373,17 @@ class OnALine(Line):
     name = "on_a_line"
 
     def prepare(self, context: MergeContext) -> Prepared:
-        return get_merger("task_arithmetic").prepare(context)
+        return TASK_ARITHMETIC.prepare(context)
 
 
 class Curved:
     """Task arithmetic at lambda squared, which no line describes."""
 
     name = "curved"
-    Options = Options
-    needs: frozenset[str] = frozenset()
+    weighs = False
 
     def prepare(self, context: MergeContext) -> Prepared:
-        return get_merger("task_arithmetic").prepare(context)
+        return TASK_ARITHMETIC.prepare(context)
 
     def apply(
         self, base: State, prepared: Prepared, scale: float, options: Options, out: Any = None
@@ -422,7 +418,7 @@ def test_lines_are_those_of_the_head(small: World, oracle: Oracle) -> None:
     exact = torch.stack(
         [functional.normalize(value + x * slope, dim=-1) @ head.weight.double().T for x in scales]
     )
-    for merger in (get_merger("task_arithmetic"), OnALine()):
+    for merger in (None, OnALine()):
         found = engine(small, merger).line(subset, "b", "val").logits(scales)
         torch.testing.assert_close(found, exact, rtol=0, atol=1e-4)
     with pytest.raises(ConfigError, match="'curved' does not move on a line"):
@@ -451,7 +447,7 @@ def test_features_of_no_length_and_of_no_number() -> None:
 
 
 def test_features_of_another_batch_size_are_not_taken(small: World, tmp_path: Path) -> None:
-    setting_ = memory(small).setting("tiny", "linear", 0, "fp32", "tangent")
+    setting_ = held(small).setting("tiny", "linear", 0, "fp32", "tangent")
     store = FeatureStore(tmp_path)
     for size, files in ((5, 1), (4, 2), (5, 2)):
         one = TangentEngine(memory(small), setting_, batch_size=size, store=store)
@@ -463,7 +459,7 @@ def test_features_of_another_batch_size_are_not_taken(small: World, tmp_path: Pa
 def test_a_setting_of_networks_is_refused(small: World) -> None:
     material = memory(small)
     with pytest.raises(ValueError, match="measures networks as they are"):
-        TangentEngine(material, material.setting("tiny", "standard", 0, "fp32"))
+        TangentEngine(material, held(small).setting("tiny", "standard", 0, "fp32", "plain"))
 
 
 # --- from files, as the rules do it --------------------------------------------------------------------
@@ -478,11 +474,14 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
     where = read_setting(tasks=bare, evaluation="tangent", **named)
     assert all(ref.vector is None for ref in where.tasks.values())
 
-    def material(of: Any) -> GridFiles:
+    def material(of: Any) -> Material:
         files = {t: replace(f, vector=None) if of is where else f for t, f in flow.files.items()}
-        return GridFiles(of, tmp_path / "base.json", tmp_path / "base.safetensors", files)
+        opened = GridFiles(tmp_path / "base.json", tmp_path / "base.safetensors", files)
+        return open_files(opened, of, {})
 
-    with engine_on_demand(material(where), device="cpu", batch_size=5, store=tmp_path) as bench:
+    with engine_on_demand(
+        material(where), where, device="cpu", batch_size=5, store=tmp_path
+    ) as bench:
         reference = run_reference(where, store, bench)
     assert reference.evaluated == 6 + 18
     plan = make_plan(
