@@ -17,6 +17,7 @@ from taskgrid.experts.format import Format
 from taskgrid.experts.source import Request, locate
 from taskgrid.machine.meter import Meter
 from taskgrid.models.card import ModelCard
+from taskgrid.sentences import unknown
 from taskgrid.store.weights import Lineage, State
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
@@ -91,7 +92,7 @@ def read_expert(
             layout or theta_0, or no fine-tuned model at all.
     """
     if format not in FORMATS:
-        raise ConfigError(f"unknown format of experts {format!r}; there are: {', '.join(FORMATS)}")
+        raise ConfigError(unknown("format of experts", format, FORMATS))
     chosen = FORMATS[format]
     request = Request(location, file, revision, cache, offline, progress)
     checkpoint = locate(request, chosen.usual, chosen.beside)

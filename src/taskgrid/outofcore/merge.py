@@ -30,6 +30,7 @@ from taskgrid.outofcore.staging import remove_leftovers
 from taskgrid.outofcore.streams import check_space, write_stream
 from taskgrid.outofcore.windows import Window
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.sentences import choices
 from taskgrid.store.weights import HEADER, Lineage
 
 DEFAULT_BYTES = 256 << 20
@@ -147,9 +148,8 @@ def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[
             raise ConfigError(f"{output.path} is asked for without experts; copy the base instead")
         for task in output.tasks:
             if task not in experts:
-                raise ConfigError(
-                    f"{output.path} needs an expert of task {task!r}; there are: {', '.join(experts)}"
-                )
+                wanted = f"{output.path} needs an expert of task {task!r}"
+                raise ConfigError(f"{wanted}; {choices(task, experts)}")
     return {task: Path(experts[task]) for output in outputs for task in output.tasks}
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from taskgrid.data.builtin.task import generator
 from taskgrid.pretraining.corpus import Corpus, caption, truth, vocabulary
+from taskgrid.sentences import unknown
 
 Tokenize = Callable[[list[str]], Tensor]
 
@@ -243,9 +244,8 @@ def _train(
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Settings from a JSON object; unknown keys are refused."""
-    unknown = sorted(set(values) - set(asdict(Settings())))
-    if unknown:
-        raise ValueError(
-            f"unknown pre-training settings: {', '.join(unknown)}; there are {', '.join(asdict(Settings()))}"
-        )
+    known = asdict(Settings())
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown("pre-training setting", key, known))
     return Settings(**values)
