@@ -29,7 +29,8 @@ from taskgrid.tracking.records import (
     read_records,
     write_records,
 )
-from taskgrid.tracking.registry import resolve_target, sync_records
+from taskgrid.tracking.registry import sync_records
+from taskgrid.tracking.target import resolve_target
 from tests.unit.example_tables import Example, example
 
 SETTINGS = {
