@@ -13,8 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from taskgrid.analysis.comparison import COLUMNS, Names, compare, problem_sentences
-from taskgrid.analysis.literature import COLUMNS as NUMBERS
+from taskgrid.analysis.comparison import COLUMNS, compare, problem_sentences
+from taskgrid.analysis.counterparts import Names
+from taskgrid.analysis.literature import (
+    COLUMNS as NUMBERS,
+)
 from taskgrid.analysis.literature import (
     flag_words,
     lineages,
