@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from taskgrid.analysis.counterparts import AVERAGE, Counterparts, Names, Record, Score
+from taskgrid.analysis.counterparts import AVERAGE, Counterparts, Names, Row, Score
 from taskgrid.analysis.literature import flag_words
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.store.intervals import wilson
@@ -120,7 +120,7 @@ def _with_bands(published: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _row(number: Record, score: Score) -> dict[str, Any]:
+def _row(number: Row, score: Score) -> dict[str, Any]:
     published, lowest, highest = (_share(number[key]) for key in ("value", "low", "high"))
     known = math.isfinite(score.low) and math.isfinite(score.high)
     problem = _problem(number, score)
@@ -152,7 +152,7 @@ def _share(percent: float) -> float:
     return round(percent / 100, 6)  # the printed digits, not 70.4 / 100 = 0.7040000000000001
 
 
-def _problem(number: Record, score: Score) -> str:
+def _problem(number: Row, score: Score) -> str:
     """Say how a zero-shot accuracy disagrees beyond chance with a published one, if it does."""
     if number["method"] != "zeroshot" or score.n is None:
         return ""
@@ -166,7 +166,7 @@ def _problem(number: Record, score: Score) -> str:
     )
 
 
-def _remarks(number: Record, score: Score) -> list[str]:
+def _remarks(number: Row, score: Score) -> list[str]:
     remarks = [number["note"]] if number["note"] else []
     remarks += [flag_words()[flag] for flag in number["flags"].split("+") if flag]
     there = number["images"]

@@ -55,7 +55,7 @@ class _Point(NamedTuple):
 _Run = tuple[str, str | None, int | None]
 """Model, mode and seed of a set of experts."""
 
-Record = Mapping[Hashable, Any]
+Row = Mapping[Hashable, Any]
 """A row of a table, by the names of its columns."""
 
 
@@ -115,12 +115,12 @@ class Counterparts:
         addition = selected[selected["study"] == "addition"]
         self._pairs = addition[addition["size"] == 2]
         addition = addition[addition["subset"].isin(subsets)]
-        self._chosen: dict[_Point, Record] = {}
+        self._chosen: dict[_Point, Row] = {}
         for line in addition.to_dict("records"):
             point = _point([line[name] for name in _Point._fields])
             self._chosen.setdefault(point, line)
 
-    def of(self, model: str, number: Record) -> Iterator[Score]:
+    def of(self, model: str, number: Row) -> Iterator[Score]:
         """Return the run's numbers that answer the same question as a published one."""
         tasks = self._tasks(number)
         if not tasks:
@@ -137,28 +137,28 @@ class Counterparts:
             elif number["tasks"] in self._sets:
                 yield from self._merges(run, number, tasks)
 
-    def _tasks(self, number: Record) -> tuple[str, ...]:
+    def _tasks(self, number: Row) -> tuple[str, ...]:
         if number["task"] == AVERAGE:
             return self._sets.get("8" if number["tasks"] == _PAIRS else number["tasks"], ())
         return (self._ours[number["task"]],) if number["task"] in self._ours else ()
 
-    def _zeroshot(self, model: str, number: Record, tasks: Sequence[str]) -> Iterator[Score]:
+    def _zeroshot(self, model: str, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         base = _Point(model, None, None, "zeroshot", "{}", "")
         cells = [self._cells.get((base, "0.00", task, number["split"])) for task in tasks]
         yield from _accuracy(base._replace(subset=subset_name(tasks)), "", number, tasks, cells)
 
-    def _experts(self, run: _Run, number: Record, tasks: Sequence[str]) -> Iterator[Score]:
+    def _experts(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         point = _Point(*run, method="expert", options="{}", subset=subset_name(tasks))
         yield from _accuracy(point, "", number, tasks, self._own(run, number, tasks))
 
-    def _own(self, run: _Run, number: Record, tasks: Sequence[str]) -> list[_Cell | None]:
+    def _own(self, run: _Run, number: Row, tasks: Sequence[str]) -> list[_Cell | None]:
         point = _Point(*run, method="expert", options="{}", subset="")
         return [
             self._cells.get((point._replace(subset=task), "1.00", task, number["split"]))
             for task in tasks
         ]
 
-    def _merges(self, run: _Run, number: Record, tasks: Sequence[str]) -> Iterator[Score]:
+    def _merges(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         subset = subset_name(self._sets[number["tasks"]])
         for point, chosen in self._chosen.items():
             mine = (*point[:3], point.method, point.subset) == (*run, number["method"], subset)
@@ -176,13 +176,13 @@ class Counterparts:
             else:
                 yield from _normalized(point, scale, cells, self._own(run, number, tasks))
 
-    def _scale(self, rule: str, point: _Point, chosen: Record) -> str | None:
+    def _scale(self, rule: str, point: _Point, chosen: Row) -> str | None:
         """Return the lambda of the run that a published rule stands for; None: there is none."""
         if rule in _CHOSEN_RULES:
             return str(chosen["lambda"]) if len(self._swept.get(point, ())) > 1 else None
         return None if rule == "test" else rule or "1.00"
 
-    def _mean_of_pairs(self, run: _Run, number: Record, tasks: Sequence[str]) -> Iterator[Score]:
+    def _mean_of_pairs(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         names = {subset_name(pair) for pair in itertools.combinations(tasks, 2)}
         rows = self._pairs[self._pairs["subset"].isin(names)]
         rows = rows[rows["method"] == number["method"]]
@@ -209,7 +209,7 @@ def _states(published: str, options: str) -> bool:
 def _accuracy(
     point: _Point,
     scale: str,
-    number: Record,
+    number: Row,
     tasks: Sequence[str],
     cells: Sequence[_Cell | None],
 ) -> Iterator[Score]:
@@ -249,6 +249,6 @@ def _normalized(
         yield Score(point, scale, AVERAGE, mean, math.nan, math.nan, None)
 
 
-def _chosen_average(point: _Point, chosen: Record, metric: str) -> Score:
+def _chosen_average(point: _Point, chosen: Row, metric: str) -> Score:
     value, low, high = (float(chosen[f"test_{metric}{end}"]) for end in ("", "_low", "_high"))
     return Score(point, str(chosen["lambda"]), AVERAGE, value, low, high, None)

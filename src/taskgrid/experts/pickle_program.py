@@ -125,7 +125,7 @@ class Storage(_Inert):
 
 
 @dataclass(frozen=True)
-class Reference(_Inert):
+class UnreadTensor(_Inert):
     """A tensor that has not been read yet."""
 
     storage: Storage
@@ -151,7 +151,7 @@ class _Call(_Inert):
         return self.function(*arguments)
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> Reference:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any) -> UnreadTensor:
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor has no storage")
     numbers = (offset, *size, *stride)
@@ -161,11 +161,11 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: A
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if all(size) and last >= storage.count:
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
-    return Reference(storage, offset, tuple(size), tuple(stride))
+    return UnreadTensor(storage, offset, tuple(size), tuple(stride))
 
 
-def _rebuild_parameter(data: Any, *_rest: Any) -> Reference:
-    if not isinstance(data, Reference):
+def _rebuild_parameter(data: Any, *_rest: Any) -> UnreadTensor:
+    if not isinstance(data, UnreadTensor):
         raise pickle.UnpicklingError("a parameter has no tensor")
     return data
 

@@ -26,7 +26,7 @@ from typing import IO, Any, Final, Protocol
 import torch
 
 from taskgrid.errors import ArtifactError
-from taskgrid.experts.pickle_program import Record, Reference, Storage, damaged, run_program
+from taskgrid.experts.pickle_program import Record, Storage, UnreadTensor, damaged, run_program
 from taskgrid.store.weights import State
 
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
@@ -154,9 +154,9 @@ class _Budget:
             raise damaged(self._path, "its objects contain each other")
 
 
-def _named(content: Any, path: Path) -> dict[str, Reference]:
+def _named(content: Any, path: Path) -> dict[str, UnreadTensor]:
     """Return the tensors below an object by their names, which must be different ones."""
-    found: dict[str, Reference] = {}
+    found: dict[str, UnreadTensor] = {}
     for name, reference in _walk(content, (), _Budget(path), frozenset()):
         if name in found:
             raise damaged(path, f"two of its tensors are called {name!r}")
@@ -166,10 +166,10 @@ def _named(content: Any, path: Path) -> dict[str, Reference]:
 
 def _walk(
     value: Any, place: tuple[str, ...], budget: _Budget, above: frozenset[int]
-) -> Iterator[tuple[str, Reference]]:
+) -> Iterator[tuple[str, UnreadTensor]]:
     """Yield the tensors below an object with their names."""
     budget.spend()
-    if isinstance(value, Reference):
+    if isinstance(value, UnreadTensor):
         yield ".".join(place), value
         return
     if id(value) in above:
@@ -207,7 +207,7 @@ def _of_module(state: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
     yield from dict.items(state["_modules"])
 
 
-def _tensor(reference: Reference, source: _Source, path: Path) -> torch.Tensor:
+def _tensor(reference: UnreadTensor, source: _Source, path: Path) -> torch.Tensor:
     storage = reference.storage
     buffer = bytearray(storage.count * storage.dtype.itemsize)
     if not buffer:

@@ -24,7 +24,7 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.passes import Frame, Pass
 from taskgrid.outofcore.reading import WindowReader
-from taskgrid.outofcore.shards import Checkpoint, TensorSpec
+from taskgrid.outofcore.shards import TensorSpec, WeightFiles
 from taskgrid.outofcore.sink import Sink
 from taskgrid.outofcore.staging import remove_leftovers
 from taskgrid.outofcore.streams import check_space, write_stream
@@ -195,7 +195,7 @@ def make_room(outputs: Sequence[Output], layout: Sequence[TensorSpec]) -> None:
     check_space(paths, sum(spec.nbytes for spec in layout))
 
 
-def layout_of(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
+def layout_of(base: WeightFiles, frame: Frame) -> list[TensorSpec]:
     """Return the tensors of an output in the order they lie in: the base's where nothing is added."""
     merged = [
         TensorSpec(frame.prefix + name, spec.dtype, spec.shape) for name, spec in base.specs.items()

@@ -37,13 +37,13 @@ from taskgrid.tracking.limits import (
     metric_key,
     shortened,
 )
-from taskgrid.tracking.records import KINDS, Kind, RunRecord
+from taskgrid.tracking.records import KINDS, RecordKind, RunRecord
 from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.target import Target
 
 _PAGE = 5000
 
-_EXPERIMENTS: dict[Kind, str] = {
+_EXPERIMENTS: dict[RecordKind, str] = {
     "grid": "{}-grids",
     "subset": "{}",
     "expert": "{}-experts",
