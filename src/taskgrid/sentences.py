@@ -56,6 +56,7 @@ def pydantic_sentences(
     model: type[Any] | None = None,
     *,
     within: str = "",
+    beside: Collection[str] = (),
     hidden: Collection[str] = (),
     patterns: Mapping[str, str] | None = None,
 ) -> list[str]:
@@ -66,6 +67,7 @@ def pydantic_sentences(
         model: what it validated by, a model or a dataclass; its keys are then listed where one is
             unknown.
         within: the key below which the values stand, such as ``options``.
+        beside: keys that may stand there too, but were taken out before.
         hidden: fields that nobody writes, so that no list offers them.
         patterns: regular expression -> what to say instead of it.
     """
@@ -85,7 +87,8 @@ def pydantic_sentences(
         if problem["type"] in _UNKNOWN_KEY:
             sections = _sections_at(model, place[:-1])
             fields = dict.fromkeys(name for section in sections for name in _fields(section))
-            keys = [name for name in fields if name not in hidden]
+            taken = beside if len(place) == 1 else ()
+            keys = [name for name in (*taken, *fields) if name not in hidden]
             hint = choices(str(place[-1]), keys, "allowed here") if keys else "remove it"
             sentences.append(f"unknown key {key!r}; {hint}")
         else:

@@ -35,40 +35,22 @@ UPWARDS: frozenset[tuple[str, str]] = frozenset(
     {
         # The timing that a job's settings come from belongs to the machine.
         ("taskgrid.evaluation.opening.engines", "taskgrid.workflow.command"),
-        # How a study chooses belongs to the studies.
-        ("taskgrid.studies.addition", "taskgrid.analysis.selection"),
     }
 )
-CIRCLES: frozenset[frozenset[str]] = frozenset(
-    {
-        # A source that offers a part of another one opens it.
-        frozenset({"taskgrid.data.sources.base", "taskgrid.data.sources.picked"}),
-    }
-)
-ROOMS_IN_CIRCLES: frozenset[frozenset[str]] = frozenset(
-    {
-        # The second of UPWARDS.
-        frozenset({"analysis", "studies"}),
-    }
-)
+CIRCLES: frozenset[frozenset[str]] = frozenset()
+ROOMS_IN_CIRCLES: frozenset[frozenset[str]] = frozenset()
 PLAIN: frozenset[tuple[str, str]] = frozenset(
     {
         # Curves are a plain sweep of the plan as soon as tracing is a strategy over it.
         ("taskgrid.evaluation.engine.engine", "taskgrid.evaluation.curves.interpolated"),
         ("taskgrid.evaluation.engine.engine", "taskgrid.evaluation.curves.tracer"),
-        ("taskgrid.evaluation.plan.runner", "taskgrid.evaluation.curves.interpolated"),
-        ("taskgrid.evaluation.plan.runner", "taskgrid.evaluation.curves.tracing"),
     }
 )
 LONG: frozenset[str] = frozenset(
     {
         "rules/settings.smk",
         "src/taskgrid/config/schema.py",
-        "src/taskgrid/data/published/description.py",
-        "src/taskgrid/data/sources/parquet.py",
         "src/taskgrid/evaluation/budget/budget.py",
-        "src/taskgrid/evaluation/plan/planner.py",
-        "src/taskgrid/evaluation/plan/runner.py",
         "src/taskgrid/finetuning/loop.py",
     }
 )

@@ -140,6 +140,13 @@ def test_what_the_keys_are_is_not_needed() -> None:
     )
 
 
+def test_keys_that_were_taken_out_before_are_offered_too() -> None:
+    error = refused(Range, {"start": 0.0, "layot": 1.0})
+    assert pydantic_sentence(error, Range, beside=["layout"]) == (
+        "unknown key 'layot'; did you mean 'layout'? allowed here: layout, start, step"
+    )
+
+
 def test_a_long_value_is_cut() -> None:
     sentence = pydantic_sentence(refused(Range, {"start": 500 * "x"}), Range)
     assert len(sentence) < 140
