@@ -31,27 +31,17 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
 _PLAN_AND_ENGINE = ("taskgrid.evaluation.plan", "taskgrid.evaluation.engine")
 """What a plain grid is measured by; all else of ``evaluation`` lies over it."""
 
-UPWARDS: frozenset[tuple[str, str]] = frozenset(
-    {
-        # The timing that a job's settings come from belongs to the machine.
-        ("taskgrid.evaluation.opening.engines", "taskgrid.workflow.command"),
-    }
-)
+UPWARDS: frozenset[tuple[str, str]] = frozenset()
 CIRCLES: frozenset[frozenset[str]] = frozenset()
 ROOMS_IN_CIRCLES: frozenset[frozenset[str]] = frozenset()
-PLAIN: frozenset[tuple[str, str]] = frozenset(
-    {
-        # Curves are a plain sweep of the plan as soon as tracing is a strategy over it.
-        ("taskgrid.evaluation.engine.engine", "taskgrid.evaluation.curves.interpolated"),
-        ("taskgrid.evaluation.engine.engine", "taskgrid.evaluation.curves.tracer"),
-    }
-)
+PLAIN: frozenset[tuple[str, str]] = frozenset()
 LONG: frozenset[str] = frozenset(
     {
         "rules/settings.smk",
         "src/taskgrid/config/schema.py",
         "src/taskgrid/evaluation/budget/budget.py",
         "src/taskgrid/finetuning/loop.py",
+        "src/taskgrid/store/outcomes.py",
     }
 )
 
