@@ -24,8 +24,8 @@ from taskgrid.pretraining import contrastive, corpus, model, probe
 from taskgrid.store.atomic import write_json
 
 
-def settings_argument(text: str) -> contrastive.Settings:
-    """Settings from a JSON object, or from the file that holds one."""
+def settings_argument(text: str) -> contrastive.PretrainingSettings:
+    """Return settings from a JSON object, or from the file that holds one."""
     return contrastive.settings_from(
         json.loads(text if text.lstrip().startswith("{") else Path(text).read_text())
     )
@@ -35,7 +35,9 @@ def main() -> None:
     """Render the corpus, train, probe, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--architecture-config", type=Path, required=True)
-    parser.add_argument("--settings", type=settings_argument, default=contrastive.Settings())
+    parser.add_argument(
+        "--settings", type=settings_argument, default=contrastive.PretrainingSettings()
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
         "--datasheet", type=Path, help="JSON: settings, digests, versions, probe accuracies"
@@ -48,7 +50,7 @@ def main() -> None:
         "--checkpoint-every", type=int, default=0, help="also write the weights every so many steps"
     )
     arguments = parser.parse_args()
-    settings: contrastive.Settings = arguments.settings
+    settings: contrastive.PretrainingSettings = arguments.settings
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 

@@ -6,7 +6,8 @@ from taskgrid.store.atomic import write_json
 from taskgrid.store.tables import read_table
 from taskgrid.tracking.builders import grid_record
 from taskgrid.tracking.records import Artifact, read_records
-from taskgrid.tracking.registry import resolve_target, sync_records
+from taskgrid.tracking.registry import sync_records
+from taskgrid.tracking.target import resolve_target
 from taskgrid.workflow.command import parse, run
 
 

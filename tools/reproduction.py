@@ -25,6 +25,7 @@ from taskgrid.analysis.literature import (
 from taskgrid.config import Experiment, read_config
 from taskgrid.config.architectures import architecture_config
 from taskgrid.data.published.reading import read_description
+from taskgrid.sentences import unknown
 from taskgrid.store.atomic import write_text
 
 _BLOCK = re.compile(r"(?<=<!-- made: )(?P<what>[^>]*?)( -->\n)(?P<old>.*?)(?=<!-- end -->)", re.S)
@@ -164,7 +165,7 @@ def _table(what: str) -> str:
         "cost": _cost_table,
     }
     if kind not in tables:
-        raise ValueError(f"there is no table {kind!r} to make; there are: {', '.join(tables)}")
+        raise ValueError(unknown("table to make", kind, tables))
     return tables[kind](*words)
 
 

@@ -6,7 +6,6 @@ checkpoints and one way to cut the data. Numbers of different lineages are never
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -15,6 +14,7 @@ import pandas as pd
 
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.resources import resource_path
+from taskgrid.sentences import choices
 from taskgrid.store.atomic import read_json
 
 COLUMNS = (
@@ -99,11 +99,8 @@ def read_numbers(wanted: Sequence[str]) -> pd.DataFrame:
     known = tuple(lineages())
     for name in wanted:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(
-                f"published: there are no numbers of lineage {name!r}; {hint}"
-                f"there are: {', '.join(known)}"
+                f"published: there are no numbers of lineage {name!r}; {choices(name, known)}"
             )
     frames = [
         pd.read_csv(resource_path(f"published/{name}.csv"), dtype=str, keep_default_na=False)

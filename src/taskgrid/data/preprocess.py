@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from taskgrid.errors import DataError
+from taskgrid.sentences import unknown
 from taskgrid.store.images import Pixels
 from taskgrid.store.originals import CROP_RATIO
 
@@ -39,9 +40,7 @@ def prepare(pixels: Pixels, size: int, interpolation: str = "bicubic") -> Pixels
         DataError: if the interpolation is unknown.
     """
     if interpolation not in _FILTERS:
-        raise DataError(
-            f"unknown interpolation {interpolation!r}; there are: {', '.join(_FILTERS)}"
-        )
+        raise DataError(unknown("interpolation", interpolation, _FILTERS))
     image = Image.fromarray(np.ascontiguousarray(pixels))
     width, height = image.size
     short, long = min(width, height), max(width, height)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from taskgrid.experts.source import Checkpoint
+from taskgrid.experts.source import ExpertFile
 from taskgrid.models.card import ModelCard
 from taskgrid.store.weights import Lineage, State
 
@@ -32,14 +32,14 @@ class Convert(Protocol):
     """Converts a checkpoint of one format."""
 
     def __call__(
-        self, checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+        self, checkpoint: ExpertFile, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
     ) -> Converted:
         """Return the image tower; refuse with a LineageError what does not fit the card."""
         ...
 
 
 @dataclass(frozen=True)
-class Format:
+class ExpertFormat:
     """A format of experts.
 
     Attributes:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from taskgrid.errors import LineageError
-from taskgrid.experts.format import Converted, Format
-from taskgrid.experts.source import Checkpoint
+from taskgrid.experts.format import Converted, ExpertFormat
+from taskgrid.experts.source import ExpertFile
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.hub.conversion import is_transformers
 from taskgrid.models.layout import LAYOUT
@@ -28,7 +28,7 @@ _TRAINING = re.compile(r"^(?:optimizer|scaler)\.")
 
 
 def convert(
-    checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+    checkpoint: ExpertFile, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
 ) -> Converted:
     """Return the image tower of a checkpoint.
 
@@ -48,7 +48,7 @@ def convert(
 
 def tower_of(
     state: State,
-    checkpoint: Checkpoint,
+    checkpoint: ExpertFile,
     card: ModelCard,
     base: Mapping[str, torch.Tensor],
     what: str,
@@ -123,7 +123,7 @@ def _left_out(keys: Iterable[str], prefix: str, what: str) -> list[str]:
     return [f"{count} tensors of {part} were left out" for part, count in counts.items() if count]
 
 
-FORMAT = Format(
+FORMAT = ExpertFormat(
     convert,
     usual=("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin"),
 )

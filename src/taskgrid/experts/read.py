@@ -13,13 +13,14 @@ import torch
 
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.experts import open_clip, task_vectors, transformers
-from taskgrid.experts.format import Format
-from taskgrid.experts.source import Request, locate
+from taskgrid.experts.format import ExpertFormat
+from taskgrid.experts.source import ExpertSource, locate
 from taskgrid.machine.meter import Meter
 from taskgrid.models.card import ModelCard
+from taskgrid.sentences import unknown
 from taskgrid.store.weights import Lineage, State
 
-FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
+FORMATS: Final[Mapping[str, ExpertFormat]] = MappingProxyType(
     {
         "transformers": transformers.FORMAT,
         "open_clip": open_clip.FORMAT,
@@ -91,9 +92,9 @@ def read_expert(
             layout or theta_0, or no fine-tuned model at all.
     """
     if format not in FORMATS:
-        raise ConfigError(f"unknown format of experts {format!r}; there are: {', '.join(FORMATS)}")
+        raise ConfigError(unknown("format of experts", format, FORMATS))
     chosen = FORMATS[format]
-    request = Request(location, file, revision, cache, offline, progress)
+    request = ExpertSource(location, file, revision, cache, offline, progress)
     checkpoint = locate(request, chosen.usual, chosen.beside)
     what = f"the expert of task {task!r} ({checkpoint.name})"
     converted = chosen.convert(checkpoint, card, base, what)

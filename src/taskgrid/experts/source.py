@@ -21,7 +21,7 @@ from taskgrid.store.weights import Lineage, State, load_state
 
 
 @dataclass(frozen=True)
-class Request:
+class ExpertSource:
     """What is asked for.
 
     Attributes:
@@ -42,8 +42,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A file of weights.
+class ExpertFile:
+    """A file of weights of an expert.
 
     Attributes:
         path: where it lies here.
@@ -94,7 +94,7 @@ class Checkpoint:
         return load_state(self.path)
 
 
-def locate(request: Request, usual: Sequence[str], beside: Sequence[str] = ()) -> Checkpoint:
+def locate(request: ExpertSource, usual: Sequence[str], beside: Sequence[str] = ()) -> ExpertFile:
     """Return the file that a request means.
 
     Args:
@@ -118,7 +118,7 @@ def locate(request: Request, usual: Sequence[str], beside: Sequence[str] = ()) -
     )
 
 
-def _local(path: Path, file: str | None, usual: Sequence[str]) -> Checkpoint:
+def _local(path: Path, file: str | None, usual: Sequence[str]) -> ExpertFile:
     if path.is_dir():
         names = [file] if file is not None else list(usual)
         found = [path / name for name in names if (path / name).is_file()]
@@ -130,10 +130,10 @@ def _local(path: Path, file: str | None, usual: Sequence[str]) -> Checkpoint:
     with path.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
     provenance = {"file": path.name, "file_sha256": content}
-    return Checkpoint(path, str(path), provenance, surroundings(path.parent))
+    return ExpertFile(path, str(path), provenance, surroundings(path.parent))
 
 
-def _fetched(request: Request, file: str, beside: Sequence[str]) -> Checkpoint:
+def _fetched(request: ExpertSource, file: str, beside: Sequence[str]) -> ExpertFile:
     reference = Reference.parse(request.location)
     files = fetch(
         reference.repository,
@@ -145,7 +145,7 @@ def _fetched(request: Request, file: str, beside: Sequence[str]) -> Checkpoint:
         progress=request.progress,
     )
     weights = next(found for found in files.files if found.name == file)
-    return Checkpoint(
+    return ExpertFile(
         path=weights.path,
         name=f"{files.repository}/{file}",
         provenance={

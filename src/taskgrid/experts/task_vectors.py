@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import torch
 
 from taskgrid.errors import LineageError
-from taskgrid.experts.format import Converted, Format
+from taskgrid.experts.format import Converted, ExpertFormat
 from taskgrid.experts.open_clip import tower_of
-from taskgrid.experts.source import Checkpoint
+from taskgrid.experts.source import ExpertFile
 from taskgrid.models.card import ModelCard
 from taskgrid.models.tower import build_tower
 from taskgrid.store.weights import State
@@ -26,7 +26,7 @@ _LISTED = re.compile(r"^(?P<root>(?:.*\.)?)params(?P<base>0?)\.(?P<place>\d+)$")
 
 
 def convert(
-    checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+    checkpoint: ExpertFile, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
 ) -> Converted:
     """Return the image tower of a pickled encoder, or theta of a linearised one.
 
@@ -101,4 +101,4 @@ def _equal(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     return torch.equal(ours.to(theirs.dtype), theirs)
 
 
-FORMAT = Format(convert, usual=("finetuned.pt",))
+FORMAT = ExpertFormat(convert, usual=("finetuned.pt",))

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 import torch
 
 from taskgrid.errors import LineageError
-from taskgrid.experts.format import Converted, Format
-from taskgrid.experts.source import Checkpoint
+from taskgrid.experts.format import Converted, ExpertFormat
+from taskgrid.experts.source import ExpertFile
 from taskgrid.models.card import ModelCard
 from taskgrid.models.hub.conversion import LAYOUT, is_transformers, to_open_clip
 from taskgrid.models.hub.declared import TRANSFORMERS_CONFIG
 
 
 def convert(
-    checkpoint: Checkpoint, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
+    checkpoint: ExpertFile, card: ModelCard, base: Mapping[str, torch.Tensor], what: str
 ) -> Converted:
     """Return the image tower; the projection is the base's where the checkpoint has none.
 
@@ -44,6 +44,6 @@ def convert(
     return Converted(found, {"source_layout": LAYOUT, "projection": projection}, tuple(notes))
 
 
-FORMAT = Format(
+FORMAT = ExpertFormat(
     convert, usual=("model.safetensors", "pytorch_model.bin"), beside=(TRANSFORMERS_CONFIG,)
 )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from taskgrid.errors import ConfigError
+from taskgrid.sentences import unknown
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Recipe:
         known = [entry.name for entry in fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown recipe key {key!r}; allowed: {', '.join(known)}")
+                raise ConfigError(unknown("recipe key", key, known))
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from taskgrid.errors import DeviceError
 from taskgrid.models.card import ModelCard
 from taskgrid.models.inference import Encodes, features_of
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 BatchChoice: TypeAlias = int | Literal["auto"]
 """Images per pass, or ``auto``."""
@@ -38,7 +38,7 @@ what splits memory into pieces that are too small.
 """
 
 
-class Meter(Protocol):
+class MemoryMeter(Protocol):
     """Knows the memory of a device."""
 
     def free(self) -> int:
@@ -90,7 +90,7 @@ class BatchSize:
         self.size = size
         self._halved = halved
 
-    def fit(self, work: Callable[[int], Result]) -> Result:
+    def fit(self, work: Callable[[int], _Result]) -> _Result:
         """Do some work with as many images per pass as fit.
 
         Args:
@@ -127,7 +127,7 @@ def fitted(
     passing: Callable[[int], object],
     *,
     halved: Callable[[int], str] = advise,
-    meter: Meter | None = None,
+    meter: MemoryMeter | None = None,
 ) -> BatchSize:
     """Return the batch size to begin with.
 
@@ -147,7 +147,7 @@ def fitted(
     return BatchSize(size, halved)
 
 
-def measured(meter: Meter, passing: Callable[[int], object]) -> int:
+def measured(meter: MemoryMeter, passing: Callable[[int], object]) -> int:
     """Return the batch size that the free memory allows, from two small passes.
 
     Args:

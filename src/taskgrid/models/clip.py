@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from taskgrid.models.hub.repository import Reference, Surroundings, fetch_weight
 from taskgrid.models.tower import load_strictly
 from taskgrid.plugins.resources import resource_path
 from taskgrid.remote.cache import HUB
+from taskgrid.sentences import choices, did_you_mean
 from taskgrid.store.atomic import read_json
 from taskgrid.store.weights import State, digest_state
 
@@ -172,7 +172,7 @@ def _config_of(architecture: str, folder: Path | None) -> tuple[dict[str, Any], 
         own = [path.stem for path in sorted(folder.glob("*.json"))] if folder is not None else []
         known = [*own, *open_clip.list_models()]
         raise ConfigError(
-            f"unknown architecture {architecture!r}; {_did_you_mean(architecture, known)}"
+            f"unknown architecture {architecture!r}; {did_you_mean(architecture, known, most=3)}"
             f"open_clip lists {len(open_clip.list_models())} names (open_clip.list_models())"
             + (f", and taskgrid ships {', '.join(own)}" if own else "")
         )
@@ -252,7 +252,7 @@ def _tag_of(
         tags += open_clip.list_pretrained_tags_by_model(architecture)
         raise ConfigError(
             f"architecture {architecture!r} has no pre-trained weights {pretrained!r}; "
-            f"{_did_you_mean(pretrained, tags)}there are: {', '.join(tags) or 'none'} "
+            f"{choices(pretrained, tags)} "
             "(or give the path of a safetensors file)"
         )
     return tag
@@ -386,11 +386,6 @@ def _tokenizer_of(architecture: str, config: Mapping[str, Any]) -> Any:
             f"the tokenizer of {architecture!r} cannot be loaded ({_first_line(error)}); connect to "
             "the network once"
         ) from error
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 LAYOUT = "open_clip"
 """Name of this key layout in lineages: fused ``in_proj``, ``proj`` used as ``x @ proj``."""
 
-Part = Literal["embedding", "attention", "mlp", "norm", "projection", "other"]
+TowerPart = Literal["embedding", "attention", "mlp", "norm", "projection", "other"]
 
 _BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks)\.(\d+)\.")
 _STAGE = re.compile(r"^(layer\d+\.\d+)\.")
@@ -44,7 +44,7 @@ def layer_of(key: str) -> str:
     return key.split(".", 1)[0]
 
 
-def part_of(key: str) -> Part:
+def part_of(key: str) -> TowerPart:
     """Return what a tensor does in its layer.
 
     Args:

@@ -31,7 +31,7 @@ from taskgrid.outofcore.merge import (
     stream_merge,
 )
 from taskgrid.outofcore.passes import Frame
-from taskgrid.outofcore.shards import load_checkpoint
+from taskgrid.outofcore.shards import load_weights
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
@@ -141,7 +141,7 @@ def _export_whole(
     inputs: Inputs, recipe: MergeRecipe, outputs: Sequence[Output], frame: Frame
 ) -> tuple[str, ...]:
     """Write merges that must see the whole model: read once, prepared once per subset."""
-    state, _ = load_checkpoint(inputs.base.path)
+    state, _ = load_weights(inputs.base.path)
     subsets = [canonical_subset(output.tasks) for output in outputs]
     vectors = {
         task: TaskVector.load(inputs.experts[task].path).deltas

@@ -9,7 +9,7 @@ from pathlib import Path
 from taskgrid.errors import LineageError
 from taskgrid.lattice.subsets import canonical_subset
 from taskgrid.models.lineage import IDENTITY, check_lineage
-from taskgrid.outofcore.shards import Checkpoint
+from taskgrid.outofcore.shards import WeightFiles
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Inputs:
         experts: task -> theta_t or tau_t, in canonical order.
     """
 
-    base: Checkpoint
-    experts: Mapping[str, Checkpoint]
+    base: WeightFiles
+    experts: Mapping[str, WeightFiles]
 
     @classmethod
     def open(cls, base: Path, experts: Mapping[str, Path]) -> Inputs:
@@ -32,20 +32,20 @@ class Inputs:
             LineageError: if an expert does not fit the base; names the key and both values.
             ArtifactError: if a file is missing, damaged or of another format.
         """
-        ordered = {task: Checkpoint.open(experts[task]) for task in canonical_subset(experts)}
-        found = cls(Checkpoint.open(base), ordered)
+        ordered = {task: WeightFiles.open(experts[task]) for task in canonical_subset(experts)}
+        found = cls(WeightFiles.open(base), ordered)
         for task, expert in found.experts.items():
             _check_alike(found.base, expert, task)
             _check_lineage(found.base, expert, task)
         return found
 
 
-def is_vector(checkpoint: Checkpoint) -> bool:
+def is_vector(checkpoint: WeightFiles) -> bool:
     """Whether a checkpoint holds tau_t and not theta_t."""
     return checkpoint.lineage.get("kind") == "taskvector"
 
 
-def _check_alike(base: Checkpoint, expert: Checkpoint, task: str) -> None:
+def _check_alike(base: WeightFiles, expert: WeightFiles, task: str) -> None:
     vector = is_vector(expert)
     name = f"the task vector {task!r}" if vector else f"expert {task!r}"
     wanted = {key: spec for key, spec in base.specs.items() if spec.floating or not vector}
@@ -64,7 +64,7 @@ def _check_alike(base: Checkpoint, expert: Checkpoint, task: str) -> None:
             raise LineageError(f"{key!r} is {theirs.dtype} in {name}, but should be {dtype}")
 
 
-def _check_lineage(base: Checkpoint, expert: Checkpoint, task: str) -> None:
+def _check_lineage(base: WeightFiles, expert: WeightFiles, task: str) -> None:
     known = dict(base.lineage)
     if "digest" in known:
         known["base"] = known["digest"]

@@ -24,12 +24,13 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.passes import Frame, Pass
 from taskgrid.outofcore.reading import WindowReader
-from taskgrid.outofcore.shards import Checkpoint, TensorSpec
+from taskgrid.outofcore.shards import TensorSpec, WeightFiles
 from taskgrid.outofcore.sink import Sink
 from taskgrid.outofcore.staging import remove_leftovers
 from taskgrid.outofcore.streams import check_space, write_stream
 from taskgrid.outofcore.windows import Window
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.sentences import choices
 from taskgrid.store.weights import HEADER, Lineage
 
 DEFAULT_BYTES = 256 << 20
@@ -147,9 +148,8 @@ def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[
             raise ConfigError(f"{output.path} is asked for without experts; copy the base instead")
         for task in output.tasks:
             if task not in experts:
-                raise ConfigError(
-                    f"{output.path} needs an expert of task {task!r}; there are: {', '.join(experts)}"
-                )
+                wanted = f"{output.path} needs an expert of task {task!r}"
+                raise ConfigError(f"{wanted}; {choices(task, experts)}")
     return {task: Path(experts[task]) for output in outputs for task in output.tasks}
 
 
@@ -195,7 +195,7 @@ def make_room(outputs: Sequence[Output], layout: Sequence[TensorSpec]) -> None:
     check_space(paths, sum(spec.nbytes for spec in layout))
 
 
-def layout_of(base: Checkpoint, frame: Frame) -> list[TensorSpec]:
+def layout_of(base: WeightFiles, frame: Frame) -> list[TensorSpec]:
     """Return the tensors of an output in the order they lie in: the base's where nothing is added."""
     merged = [
         TensorSpec(frame.prefix + name, spec.dtype, spec.shape) for name, spec in base.specs.items()

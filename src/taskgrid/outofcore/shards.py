@@ -107,7 +107,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WeightFiles:
     """The tensors of a checkpoint, one file or several, in the order of their bytes.
 
     Attributes:
@@ -121,7 +121,7 @@ class Checkpoint:
     metadata: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: str | Path) -> Checkpoint:
+    def open(cls, path: str | Path) -> WeightFiles:
         """Read the headers of a checkpoint.
 
         Args:
@@ -176,7 +176,7 @@ class TensorReader:
         checkpoint: what to read.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: WeightFiles) -> None:
         self.checkpoint = checkpoint
         self._file: Path | None = None
         self._descriptor = -1
@@ -225,13 +225,13 @@ class TensorReader:
             self._file = None
 
 
-def load_checkpoint(path: str | Path) -> tuple[State, Lineage]:
+def load_weights(path: str | Path) -> tuple[State, Lineage]:
     """Read a state and its lineage, one file or shards, and check the bytes against the digest.
 
     Raises:
         ArtifactError: if a file is missing, damaged or altered, or carries no lineage.
     """
-    checkpoint = Checkpoint.open(path)
+    checkpoint = WeightFiles.open(path)
     if not checkpoint.lineage:
         raise ArtifactError(f"{checkpoint.path} carries no lineage; it was not written by taskgrid")
     state: State = {}

@@ -15,7 +15,7 @@ from taskgrid.errors import ArtifactError
 from taskgrid.plots import style
 from taskgrid.plugins.cards import figure_card
 
-Labels = Mapping[str, Any]
+RunLabels = Mapping[str, Any]
 """Columns to add to a table (model, mode, seed, task) and their values."""
 
 # In CSV: lambda is text ("0.30" is a name), counts are whole where some are missing.
@@ -88,12 +88,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise ArtifactError(f"{path} cannot be read ({error}); delete it and run again") from error
 
 
-def _join(parts: Sequence[tuple[Labels, str | Path]], name: str) -> pd.DataFrame:
+def _join(parts: Sequence[tuple[RunLabels, str | Path]], name: str) -> pd.DataFrame:
     tables = [_labelled(read_table(path), labels) for labels, path in parts]
     if not tables:
         return pd.DataFrame(columns=_COLUMNS.get(name, []))
     return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 
 
-def _labelled(table: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, labels: RunLabels) -> pd.DataFrame:
     return table.assign(**labels) if labels else table

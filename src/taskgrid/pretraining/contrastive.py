@@ -22,12 +22,13 @@ from torch.nn import functional
 
 from taskgrid.data.builtin.task import generator
 from taskgrid.pretraining.corpus import Corpus, caption, truth, vocabulary
+from taskgrid.sentences import unknown
 
 Tokenize = Callable[[list[str]], Tensor]
 
 
 @dataclass(frozen=True)
-class Settings:
+class PretrainingSettings:
     """All numbers of a pre-training run.
 
     ``seed`` drives initialisation, corpus, order, captions and augmentation.
@@ -48,7 +49,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepReport:
     """A line of progress: step, mean loss since the last line, images per second, seconds left."""
 
     step: int
@@ -78,7 +79,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, true: Tensor)
     return (rows.mean() + columns.mean()) / 2
 
 
-def learning_rate(step: int, settings: Settings) -> float:
+def learning_rate(step: int, settings: PretrainingSettings) -> float:
     """Linear warm-up, then cosine to zero; ``step`` counts from 0."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
@@ -155,12 +156,12 @@ def train(
     model: nn.Module,
     tokenize: Tokenize,
     corpus: Corpus,
-    settings: Settings,
+    settings: PretrainingSettings,
     *,
     side: int,
     mean: Sequence[float],
     std: Sequence[float],
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[StepReport], None] | None = None,
     every: int = 100,
     on_checkpoint: Callable[[int], None] | None = None,
     checkpoint_every: int = 0,
@@ -184,11 +185,11 @@ def _train(
     model: nn.Module,
     tokenize: Tokenize,
     corpus: Corpus,
-    settings: Settings,
+    settings: PretrainingSettings,
     side: int,
     mean: Sequence[float],
     std: Sequence[float],
-    on_progress: Callable[[Progress], None] | None,
+    on_progress: Callable[[StepReport], None] | None,
     every: int,
     on_checkpoint: Callable[[int], None] | None,
     checkpoint_every: int,
@@ -234,18 +235,17 @@ def _train(
             if on_progress is not None:
                 rate = (step + 1) * settings.batch / spent
                 left = (settings.steps - step - 1) * settings.batch / rate
-                on_progress(Progress(step + 1, settings.steps, mean_loss, rate, left))
+                on_progress(StepReport(step + 1, settings.steps, mean_loss, rate, left))
         if on_checkpoint is not None and checkpoint_every and (step + 1) % checkpoint_every == 0:
             on_checkpoint(step + 1)
     model.eval()
     return mean_loss
 
 
-def settings_from(values: Mapping[str, Any]) -> Settings:
-    """Settings from a JSON object; unknown keys are refused."""
-    unknown = sorted(set(values) - set(asdict(Settings())))
-    if unknown:
-        raise ValueError(
-            f"unknown pre-training settings: {', '.join(unknown)}; there are {', '.join(asdict(Settings()))}"
-        )
-    return Settings(**values)
+def settings_from(values: Mapping[str, Any]) -> PretrainingSettings:
+    """Return settings from a JSON object; unknown keys are refused."""
+    known = asdict(PretrainingSettings())
+    for key in values:
+        if key not in known:
+            raise ValueError(unknown("pre-training setting", key, known))
+    return PretrainingSettings(**values)

@@ -18,21 +18,21 @@ from taskgrid.pretraining.model import Architecture, tokenizer
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSplit:
     """A split ready for the model: N x 3 x side x side, normalised float32, and N labels."""
 
     images: Tensor
     labels: Tensor
 
 
-def prepare_split(task: BuiltinTask, split: str, architecture: Architecture) -> Prepared:
+def prepare_split(task: BuiltinTask, split: str, architecture: Architecture) -> PreparedSplit:
     """Render a split and prepare it as open_clip's validation transform does."""
     drawn = list(samples(task, split))
     interpolation = str(architecture.preprocess["interpolation"])
     pixels = np.stack([prepare(s.pixels, architecture.side, interpolation) for s in drawn])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
     mean, std = (torch.tensor(architecture.preprocess[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
-    return Prepared((images - mean) / std, torch.tensor([s.label for s in drawn]))
+    return PreparedSplit((images - mean) / std, torch.tensor([s.label for s in drawn]))
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 from taskgrid.errors import ArtifactError
 from taskgrid.store.atomic import write_text
 
-Kind: TypeAlias = Literal["dataset", "model"]
+RepositoryKind: TypeAlias = Literal["dataset", "model"]
 
 NEWEST = "main"
 """The revision that a repository has where none is asked for."""
@@ -134,7 +134,7 @@ class CachedRepository:
     """
 
     name: str
-    kind: Kind
+    kind: RepositoryKind
     cache: str | Path | None = None
 
     @property

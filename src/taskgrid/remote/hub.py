@@ -22,7 +22,7 @@ from taskgrid.remote.cache import (
     CachedRepository,
     HubFile,
     HubFiles,
-    Kind,
+    RepositoryKind,
     check_files,
     is_commit,
     matches,
@@ -43,7 +43,7 @@ _TRUE: Final = {"1", "ON", "YES", "TRUE"}
 def fetch(
     repository: str,
     *,
-    kind: Kind = "dataset",
+    kind: RepositoryKind = "dataset",
     revision: str | None = None,
     patterns: Sequence[str],
     cache: str | Path | None = None,

@@ -10,20 +10,14 @@ process leaves is an unfinished run; the next one deletes it (MLflow can restore
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
-import re
 import time
-import urllib.error
-import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Param, Run, RunTag, ViewType
@@ -32,22 +26,24 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from taskgrid.errors import TrackingError
-from taskgrid.store.atomic import explain_os_error
-from taskgrid.tracking.records import KINDS, Kind, RunRecord
-from taskgrid.tracking.registry import SyncReport, Target
+from taskgrid.tracking.access import check_reachable, locked
+from taskgrid.tracking.limits import (
+    LONGEST_PARAM,
+    LONGEST_TAG,
+    MOST_METRICS,
+    MOST_PARAMS,
+    MOST_TAGS,
+    first_and_rest,
+    metric_key,
+    shortened,
+)
+from taskgrid.tracking.records import KINDS, RecordKind, RunRecord
+from taskgrid.tracking.report import SyncReport
+from taskgrid.tracking.target import Target
 
-_Item = TypeVar("_Item")
-
-_MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 900, 100, 100
-"""Entities per request; MLflow takes 1000 together."""
-_LONGEST_KEY, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 5000
 _PAGE = 5000
-_ANSWER_WITHIN = 5.0
-"""Seconds that a server has to show that it is there."""
-_PATIENCE = 600.0
-"""Seconds to wait for another process that writes the same registry."""
 
-_EXPERIMENTS: dict[Kind, str] = {
+_EXPERIMENTS: dict[RecordKind, str] = {
     "grid": "{}-grids",
     "subset": "{}",
     "expert": "{}-experts",
@@ -118,8 +114,8 @@ class MlflowRegistry:
         work = _Work(self._target, ordered, advance)
         reason = ""
         try:
-            _check_reachable(self._target)
-            with _locked(self._target.lock):
+            check_reachable(self._target)
+            with locked(self._target.lock):
                 work.run(whole_grid=whole_grid)
         except TrackingError as error:
             reason = str(error)
@@ -303,33 +299,27 @@ class _Work:
             "mlflow.source.name": "taskgrid",
             **self._parent_tag(record),
         }
-        shortened = {
-            key[:_LONGEST_KEY]: _shorten(value, _LONGEST_TAG) for key, value in tags.items()
-        }
-        few, rest = _cut(list(shortened.items()), _MOST_TAGS)
+        few, rest = first_and_rest(list(shortened(tags, LONGEST_TAG).items()), MOST_TAGS)
         run = self._client.create_run(
             experiment, start_time=started, tags=dict(few), run_name=record.name
         )
         run_id = str(run.info.run_id)
-        for part in _parts(rest, _MOST_TAGS):
+        for part in rest:
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
         return run_id
 
     def _fill(self, run_id: str, record: RunRecord, moment: int) -> None:
         metrics = [
-            MlflowMetric(_metric_key(key), value, moment, step)
+            MlflowMetric(metric_key(key), value, moment, step)
             for key, value, step in dict.fromkeys(record.metrics)
         ]
-        params = [
-            Param(key[:_LONGEST_KEY], _shorten(value, _LONGEST_PARAM))
-            for key, value in record.params.items()
-        ]
-        first, others = _cut(params, _MOST_PARAMS)
-        some, more = _cut(metrics, _MOST_METRICS)
-        self._client.log_batch(run_id, metrics=some, params=first)
-        for part in _parts(more, _MOST_METRICS):
+        params = [Param(*item) for item in shortened(record.params, LONGEST_PARAM).items()]
+        some, more = first_and_rest(metrics, MOST_METRICS)
+        few, others = first_and_rest(params, MOST_PARAMS)
+        self._client.log_batch(run_id, metrics=some, params=few)
+        for part in more:
             self._client.log_batch(run_id, metrics=part)
-        for rest in _parts(others, _MOST_PARAMS):
+        for rest in others:
             self._client.log_batch(run_id, params=rest)
         if record.datasets:
             self._client.log_inputs(run_id, _inputs(record))
@@ -373,74 +363,6 @@ def _inputs(record: RunRecord) -> list[DatasetInput]:
         )
         for name, digest, context in record.datasets
     ]
-
-
-def _check_reachable(target: Target) -> None:
-    """Ask a server whether it is there, once and briefly.
-
-    Raises:
-        TrackingError: if it does not answer.
-    """
-    if target.uri.startswith(("file:", "/", ".")):
-        raise TrackingError(
-            f"{target.shown} is a folder, which MLflow 3 does not write to; set tracking.uri to "
-            "sqlite:///results/mlflow.db"
-        )
-    if not target.is_remote:
-        return
-    try:
-        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
-            pass
-    except urllib.error.HTTPError:
-        return  # it answered; whether it likes the question is for the client to find out
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(
-            f"the MLflow server {target.shown} does not answer ({reason})"
-        ) from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system frees it when the process ends, however it ends.
-
-    Raises:
-        TrackingError: if another process holds it for too long, or the file cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
-        raise TrackingError(str(explain_os_error(error, path))) from error
-    with stream:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise TrackingError(f"another process holds {path}") from error
-                time.sleep(0.05)
-        yield
-
-
-def _metric_key(key: str) -> str:
-    """Replace what MLflow does not allow in a metric's name."""
-    return re.sub(r"[^\w\-. :/]", "_", key)[:_LONGEST_KEY]
-
-
-def _shorten(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _cut(items: list[_Item], size: int) -> tuple[list[_Item], list[_Item]]:
-    return items[:size], items[size:]
-
-
-def _parts(items: list[_Item], size: int) -> Iterator[list[_Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _first_line(error: BaseException) -> str:

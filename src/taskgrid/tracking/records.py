@@ -20,8 +20,8 @@ from taskgrid.store.atomic import read_json, write_text
 SCHEMA = 1
 """Version of the files written by ``write_records``."""
 
-Kind = Literal["grid", "expert", "subset", "point"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+RecordKind = Literal["grid", "expert", "subset", "point"]
+KINDS: tuple[RecordKind, ...] = get_args(RecordKind)
 """Kinds of records; a parent's kind comes before its children's."""
 
 
@@ -84,7 +84,7 @@ class RunRecord:
     """
 
     point_id: str
-    kind: Kind
+    kind: RecordKind
     name: str
     parent: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)

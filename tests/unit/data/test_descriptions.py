@@ -257,7 +257,9 @@ def test_prompts_of_other_lineages_replace_what_differs() -> None:
     assert {"cra", "maple_tree"} <= differing and len(differing) == 10
     assert templates == own_templates
     assert ALL["kmnist"].prompts("tall_masks")[0][:3] == ("o", "ki", "su")
-    with pytest.raises(DataError, match="no prompts called 'x'; allowed: fusion_bench, tall_masks"):
+    with pytest.raises(
+        DataError, match="no prompts called 'x'; there are: fusion_bench, tall_masks"
+    ):
         ALL["cifar100"].prompts("x")
 
 
@@ -394,25 +396,25 @@ FILE = {"url": "https://example.org/a.zip", "to": "two/a.zip"}
         ),
         (
             {"original.files": [{**FILE, "md": "x"}]},
-            "unknown key 'original.files.0.md'; did you mean 'md5'? allowed here: url, to, md5",
+            "unknown key 'original.files[0].md'; did you mean 'md5'? allowed here: url, to, md5",
         ),
         ({"templates": None}, "templates is None"),
-        ({"templates": []}, "templates is empty"),
+        ({"templates": []}, "templates is []: "),
         (
             {"templates": ["a photo."]},
             "templates has 'a photo.', which must contain {} exactly once",
         ),
         ({"templates": ["{} {}"]}, "templates has '{} {}', which must contain {} exactly once"),
-        ({"classes": {0: "a", "b": "b"}}, "classes.0 is 0, but must be text; put it in quotes"),
+        ({"classes": {0: "a", "b": "b"}}, "classes[0] is 0, but must be text; put it in quotes"),
         ({"classes": {"a": True, "b": "b"}}, "classes.a is True, but must be text"),
-        ({"classes": {"a": " ", "b": "b"}}, "classes.a is empty"),
+        ({"classes": {"a": " ", "b": "b"}}, "classes.a is ' ': must not be empty"),
         ({"classes": {"a": "a"}}, "classes must name at least two classes"),
         ({"counts": {"train": 8}}, "counts has no test"),
         ({"counts": {"train": 0, "test": 2}}, "counts.train is 0: input should be greater than 0"),
-        ({"counts": {"train": 8, "tst": 2}}, "counts.tst is the text 'tst'; allowed: 'train'"),
+        ({"counts": {"train": 8, "tst": 2}}, "counts.tst is 'tst'; allowed: 'train'"),
         ({"hub_counts": {"val": 3}}, "hub_counts names val, but hub.files does not"),
-        ({"hub.revision": "main"}, "hub.revision is the text 'main', which does not match"),
-        ({"hub.repository": "two"}, "hub.repository is the text 'two', which does not match"),
+        ({"hub.revision": "main"}, "hub.revision is 'main'; it must match"),
+        ({"hub.repository": "two"}, "hub.repository is 'two'; it must match"),
         ({"hub.files": {"train": "x"}}, "hub.files has no test"),
         (
             {"hub.names": {"x": "a"}},
@@ -421,16 +423,16 @@ FILE = {"url": "https://example.org/a.zip", "to": "two/a.zip"}
         ({"hub.names": {"x": "a", "y": "c"}}, "hub.names leads to 'c', which is no class"),
         ({"hub.names": {"x": "a", "y": "b", "z": "b"}}, "hub.names has 3 names for 2 classes"),
         ({"hub": None, "hub_counts": {"train": 3}}, "hub_counts is given, but there is no hub"),
-        ({"original.needs": []}, "original.needs is empty"),
+        ({"original.needs": []}, "original.needs is []: "),
         (
             {"original.needs": ["/two"]},
-            "original.needs.0 must be a path below the data set's folder",
+            "original.needs[0] is '/two': must be a path below the data set's folder",
         ),
         (
             {"original.files": [{**FILE, "to": "../a"}]},
-            "original.files.0.to must be a path below the data set's folder",
+            "original.files[0].to is '../a': must be a path below the data set's folder",
         ),
-        ({"original.files": [{**FILE, "md5": "abc"}]}, "original.files.0.md5 is the text 'abc'"),
+        ({"original.files": [{**FILE, "md5": "abc"}]}, "original.files[0].md5 is 'abc'"),
         ({"split": "none"}, "split is 'none', but resources/splits/none.json is missing"),
         (
             {"variants": {"x": {"source": "s", "classes": {"c": "d"}}}},
@@ -470,7 +472,7 @@ def test_a_description_file_that_cannot_be_read_is_named(tmp_path: Path) -> None
         DataError, match="no description of a data set 'mnits'; did you mean 'mnist'"
     ):
         read_description("mnits")
-    with pytest.raises(DataError, match="no description of a data set 'a'; allowed: none"):
+    with pytest.raises(DataError, match="no description of a data set 'a'; there are: none"):
         read_description("a", tmp_path)
     for text, message in [
         ("a: [", "is not YAML"),

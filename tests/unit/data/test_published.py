@@ -452,7 +452,7 @@ def test_a_class_that_nobody_knows(tmp_path):
     root = original(tmp_path, "rendered_sst2")
     (root / "rendered-sst2/train/positive").rename(root / "rendered-sst2/train/postive")
     text = refusal(published("rendered_sst2", root, options=UNCHECKED))
-    assert "no class called 'postive' (the closest is 'positive')" in text
+    assert "no class called 'postive'; did you mean 'positive'?" in text
 
 
 def test_labels_beyond_the_classes(tmp_path):
@@ -521,13 +521,19 @@ def test_pcam_says_which_package_it_needs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"partiton": "02"}, ["has no option 'partiton'; did you mean 'partition'? allowed: da"]),
+        (
+            {"partiton": "02"},
+            ["unknown key 'options.partiton'; did you mean 'partition'? allowed here: da"],
+        ),
         ({"partition": 2}, ["options.partition is 2"]),
         ({"counts": True}, ["options.counts"]),
         ({"counts": {"train": 0}}, ["options.counts"]),
         ({"counts": {"val": 3}}, ["counts names the split val, but", "are train, test"]),
         ({"layout": "web"}, ["options.layout", "'hub' or 'original'"]),
-        ({"layout": "hub", "partition": "01"}, ["no option 'partition'", "allowed: dataset, lay"]),
+        (
+            {"layout": "hub", "partition": "01"},
+            ["unknown key 'options.partition'", "allowed here: dataset, lay"],
+        ),
         ({"prompts": "mine"}, ["has no prompts called 'mine'"]),
     ],
 )

@@ -281,7 +281,10 @@ def test_one_class_is_not_enough(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"folder": {}}, ["no option 'folder'", "did you mean 'folders'? ", "allowed: folders"]),
+        (
+            {"folder": {}},
+            ["unknown key 'options.folder'", "did you mean 'folders'? ", "allowed here: folders"],
+        ),
         ({"folders": {"dev": "x"}}, ["options.folders.dev", "'train', 'val' or 'test'"]),
         ({"folders": {"test": "test"}}, ["no train split"]),
         ({"folders": {"train": "Train"}}, ["Train, which is no folder"]),

@@ -461,15 +461,22 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
         load_tensors(path)
 
 
+@functools.cache
+def whole(zipped: bool) -> bytes:
+    """Return a file's bytes; the older format writes addresses, so that no two are of one length."""
+    stream = io.BytesIO()
+    value = {"a": [torch.arange(3.0)], "b": 1}
+    torch.save(value, stream, _use_new_zipfile_serialization=zipped)
+    return stream.getvalue()
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), zipped=st.booleans())
 def test_no_garbage_makes_it_do_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, zipped: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("garbage")
-    content = bytearray(
-        saved(folder / "a.pt", {"a": [torch.arange(3.0)], "b": 1}, zipped).read_bytes()
-    )
+    content = bytearray(whole(zipped))
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (folder / "a.pt").write_bytes(content)

@@ -137,8 +137,8 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         places = [tmp_path / folder / f"{i}.safetensors" for i in range(len(asked))]
         return [Point(*one, place) for one, place in zip(asked, places, strict=True)]
 
-    read, load = [], module.load_checkpoint
-    monkeypatch.setattr(module, "load_checkpoint", lambda path: (read.append(path), load(path))[1])
+    read, load = [], module.load_weights
+    monkeypatch.setattr(module, "load_weights", lambda path: (read.append(path), load(path))[1])
     streamed = export_points(clip, *files, Method("task_arithmetic"), points("streamed"))
     merger = get_merger("task_arithmetic")
     monkeypatch.setattr(type(merger), "scope", "model", raising=False)

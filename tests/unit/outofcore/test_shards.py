@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from taskgrid.errors import ArtifactError
 from taskgrid.outofcore.shards import (
     DTYPES,
-    Checkpoint,
     TensorReader,
     TensorSpec,
+    WeightFiles,
     index_path,
-    load_checkpoint,
+    load_weights,
     shard_of,
 )
 from taskgrid.outofcore.streams import check_space, write_stream
@@ -107,7 +107,7 @@ def specs_of(state: State) -> list[TensorSpec]:
 @given(state=STATES)
 def test_a_checkpoint_is_what_safetensors_says_it_is(tmp_path: Path, state: State) -> None:
     save_file(state, tmp_path / "x.safetensors", metadata={"a": "b"})
-    found = Checkpoint.open(tmp_path / "x.safetensors")
+    found = WeightFiles.open(tmp_path / "x.safetensors")
     assert found.metadata == {"a": "b"} and found.lineage == {}
     assert found.nbytes == sum(len(raw(tensor)) for tensor in state.values())
     with safe_open(tmp_path / "x.safetensors", "pt") as oracle, TensorReader(found) as reader:
@@ -126,7 +126,7 @@ def test_a_stream_writes_the_file_that_save_state_writes(
     tmp_path: Path, state: State, data: st.DataObject
 ) -> None:
     save_state(tmp_path / "whole.safetensors", state, LINEAGE)
-    specs = list(Checkpoint.open(tmp_path / "whole.safetensors").specs.values())
+    specs = list(WeightFiles.open(tmp_path / "whole.safetensors").specs.values())
     arrival = data.draw(st.permutations(specs))
     step = data.draw(st.integers(1, 40))
     digest = write(tmp_path / "pieces.safetensors", state, specs, step=step, arrival=arrival)
@@ -154,9 +154,9 @@ def test_shards_are_states_of_their_own_and_together_the_whole(
         merged |= part
     assert same(merged, state)
     for opened_by in (folder, index_path(path) if len(files) > 1 else path):
-        whole, lineage = load_checkpoint(opened_by)
+        whole, lineage = load_weights(opened_by)
         assert same(whole, state) and lineage == {**LINEAGE, "digest": digest}
-        assert list(Checkpoint.open(opened_by).specs) == list(state)
+        assert list(WeightFiles.open(opened_by).specs) == list(state)
     if len(files) > 1:
         index = json.loads(index_path(path).read_text())
         assert index["metadata"]["total_size"] == sum(len(raw(t)) for t in state.values())
@@ -252,7 +252,7 @@ def test_an_earlier_state_is_replaced_whole(
     (tmp_path / "other.safetensors").touch()
     write(path, old, specs_of(old), shard_bytes=before)
     write(path, new, specs_of(new), shard_bytes=after)
-    assert same(load_checkpoint(tmp_path)[0], new)
+    assert same(load_weights(tmp_path)[0], new)
     count = 5 if after == 8 else 1 if after is None else 3
     files = {file.name for file in tmp_path.iterdir()} - {
         "other.safetensors",
@@ -337,7 +337,7 @@ def test_what_was_published_before_a_kill_goes_whatever_the_size_of_shards(tmp_p
         write(path, state, specs_of(state), shard_bytes=24)
         shards = [tmp_path / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
         assert {*tmp_path.iterdir()} == {*foreign, *shards, index_path(path)}
-        assert same(load_checkpoint(tmp_path)[0], state)
+        assert same(load_weights(tmp_path)[0], state)
 
 
 def test_a_shard_without_its_index_is_no_checkpoint(tmp_path: Path) -> None:
@@ -345,17 +345,17 @@ def test_a_shard_without_its_index_is_no_checkpoint(tmp_path: Path) -> None:
     shard = tmp_path / "model-00001-of-00002.safetensors"
     for opened_by in (tmp_path, shard):
         with pytest.raises(ArtifactError, match=r"one of several.*model\.safetensors\.index\.json"):
-            load_checkpoint(opened_by)
+            load_weights(opened_by)
 
 
 def test_a_folder_with_an_index_of_another_name_is_opened_by_it(tmp_path: Path) -> None:
     state = {name: torch.ones(2) for name in "abcdef"}
     write(tmp_path / "merged.safetensors", state, specs_of(state), shard_bytes=24)
-    assert same(load_checkpoint(tmp_path)[0], state)
-    assert len(Checkpoint.open(tmp_path / "merged-00002-of-00002.safetensors").specs) == 3
+    assert same(load_weights(tmp_path)[0], state)
+    assert len(WeightFiles.open(tmp_path / "merged-00002-of-00002.safetensors").specs) == 3
     (tmp_path / "merged-00002-of-00002.safetensors").unlink()
     with pytest.raises(ArtifactError, match=r"00002-of-00002\.safetensors is missing"):
-        load_checkpoint(tmp_path)
+        load_weights(tmp_path)
 
 
 def test_shards_are_known_by_their_names() -> None:
@@ -383,7 +383,7 @@ def test_one_file_at_a_time_is_open(tmp_path: Path) -> None:
         for spec in reversed(specs):
             writer.write(spec.name, 0, memoryview(raw(state[spec.name])))
             assert open_files() <= before + 1
-    assert same(load_checkpoint(tmp_path)[0], state)
+    assert same(load_weights(tmp_path)[0], state)
 
 
 def _header(**entries: Any) -> bytes:
@@ -414,14 +414,14 @@ GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 def test_damage_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(ArtifactError, match=words) as caught:
-        Checkpoint.open(tmp_path / "x.safetensors")
+        WeightFiles.open(tmp_path / "x.safetensors")
     assert "x.safetensors" in str(caught.value)
 
 
 def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(1000)}, path)
-    found = Checkpoint.open(path)
+    found = WeightFiles.open(path)
     os.truncate(path, 3000)
     with TensorReader(found) as reader, pytest.raises(ArtifactError, match="ends too early"):
         reader.read_into(memoryview(bytearray(4000)), "a")
@@ -444,17 +444,17 @@ def test_a_wrong_index_is_named(tmp_path: Path, index: object, words: str) -> No
     save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ArtifactError, match=words):
-        Checkpoint.open(tmp_path)
+        WeightFiles.open(tmp_path)
 
 
 def test_metadata_may_be_null(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
     index = {"metadata": None, "weight_map": {"a": "x.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert list(Checkpoint.open(tmp_path).specs) == ["a"]
+    assert list(WeightFiles.open(tmp_path).specs) == ["a"]
     (tmp_path / "y.safetensors").write_bytes(_header(a=GOOD, __metadata__=None) + bytes(8))
     assert list(load_file(tmp_path / "y.safetensors")) == ["a"]
-    assert list(Checkpoint.open(tmp_path / "y.safetensors").specs) == ["a"]
+    assert list(WeightFiles.open(tmp_path / "y.safetensors").specs) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -470,23 +470,23 @@ def test_metadata_may_be_null(tmp_path: Path) -> None:
 def test_a_lineage_that_is_none_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(2)}, path, metadata={"taskgrid": text})
-    for read in (load_state, load_checkpoint):
+    for read in (load_state, load_weights):
         with pytest.raises(ArtifactError, match=rf"x\.safetensors is damaged \({words}"):
             read(path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is missing"):
-        Checkpoint.open(tmp_path / "none.safetensors")
+        WeightFiles.open(tmp_path / "none.safetensors")
     (tmp_path / "x.pt").touch()
     with pytest.raises(ArtifactError, match="never unpickles"):
-        Checkpoint.open(tmp_path / "x.pt")
+        WeightFiles.open(tmp_path / "x.pt")
     with pytest.raises(ArtifactError, match="holds 0 safetensors files"):
-        Checkpoint.open(tmp_path)
+        WeightFiles.open(tmp_path)
     for name in "ab":
         save_file({"a": torch.ones(2)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(ArtifactError, match="holds 2 safetensors files"):
-        Checkpoint.open(tmp_path)
+        WeightFiles.open(tmp_path)
 
 
 def test_altered_shards_are_refused(tmp_path: Path) -> None:
@@ -497,4 +497,4 @@ def test_altered_shards_are_refused(tmp_path: Path) -> None:
         stream.seek(-1, os.SEEK_END)
         stream.write(b"\x01")
     with pytest.raises(ArtifactError, match="digest"):
-        load_checkpoint(tmp_path)
+        load_weights(tmp_path)

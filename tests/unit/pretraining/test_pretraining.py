@@ -101,7 +101,7 @@ def test_loss_treats_equal_captions_as_equal() -> None:
 
 
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
-    settings = contrastive.Settings(steps=100, warmup=10, lr=1.0)
+    settings = contrastive.PretrainingSettings(steps=100, warmup=10, lr=1.0)
     rates = [contrastive.learning_rate(step, settings) for step in range(100)]
     assert math.isclose(rates[0], 0.1) and math.isclose(rates[9], 1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.001
@@ -115,8 +115,8 @@ def test_unknown_settings_are_refused() -> None:
 def test_training_lowers_the_loss_and_is_repeatable(small: corpus.Corpus) -> None:
     architecture = tiny()
     tokens = model.tokenizer(architecture)
-    settings = contrastive.Settings(seed=1, steps=40, batch=32, warmup=5, lr=3e-3)
-    lines: list[contrastive.Progress] = []
+    settings = contrastive.PretrainingSettings(seed=1, steps=40, batch=32, warmup=5, lr=3e-3)
+    lines: list[contrastive.StepReport] = []
     saved: list[int] = []
     ends = []
     for _ in range(2):

@@ -57,7 +57,7 @@ def test_a_table_holds_what_was_printed_and_says_where() -> None:
 
 
 def test_an_unknown_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no table 'pie' to make; there are: tasks"):
+    with pytest.raises(ValueError, match="unknown table to make 'pie'; there are: tasks"):
         reproduction.remake(SHARED.format("pie"))
 
 

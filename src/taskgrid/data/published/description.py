@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import DataError
+from taskgrid.sentences import choices
 from taskgrid.store.images import Split
 
 Layout = Literal["hub", "original"]
@@ -35,7 +36,7 @@ _REVISION = re.compile("[0-9a-f]{40}")
 
 def _filled(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
-        raise ValueError("is empty")
+        raise ValueError("must not be empty")
     return value
 
 
@@ -218,7 +219,7 @@ class Description:
         if variant not in self.variants:
             raise DataError(
                 f"the data set {self.name!r} has no prompts called {variant!r}; "
-                f"allowed: {', '.join(self.variants) or 'none'}"
+                f"{choices(variant, self.variants)}"
             )
         other = self.variants[variant]
         names = tuple(other.classes.get(key, name) for key, name in self.classes.items())

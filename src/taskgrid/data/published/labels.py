@@ -6,12 +6,12 @@ original files and in the papers.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 
 from taskgrid.data.published.description import Description
 from taskgrid.errors import DataError
+from taskgrid.sentences import did_you_mean
 
 
 def label_map(
@@ -49,12 +49,11 @@ def _complete(
     if len(complete) == len(found) and sorted(complete) == list(range(len(description.classes))):
         return tuple(complete)
     where = f"the data set {description.name!r}"
-    unknown = [name for name, label in zip(names, found, strict=True) if label is None]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], description.classes, n=1)
-        hint = f" (the closest is {close[0]!r})" if close else ""
+    strange = [name for name, label in zip(names, found, strict=True) if label is None]
+    if strange:
+        hint = did_you_mean(strange[0], description.classes)
         raise DataError(
-            f"{where} has no class called {unknown[0]!r}{hint}; {len(unknown)} of the source's "
+            f"{where} has no class called {strange[0]!r}; {hint}{len(strange)} of the source's "
             f"{len(names)} class names match none, so its labels cannot be mapped by name; "
             "give the option `names`, a mapping from the source's names to the classes"
         )

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from taskgrid.data.published.description import (
-    Description,
-    Hub,
-    Original,
-    OriginalFile,
-    Variant,
-)
+from taskgrid.data.published.description import Description
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.plugins.resources import resource_names, resource_path
+from taskgrid.sentences import choices, pydantic_sentence
 
 
 def described() -> tuple[str, ...]:
@@ -53,11 +46,8 @@ def read_description(dataset: str, folder: Path | None = None) -> Description:
     path = (folder or resource_path("tasks")) / f"{dataset}.yaml"
     if not path.is_file():
         known = described() if folder is None else sorted(p.stem for p in folder.glob("*.yaml"))
-        close = difflib.get_close_matches(dataset, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise DataError(
-            f"there is no description of a data set {dataset!r}; "
-            f"{hint}allowed: {', '.join(known) or 'none'}"
+            f"there is no description of a data set {dataset!r}; {choices(dataset, known)}"
         )
     try:
         # The loader is a SafeLoader that also refuses a key that stands twice.
@@ -85,7 +75,8 @@ def parse_description(dataset: str, raw: Any, where: str) -> Description:
     try:
         description = _ADAPTER.validate_python({**raw, "name": dataset})
     except ValidationError as error:
-        raise DataError(f"{where}: {_sentence(error)}") from None
+        sentence = pydantic_sentence(error, Description, hidden=["name"])
+        raise DataError(f"{where}: {sentence}") from None
     if description.split is not None:
         try:
             resource_path(f"splits/{description.split}.json")
@@ -115,48 +106,3 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 def _one_line(error: yaml.YAMLError) -> str:
     return " ".join(str(error).split())
-
-
-def _sentence(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    # A misspelt key is also a missing one; say what was written.
-    problem = min(problems, key=lambda found: found["type"] != "unexpected_keyword_argument")
-    key = ".".join(str(step) for step in problem["loc"] if step != "[key]")
-    kind, value = problem["type"], problem["input"]
-    if kind == "unexpected_keyword_argument":
-        *above, last = (str(step) for step in problem["loc"])
-        allowed = _fields(above)
-        close = difflib.get_close_matches(last, allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {key!r}; {hint}allowed here: {', '.join(allowed)}"
-    if kind == "missing":
-        return f"{key} is missing"
-    if kind == "value_error":
-        message = str(problem["ctx"]["error"])
-        return f"{key} {message}" if key else message
-    if kind == "too_short":
-        return f"{key} is empty"
-    shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
-    if kind == "string_type":
-        return f"{key} is {shown}, but must be text; put it in quotes"
-    if kind == "literal_error":
-        return f"{key} is {shown}; allowed: {problem['ctx']['expected']}"
-    if kind == "string_pattern_mismatch":
-        return f"{key} is {shown}, which does not match {problem['ctx']['pattern']}"
-    if len(shown) > 80:
-        shown = f"{shown[:77]}..."
-    return f"{key} is {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-_PARTS: Mapping[str, type[Any]] = {
-    "": Description,
-    "hub": Hub,
-    "original": Original,
-    "variants": Variant,
-}
-
-
-def _fields(place: Sequence[str]) -> list[str]:
-    """Return the keys that may stand at a place of a description."""
-    part = OriginalFile if place[1:2] == ["files"] else _PARTS[place[0] if place else ""]
-    return [field.name for field in fields(part) if field.name != "name"]

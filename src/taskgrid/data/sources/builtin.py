@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from taskgrid.data.builtin import BuiltinTask, builtin_names, builtin_task, samples
 from taskgrid.data.classnames import resolve_classes, resolve_templates
-from taskgrid.data.sources.options import SourceOptions, did_you_mean, parse_options
+from taskgrid.data.sources.options import SourceOptions, parse_options
 from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError
+from taskgrid.sentences import choices
 from taskgrid.store.images import SPLITS, Pixels, Split
 
 
@@ -53,7 +54,7 @@ def open_task(task: TaskData) -> BuiltinSource:
     known = builtin_names()
     if task.name not in known:
         raise DataError(
-            f"there is no built-in task {task.name!r}; {did_you_mean(task.name, known)}there are: "
-            f"{', '.join(known)} (a task of your own needs `source` and `path`)"
+            f"there is no built-in task {task.name!r}; {choices(task.name, known)} "
+            "(a task of your own needs `source` and `path`)"
         )
     return BuiltinSource(task, builtin_task(task.name))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import DataError
+from taskgrid.sentences import pydantic_sentence
 
 
 class SourceOptions(BaseModel):
@@ -34,7 +34,7 @@ def check_options(
     options: Mapping[str, Any],
     model: type[Options],
     owner: str,
-    beside: Iterable[str] = (),
+    beside: Collection[str] = (),
 ) -> Options:
     """Validate options.
 
@@ -50,18 +50,5 @@ def check_options(
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    key = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        allowed = (*beside, *model.model_fields)
-        raise DataError(
-            f"{owner} has no option {key!r}; {did_you_mean(key, allowed)}"
-            f"allowed: {', '.join(allowed) or 'none'}"
-        )
-    raise DataError(f"options.{key} is {problem['input']!r}; {problem['msg'].lower()}")
-
-
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'? "`` for the closest allowed name, or nothing."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
+        sentence = pydantic_sentence(error, model, within="options", beside=beside)
+    raise DataError(f"{owner}: {sentence}")

@@ -28,7 +28,7 @@ from taskgrid.merging import seam as merging
 from taskgrid.merging.bases.additive import add_direction
 from taskgrid.outofcore import windows
 from taskgrid.outofcore.merge import Output, stream_merge
-from taskgrid.outofcore.shards import Checkpoint, TensorReader, TensorSpec, load_checkpoint
+from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles, load_weights
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State, digest_state, load_state, save_state
@@ -140,10 +140,10 @@ def test_every_layout_gives_the_bits_of_the_merge_in_memory(
     )
     for output, digest in zip(outputs, digests, strict=True):
         found = output.path if output.path.exists() else Path(f"{output.path}.index.json")
-        merged, lineage = load_checkpoint(found)
+        merged, lineage = load_weights(found)
         chosen = {task: experts[task] for task in output.tasks}
         assert same({key: merged[key] for key in base}, merge(method, base, chosen, output.scale))
-        assert list(Checkpoint.open(found).specs) == order
+        assert list(WeightFiles.open(found).specs) == order
         assert lineage["digest"] == digest == digest_state(merged)
         assert lineage["subset"] == "+".join(sorted(output.tasks))
 
@@ -259,7 +259,7 @@ def test_inputs_are_read_once_whatever_the_number_of_outputs(
         for scale in (0.1, 0.2, 0.3)
     ]
     stream_merge("task_arithmetic", path, files, outputs)
-    assert read == Checkpoint.open(path).nbytes * (1 + len(files))
+    assert read == WeightFiles.open(path).nbytes * (1 + len(files))
 
 
 class PerTensor:
@@ -502,7 +502,7 @@ def test_many_shards_of_many_outputs_need_few_open_files(
     stream_merge("average", path, {"dtd": file}, outputs(12), shard_bytes=100)
     for output in outputs(12):
         assert len(list(output.path.parent.glob("*.safetensors"))) > 30
-        merged, _ = load_checkpoint(output.path.parent)
+        merged, _ = load_weights(output.path.parent)
         in_memory = merge("average", base, {"dtd": expert}, output.scale)
         assert same({key: merged[key] for key in base}, in_memory)
     shutil.rmtree(tmp_path / "out")

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord, write_records
-from taskgrid.tracking.registry import SyncReport, Target, resolve_target, sync_records
+from taskgrid.tracking.registry import sync_records
+from taskgrid.tracking.report import SyncReport
+from taskgrid.tracking.target import Target, resolve_target
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -364,7 +366,7 @@ def test_eight_processes_on_a_fresh_store(tmp_path: Path) -> None:
 
 
 def test_a_sync_waits_for_another(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskgrid.tracking.mlflow_store._PATIENCE", 0.2)
+    monkeypatch.setattr("taskgrid.tracking.access._PATIENCE", 0.2)
     with target.lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         report = sync_records([record("a")], target)
@@ -422,7 +424,7 @@ def test_a_server_that_is_down_delays_and_says_so(tmp_path: Path) -> None:
 def test_a_server_that_never_answers_delays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskgrid.tracking.mlflow_store._ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr("taskgrid.tracking.access._ANSWER_WITHIN", 0.3)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -491,7 +493,8 @@ SYNC = """
 import sys
 from pathlib import Path
 from taskgrid.tracking.records import read_records
-from taskgrid.tracking.registry import resolve_target, sync_records
+from taskgrid.tracking.registry import sync_records
+from taskgrid.tracking.target import resolve_target
 
 def sync():
     results = Path(sys.argv[1])
