@@ -206,7 +206,7 @@ def test_each_merge_is_placed_once_on_a_real_engine(tmp_path: Path) -> None:
         placed.append(scale)
         return apply(base, prepared, scale, *rest, **named)
 
-    tiny = held(there).setting("tiny", "standard", 0, "fp32", "plain")
+    tiny = example_grid.held(small).setting("tiny", "standard", 0, "fp32", "plain")
     small_plan = make_plan(tiny, method(), [s for s in SUBSETS if "e" not in s], ["0.30"])
     spec, store = BudgetSpec(14, audit=3, level=0.75), OutcomeStore(tmp_path)
     with pytest.MonkeyPatch.context() as patch:

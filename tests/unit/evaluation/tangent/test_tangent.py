@@ -490,7 +490,7 @@ def test_from_manifests_to_rows(tmp_path: Path, small: World) -> None:
         ["a", "a+b"],
         LAMBDAS,
     )
-    ready = (material(plan.setting), plan.method)
+    ready = (material(plan.setting), plan.setting, plan.method)
     before = sorted(features.iterdir())
     with engine_on_demand(*ready, device="cpu", batch_size=5, store=tmp_path) as bench:
         result = run_plan(plan, store, bench)
