@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from taskgrid.errors import DataError
 from taskgrid.machine.progress import OpenTally, SilentTally, Tally
 from taskgrid.models.batches import BatchChoice, BatchSize
 from taskgrid.models.card import ModelCard
@@ -66,6 +67,8 @@ def compute_statistic(
         LineageError: if the weights do not fit the card, or the head belongs to another model.
     """
     checked = plugin_options("statistic", name, options or {})
+    if not len(examples):
+        raise DataError(f"the statistic {name!r} needs at least one image; choose another split")
     place = torch.device(device)
     chosen = examples.take(chosen_rows(len(examples), checked.images, seed))
     encoder = ImageEncoder.from_card(card, weights).to(place)
@@ -79,7 +82,7 @@ def compute_statistic(
 
     opened = progress or _silent
     size = BatchSize(_BATCH if batch_size == "auto" else batch_size)
-    return check_finite(name, size.fit(work), len(chosen))
+    return check_finite(name, size.fit(work))
 
 
 def _silent(label: str, total: int) -> AbstractContextManager[Tally]:

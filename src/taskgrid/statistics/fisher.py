@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taskgrid.plugins.cards import StatisticCard
 from taskgrid.plugins.options import Option
@@ -82,8 +83,11 @@ class Fisher:
             roots = shares[rows, classes].sqrt().to(batch.inputs.dtype)
             by = functional.one_hot(classes, shares.shape[1]) * roots[:, None]
             for some, cotangents in _parts(at_once, rows, by):
-                for name, found in gradients(weights, batch.inputs[some], cotangents).items():
-                    totals[name] += found.double().square_().sum(dim=0)
+                # Only this kernel of attention works on many gradients at a time.
+                with sdpa_kernel(SDPBackend.MATH):
+                    found = gradients(weights, batch.inputs[some], cotangents)
+                for name, each in found.items():
+                    totals[name] += each.double().square_().sum(dim=0)
         state = {name: total.float().cpu() for name, total in totals.items()}
         return state | {IMAGES: torch.tensor(len(context.examples))}
 

@@ -144,14 +144,12 @@ def chosen_rows(count: int, wanted: int, seed: int) -> NDArray[np.int64]:
     return np.sort(order[: wanted or count]).astype(np.int64)
 
 
-def check_finite(name: str, state: State, count: int) -> State:
-    """Return a statistic that is finite and says how many images it was computed on.
+def check_finite(name: str, state: State) -> State:
+    """Return a statistic that is finite.
 
     Raises:
-        DataError: if it is not finite, or there were no images.
+        DataError: if it is not; names the tensor.
     """
-    if not count:
-        raise DataError(f"the statistic {name!r} needs at least one image; choose another split")
     for key, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise DataError(

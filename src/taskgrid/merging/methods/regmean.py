@@ -119,27 +119,27 @@ class _Grams:
 
 
 def solve_symmetric(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return x with ``gram @ x = right``; zero along directions in which ``gram`` has nothing.
+    """Return the smallest x with ``gram @ x = right``: zero where ``gram`` has nothing.
 
     Args:
         gram: ``(d, d)`` float64, symmetric, no eigenvalue below zero but by rounding.
         right: ``(d, n)`` float64 in the range of ``gram``.
     """
+    # Statistics are kept in float32: what lies below its rounding is no direction that inputs have.
+    least = len(gram) * torch.finfo(torch.float32).eps
     # Inputs differ in size by orders of magnitude: with ones on the diagonal it is better conditioned.
     sizes = gram.diagonal().clamp_min(0).sqrt()
     by = torch.where(sizes > 0, 1 / sizes, 0.0)[:, None]
-    unit, scaled = gram * by * by.T, right * by
+    unit = gram * by * by.T
     # An input that is always zero has nothing on the right either.
     unit.diagonal().add_((sizes == 0).to(unit))
-    # Statistics are kept in float32: what lies below its rounding is no direction that inputs have.
-    least = len(gram) * torch.finfo(torch.float32).eps
     factor, failed = torch.linalg.cholesky_ex(unit)
     if not failed and factor.diagonal().min().square() > least:
-        return torch.cholesky_solve(scaled, factor).mul_(by)
-    values, vectors = torch.linalg.eigh(unit)
+        return torch.cholesky_solve(right * by, factor).mul_(by)
+    values, vectors = torch.linalg.eigh(gram)
     kept = torch.where(values > least * values[-1], 1 / values, 0.0)
-    found: torch.Tensor = (vectors * kept) @ (vectors.T @ scaled)
-    return found.mul_(by)
+    found: torch.Tensor = (vectors * kept) @ (vectors.T @ right)
+    return found
 
 
 def _matrix(key: str, tensor: torch.Tensor) -> torch.Tensor:
