@@ -87,7 +87,7 @@ class Fisher:
                 with sdpa_kernel(SDPBackend.MATH):
                     found = gradients(weights, batch.inputs[some], cotangents)
                 for name, each in found.items():
-                    totals[name] += each.double().square_().sum(dim=0)
+                    totals[name] += each.square_().sum(dim=0)
         state = {name: total.float().cpu() for name, total in totals.items()}
         return state | {IMAGES: torch.tensor(len(context.examples))}
 
