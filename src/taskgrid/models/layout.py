@@ -63,6 +63,11 @@ def part_of(key: str) -> TowerPart:
     return "other"
 
 
+def multiplies_right(key: str) -> bool:
+    """Return whether a weight is used as ``x @ weight``, not as ``x @ weight.T`` like all others."""
+    return key == "proj"
+
+
 def layers(keys: Iterable[str]) -> tuple[str, ...]:
     """Return the layers of a state from pixels to features.
 

@@ -66,7 +66,10 @@ _PLUGINS = MappingProxyType(
             "street_letters": "taskgrid.data.builtin.typed",
             "catalogue": "taskgrid.data.builtin.catalogue",
         },
-        "statistic": {},
+        "statistic": {
+            "fisher": "taskgrid.statistics.fisher",
+            "gram": "taskgrid.statistics.gram",
+        },
         "mode": {
             "standard": "taskgrid.finetuning.modes.standard",
             "linear": "taskgrid.finetuning.modes.linear",
@@ -74,6 +77,8 @@ _PLUGINS = MappingProxyType(
         "merger": {
             "average": "taskgrid.merging.methods.average",
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
+            "fisher": "taskgrid.merging.methods.fisher",
+            "regmean": "taskgrid.merging.methods.regmean",
         },
         "aligner": {},
         "study": {

@@ -20,6 +20,7 @@ from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
+from taskgrid.statistics.manifest import read_statistic
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def read_setting(
         precision=precision,
         tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
         statistics={
-            label: _lineage(path)["digest"] for label, path in sorted((statistics or {}).items())
+            label: read_statistic(path, card=card).digest
+            for label, path in sorted((statistics or {}).items())
         },
         tangent=keys.tangent_code() if evaluation == "tangent" else None,
     )
@@ -159,22 +161,13 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     expert, vector = _trained(
         task, manifests, card, {"head": head["digest"], "split": split.digest}
     )
+    used = {"expert": expert, "head": head["digest"], "split": split.digest}
     statistics = {
-        label: _statistic(path, task, expert)
+        label: read_statistic(path, card=card, task=task, **used).digest
         for label, path in sorted(manifests.statistics.items())
     }
     parts = _parts(task, manifests, split, card)
     return TaskRef(head["digest"], parts, expert, vector, statistics)
-
-
-def _statistic(path: Path, task: str, expert: str | None) -> str:
-    lineage = _lineage(path)
-    if lineage.get("expert") != expert:
-        raise LineageError(
-            f"the statistic {path} of task {task!r} was made of the expert {lineage.get('expert')}, but "
-            f"{expert} is in use; run the statistics rule again"
-        )
-    return str(lineage["digest"])
 
 
 def _parts(

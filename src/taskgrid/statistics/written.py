@@ -1,0 +1,131 @@
+"""A statistic as files: from images, head and weights on disk to its tensors and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskgrid import plugins
+from taskgrid.data.manifest import SplitManifest
+from taskgrid.errors import LineageError
+from taskgrid.machine.progress import OpenTally
+from taskgrid.models.batches import BatchChoice
+from taskgrid.models.card import ModelCard, check_expert
+from taskgrid.models.heads import Head
+from taskgrid.plugins.cards import plugin_options, statistic_card
+from taskgrid.provenance.code import code_digest
+from taskgrid.provenance.digests import canonical_json, derive_seed
+from taskgrid.statistics.computing import compute_statistic
+from taskgrid.statistics.manifest import StatisticManifest
+from taskgrid.statistics.seam import IMAGES, Examples
+from taskgrid.store.atomic import read_json
+from taskgrid.store.images import ImageStore, PixelRows
+from taskgrid.store.weights import load_state, save_state
+
+
+@dataclass(frozen=True)
+class StatisticFiles:
+    """What a statistic is made from.
+
+    Attributes:
+        card: the base model's card.
+        weights: the expert, for a statistic per task; the base, for one per base.
+        split: the split manifest.
+        images: the decoded images.
+        head: the task's head; None where the statistic sees none.
+    """
+
+    card: Path
+    weights: Path
+    split: Path
+    images: Path
+    head: Path | None = None
+
+
+def write_statistic(
+    files: StatisticFiles,
+    state: Path,
+    manifest: Path,
+    *,
+    task: str,
+    name: str,
+    options: Mapping[str, Any],
+    seed: int = 0,
+    device: Any = "cpu",
+    batch_size: BatchChoice = "auto",
+    progress: OpenTally | None = None,
+) -> StatisticManifest:
+    """Compute a statistic and write its tensors, then its manifest.
+
+    Args:
+        files: what is read.
+        state: where the tensors go.
+        manifest: where the manifest goes.
+        task: the task whose images these are.
+        name: the statistic.
+        options: its options.
+        seed: the seed of the experts; with the task it gives that of the draws.
+        device: where to compute.
+        batch_size: images per pass.
+        progress: makes a counter of images.
+
+    Raises:
+        ArtifactError: if a file is missing, damaged, or cannot be written.
+        LineageError: if weights, head, split and images do not belong together.
+        ConfigError: as ``compute_statistic``, and so are DataError and DeviceError.
+    """
+    card, split = ModelCard.from_json(read_json(files.card)), SplitManifest.read(files.split)
+    checked = plugin_options("statistic", name, options)
+    weights, origin = load_state(files.weights)
+    head = Head.load(files.head) if files.head is not None and statistic_card(name).head else None
+    drawn = derive_seed("statistic", seed, task)
+    found = compute_statistic(
+        name,
+        card,
+        weights,
+        head,
+        _examples(files, split, checked.split),
+        checked,
+        seed=drawn,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    lineage = {
+        "kind": "statistic",
+        "task": task,
+        **card.lineage(),
+        "split": split.digest,
+        "seed": str(seed),
+        "code": code_digest(plugins.module_of("statistic", name)),
+    }
+    if statistic_card(name).per == "task":
+        check_expert(origin, card, task)
+        lineage["expert"] = origin["digest"]
+    if head is not None:
+        lineage["head"] = head.lineage["digest"]
+    header = {**lineage, "statistic": name, "options": canonical_json(dict(checked))}
+    made = StatisticManifest(
+        digest=save_state(state, found, header),
+        statistic=name,
+        part=checked.split,
+        images=int(found[IMAGES]),
+        options=dict(checked),
+        lineage=lineage,
+    )
+    made.write(manifest)
+    return made
+
+
+def _examples(files: StatisticFiles, split: SplitManifest, part: str) -> Examples:
+    store = ImageStore.open(files.images)
+    if (found := store.index.content_digest()) != split.dataset:
+        raise LineageError(
+            f"{files.split} was made from other images ({split.dataset}) than those in {files.images} "
+            f"({found}); run the split rule again"
+        )
+    rows = store.rows(split.ids(part))  # type: ignore[arg-type]
+    # Rows of the memory map: what is not chosen is never read.
+    return Examples(PixelRows(store.pixels, rows), store.labels[rows])
