@@ -25,6 +25,7 @@ NEUTRAL = frozenset(
         "taskgrid.provenance.code",
         "taskgrid.provenance.listing",
         "taskgrid.store.atomic",
+        "taskgrid.store.tables",
     }
 )
 NEUTRAL_ROOMS = ("config", "machine", "plugins", "remote", "workflow")

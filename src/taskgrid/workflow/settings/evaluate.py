@@ -8,7 +8,7 @@ from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
-from taskgrid.workflow.listing import Files, files_of
+from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import merge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.workflow.listing import Files, files_of
+from taskgrid.workflow.files import Files, files_of
 
 KINDS = ("card", "base", "vector", "vector_manifest")
 

@@ -9,7 +9,7 @@ from taskgrid.config import Experiment
 from taskgrid.config.schema import LatticeSpec
 from taskgrid.errors import ConfigError
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.workflow.listing import Files, files_of
+from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.runs import lattices
 from taskgrid.workflow.settings import evaluate, merge
 

@@ -7,7 +7,7 @@ from typing import Any
 from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.workflow.listing import Files, files_of
+from taskgrid.workflow.files import Files, files_of
 
 KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest")
 """Manifests of all that a row depends on."""

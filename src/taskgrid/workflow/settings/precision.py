@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.workflow.listing import PER_RUN, PER_TASK, Files, files_of
+from taskgrid.workflow.files import PER_RUN, PER_TASK, Files, files_of
 from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import evaluate, merge
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskgrid.config import Experiment
-from taskgrid.workflow.listing import Files, files_of
+from taskgrid.workflow.files import Files, files_of
 
 KINDS = ("vector", "vector_manifest")
 
