@@ -9,7 +9,7 @@ from pathlib import Path
 from taskgrid.errors import ArtifactError
 from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
 from taskgrid.evaluation.opening.references import TaskManifests
-from taskgrid.evaluation.plan.planner import Setting
+from taskgrid.evaluation.plan.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.data.published.description import read_description
+from taskgrid.data.published.reading import read_description
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
 from taskgrid.provenance.listing import fingerprint

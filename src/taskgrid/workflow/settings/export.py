@@ -5,6 +5,7 @@ from __future__ import annotations
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
+from taskgrid.workflow.settings import merge
 
 KINDS = ("card", "base", "vector", "vector_manifest")
 
@@ -48,7 +49,7 @@ def point(
             "mode": mode,
             "seed": int(seed),
             "method": merger.name,
-            "options": merger.options,
+            "options": merge.options(experiment, method),
             "subset": subset,
             "lambda": scale,
             "max_bytes": experiment.config.export.max_mb << 20,

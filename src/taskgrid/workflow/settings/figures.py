@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.plots import figure_card, figure_names
+from taskgrid.plugins.cards import figure_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 from taskgrid.workflow.runs import experts
@@ -23,7 +24,7 @@ def names(experiment: Experiment) -> tuple[str, ...]:
         return tuple(config.figures)
     return tuple(
         name
-        for name in figure_names()
+        for name in plugins.names("figure")
         if config.published or "published" not in figure_card(name).tables
     )
 

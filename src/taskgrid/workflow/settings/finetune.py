@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import canonical_json
 
 
@@ -16,7 +17,7 @@ def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: st
             "task": task,
             "mode": spec.name,
             "mode_label": mode,
-            "mode_options": spec.options,
+            "mode_options": dict(plugin_options("mode", spec.name, spec.options)),
             "seed": int(seed),
             "recipe": experiment.recipe(task),
         }

@@ -33,7 +33,7 @@ def plan(experiment: Experiment, *, model: str, mode: str, seed: str, method: st
             "mode": mode,
             "seed": int(seed),
             "method": spec.name,
-            "options": spec.options,
+            "options": merge.options(experiment, method),
             "design": asdict(lattice.design()),
             "lambdas": lattice.scales(),
             # Their order numbers the subsets of the design.

@@ -6,6 +6,7 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
 
@@ -47,7 +48,7 @@ def plan(
             "mode": mode,
             "seed": int(seed),
             "method": spec.name,
-            "options": spec.options,
+            "options": options(experiment, method),
             "subsets": experiment.subsets(experiment.block(block)),
             "lambdas": experiment.lambdas(method),
             "outside": evaluation.outside,
@@ -58,6 +59,12 @@ def plan(
             **_curves(experiment),
         }
     )
+
+
+def options(experiment: Experiment, method: str) -> dict[str, Any]:
+    """Return a method's options with the defaults of its card, which is in no digest of code."""
+    spec = experiment.method(method)
+    return dict(plugin_options("merger", spec.name, spec.options))
 
 
 def _curves(experiment: Experiment) -> dict[str, Any]:

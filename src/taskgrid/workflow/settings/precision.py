@@ -30,7 +30,7 @@ def proof(experiment: Experiment, *, model: str, mode: str, seed: str) -> str:
             "mode": mode,
             "seed": int(seed),
             "method": experiment.method(label).name,
-            "options": experiment.method(label).options,
+            "options": merge.options(experiment, label),
             "lambda": scale,
             "precision": evaluation.precision,
             **evaluate.passing(experiment),
