@@ -49,17 +49,14 @@ wildcard_constraints:
 
 
 # A job needs a GPU where there is one, so that it does not wait where there is none.
-GPU = cost.gpus(E)
+VISIBLE_GPUS = cost.visible_gpus(E)
+GPU = cost.gpus(E, VISIBLE_GPUS)
 
 # On one machine, as many GPU jobs at once as it has GPUs. Said here and in no profile, for the
 # workflow profile is read with every other one and wins. With `--jobs`, which every cluster asks
 # for, a limit is the cluster's and the profile's or the user's to say.
-if (
-    (visible := cost.usable_gpus(E))
-    and workflow.nodes is None
-    and "gpu" not in workflow.global_resources
-):
-    workflow.register_resource("gpu", visible)
+if VISIBLE_GPUS and workflow.nodes is None and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", VISIBLE_GPUS)
 
 ON_DEVICE = ("--device", E.config.device)
 

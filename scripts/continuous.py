@@ -30,7 +30,8 @@ def main() -> None:
         print(f"{plan.method.name}: no line in lambda, hence no exact curves")
         return
     with engine_on_demand(
-        Listing.read(args.listing).material(plan.setting),
+        Listing.read(args.listing).material(plan.setting, plan.method.learned),
+        plan.setting,
         plan.method,
         device=args.device,
         threads=args.threads,

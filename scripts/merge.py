@@ -5,6 +5,7 @@ from taskgrid.evaluation.opening.references import (
     read_method,
     read_setting,
 )
+from taskgrid.evaluation.plan.asking import StudyRef
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.lattice.designs import Design
 from taskgrid.models.card import ModelCard
@@ -34,7 +35,7 @@ def main() -> None:
         read_method(settings["method"], settings["options"], settings["seed"]),
         subsets,
         settings["lambdas"],
-        studies=settings["studies"],
+        studies=[StudyRef(**study) for study in settings["studies"]],
         curves_on=settings["curves_on"],
         outside=settings["outside"],
         curves=read_curves(**curves) if (curves := settings.get("curves")) else None,

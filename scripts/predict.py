@@ -6,9 +6,9 @@ from typing import cast
 
 from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import predict_plan
+from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.runner import ListeningBench
 from taskgrid.machine.progress import Progress
 from taskgrid.store.atomic import write_json
 from taskgrid.store.logits import LogitsStore
@@ -24,9 +24,10 @@ def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
     args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    material = Listing.read(args.listing).material(plan.setting)
+    material = Listing.read(args.listing).material(plan.setting, plan.method.learned)
     with engine_on_demand(
         material,
+        plan.setting,
         plan.method,
         device=args.device,
         threads=args.threads,
@@ -39,7 +40,7 @@ def main() -> None:
             plan,
             BudgetSpec(**settings["budget"]),
             settings["split"],
-            cast(ListeningBench, open_engine()),
+            cast(Listens, open_engine()),
             OutcomeStore(args.store),
             logits=LogitsStore(Path(args.store) / "logits"),
             progress=Progress,

@@ -19,7 +19,7 @@ PATHS = ("store", "plan", "reference", "rows", "timing", "record")
 def main() -> None:
     """Read a block's rows and the reference rows, write the records."""
     args = parse(__doc__, paths=PATHS)
-    studies = [get_study(name) for name in Plan.read(args.plan).studies]
+    studies = [get_study(ref.name, ref.options) for ref in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
     known = collect_rows([args.reference, args.rows])
     selected = select(known, studies, OutcomeStore(args.store).find)

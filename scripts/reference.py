@@ -31,6 +31,7 @@ def main() -> None:
     )
     with engine_on_demand(
         listing.material(setting),
+        setting,
         device=args.device,
         threads=args.threads,
         batch_size=settings["batch_size"],

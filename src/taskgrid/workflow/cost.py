@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from taskgrid.config import Experiment
-from taskgrid.machine.devices import visible_gpus
+from taskgrid.machine import devices
 
 _DAY = 24 * 60
 _VIT_B_32 = 4.5e9
 """Multiply-adds of an image through ViT-B/32."""
 
 
-def usable_gpus(experiment: Experiment) -> int:
+def visible_gpus(experiment: Experiment) -> int:
     """Return how many GPUs this machine has for an experiment."""
-    return 0 if experiment.config.device == "cpu" else len(visible_gpus())
+    return 0 if experiment.config.device == "cpu" else len(devices.visible_gpus())
 
 
-def gpus(experiment: Experiment) -> int:
+def gpus(experiment: Experiment, visible: int) -> int:
     """Return the GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
-    return int(usable_gpus(experiment) > 0 or experiment.config.device == "cuda")
+    return int(visible > 0 or experiment.config.device == "cuda")
 
 
 def memory(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
+from taskgrid.evaluation.engine.material import Material
+from taskgrid.evaluation.opening.files import GridFiles, TaskFiles, open_files
 from taskgrid.evaluation.opening.references import TaskManifests
 from taskgrid.evaluation.plan.setting import Setting
 
@@ -49,8 +50,13 @@ class Listing:
         """Return the file of a kind of every task."""
         return {task: files[kind] for task, files in self.tasks.items()}
 
-    def material(self, setting: Setting) -> GridFiles:
-        """Return base, experts, vectors, heads and images, as far as they are listed."""
+    def material(self, setting: Setting, learned: Mapping[str, str] | None = None) -> Material:
+        """Return base, experts, vectors, heads and images, as far as they are listed.
+
+        Args:
+            setting: what the files should hold.
+            learned: digests of what was learned, by the name of the subset.
+        """
         tasks = {
             task: TaskFiles(
                 images=files["images"],
@@ -61,7 +67,8 @@ class Listing:
             )
             for task, files in self.tasks.items()
         }
-        return GridFiles(setting, self.run["card"], self.run["base"], tasks)
+        files = GridFiles(self.run["card"], self.run["base"], tasks)
+        return open_files(files, setting, learned or {})
 
     def manifests(self) -> dict[str, TaskManifests]:
         """Return what is known of each task's data, head, vector or expert."""

@@ -74,10 +74,12 @@ def test_fp32_takes_longer_than_bf16() -> None:
 
 
 def test_a_job_asks_for_a_gpu_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert [cost.gpus(experiment(device=name)) for name in ("cpu", "auto", "cuda")] == [0, 1, 1]
+    asked = [experiment(device=name) for name in ("cpu", "auto", "cuda")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [cost.visible_gpus(one) for one in asked] == [0, 2, 2]
+    assert [cost.gpus(one, cost.visible_gpus(one)) for one in asked] == [0, 1, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [cost.gpus(experiment(device=name)) for name in ("cpu", "auto", "cuda")] == [0, 0, 1]
+    assert [cost.gpus(one, cost.visible_gpus(one)) for one in asked] == [0, 0, 1]
 
 
 def test_made_pixels_are_decoded_by_one_thread() -> None:

@@ -53,7 +53,7 @@ def plan(
             "lambdas": experiment.lambdas(method),
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
-            "studies": experiment.config.studies,
+            "studies": studies(experiment),
             "precision": evaluation.precision,
             "evaluation": experiment.evaluation(mode),
             **_curves(experiment),
@@ -65,6 +65,14 @@ def options(experiment: Experiment, method: str) -> dict[str, Any]:
     """Return a method's options with the defaults of its card, which is in no digest of code."""
     spec = experiment.method(method)
     return dict(plugin_options("merger", spec.name, spec.options))
+
+
+def studies(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return the studies that ask for rows: name, name in tables, options with their defaults."""
+    return [
+        {"name": name, "label": name, "options": dict(plugin_options("study", name, {}))}
+        for name in experiment.config.studies
+    ]
 
 
 def _curves(experiment: Experiment) -> dict[str, Any]:
