@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from taskgrid.evaluation.curves.taking import Taker
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import run_plan
 from taskgrid.machine.progress import Progress
@@ -11,23 +11,22 @@ from taskgrid.machine.timing import Clock
 from taskgrid.store.atomic import write_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from taskgrid.studies import get_study
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "card", "base", "rows", "timing")
-LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
+PATHS = ("store", "plan", "rows", "timing")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
     clock = Clock.of_process()
-    args = parse(__doc__, paths=PATHS, lists=LISTS)
+    args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
-    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
-    studies = [get_study(name) for name in plan.studies]
+    material = Listing.read(args.listing).material(plan.setting, plan.method.learned)
+    take = Taker(plan) if plan.curves is not None else None
     with engine_on_demand(
         material,
+        plan.setting,
         plan.method,
         device=args.device,
         threads=args.threads,
@@ -37,7 +36,7 @@ def main() -> None:
         proof=next(iter(args.proof), None),
         first_image=clock.first_image,
     ) as open_engine:
-        result = run_plan(plan, OutcomeStore(args.store), open_engine, studies, Progress, clock)
+        result = run_plan(plan, OutcomeStore(args.store), open_engine, Progress, clock, take)
     write_table(args.rows, result.table)
     write_json(args.timing, {**result.cost(), "machine": open_engine.machine()})
     print(f"{plan.method.name}: {result.sentence()}")

@@ -6,29 +6,28 @@ from typing import cast
 
 from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import predict_plan
+from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.runner import ListeningBench
 from taskgrid.machine.progress import Progress
 from taskgrid.store.atomic import write_json
 from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "card", "base", "rows", "report")
-LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
+PATHS = ("store", "plan", "rows", "report")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
-    args = parse(__doc__, paths=PATHS, lists=LISTS)
+    args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
-    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
+    material = Listing.read(args.listing).material(plan.setting, plan.method.learned)
     with engine_on_demand(
         material,
+        plan.setting,
         plan.method,
         device=args.device,
         threads=args.threads,
@@ -41,7 +40,7 @@ def main() -> None:
             plan,
             BudgetSpec(**settings["budget"]),
             settings["split"],
-            cast(ListeningBench, open_engine()),
+            cast(Listens, open_engine()),
             OutcomeStore(args.store),
             logits=LogitsStore(Path(args.store) / "logits"),
             progress=Progress,

@@ -32,7 +32,6 @@ def test_every_preset_of_a_paper_is_documented() -> None:
     "preset", ["clip-vit-b-32-8tasks", "clip-vit-l-14-8tasks-hub", "clip-vit-b-16-20tasks-smoke"]
 )
 def test_the_jobs_are_those_that_the_documentation_counts(preset: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     command = [sys.executable, "-m", "snakemake", "--snakefile", f"{ROOT}/Snakefile", "-n"]
     command += ["--configfile", f"{ROOT}/presets/{preset}.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
