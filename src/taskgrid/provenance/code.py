@@ -25,6 +25,7 @@ NEUTRAL = frozenset(
         "taskgrid.plugins",
         "taskgrid.plugins.cards",
         "taskgrid.plugins.registry",
+        "taskgrid.sentences",
     }
 )
 """Modules that say things and find things but compute nothing that a result could depend on."""

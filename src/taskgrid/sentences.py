@@ -1,0 +1,163 @@
+"""One voice for messages: a wrong name, and what pydantic found, as sentences for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
+_TYPE_WORDS = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping (key: value)",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "mapping_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+_ALTERNATIVES = ("str", "int", "float", "bool", "none")
+_LONGEST = 80
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return ``"did you mean 'x'? "`` for the closest known names, at most so many, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=most)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def choices(name: str, known: Collection[str], lead: str = "there are") -> str:
+    """Return ``"did you mean 'x'? there are: x, y"``, without the question where no name is close."""
+    return f"{did_you_mean(name, known)}{lead}: {', '.join(known) or 'none'}"
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> str:
+    """Return ``"unknown WHAT 'z'; did you mean 'x'? there are: x, y"``."""
+    return f"unknown {what} {name!r}; {choices(name, known)}"
+
+
+def key_path(location: Sequence[int | str]) -> str:
+    """Return a place in nested values as a person writes it: ``grid.lambdas[1]``."""
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def pydantic_sentences(
+    error: ValidationError,
+    model: type[Any] | None = None,
+    *,
+    within: str = "",
+    hidden: Collection[str] = (),
+    patterns: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Say what pydantic found: one sentence per mistake, with the key, the value and what is allowed.
+
+    Args:
+        error: what it raised.
+        model: what it validated by, a model or a dataclass; its keys are then listed where one is
+            unknown.
+        within: the key below which the values stand, such as ``options``.
+        hidden: fields that nobody writes, so that no list offers them.
+        patterns: regular expression -> what to say instead of it.
+    """
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one: first say what was written.
+    problems.sort(key=lambda problem: problem["type"] not in _UNKNOWN_KEY)
+    # A union reports each alternative that failed: say them in one sentence.
+    types: dict[str, list[str]] = {}
+    for problem in problems:
+        if problem["type"] in _TYPE_WORDS:
+            key = key_path(_place(problem["loc"], model))
+            types.setdefault(key, []).append(_TYPE_WORDS[problem["type"]])
+    sentences = []
+    for problem in problems:
+        place = _place(problem["loc"], model)
+        key = key_path([within, *place] if within else place)
+        if problem["type"] in _UNKNOWN_KEY:
+            sections = _sections_at(model, place[:-1])
+            fields = dict.fromkeys(name for section in sections for name in _fields(section))
+            keys = [name for name in fields if name not in hidden]
+            hint = choices(str(place[-1]), keys, "allowed here") if keys else "remove it"
+            sentences.append(f"unknown key {key!r}; {hint}")
+        else:
+            sentences.append(_sentence(problem, key, types.get(key_path(place)), patterns or {}))
+    return list(dict.fromkeys(sentences))
+
+
+def pydantic_sentence(
+    error: ValidationError, model: type[Any] | None = None, **details: Any
+) -> str:
+    """Return the first of ``pydantic_sentences``."""
+    return pydantic_sentences(error, model, **details)[0]
+
+
+def _sentence(
+    problem: ErrorDetails, key: str, types: Sequence[str] | None, patterns: Mapping[str, str]
+) -> str:
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "missing":
+        return f"{key} is missing"
+    if types is not None and kind in _TYPE_WORDS:
+        text = f"the text {_shown(value)}" if isinstance(value, str) else _shown(value)
+        quotes = "; put it in quotes" if types == ["text"] and isinstance(value, int) else ""
+        return f"{key} is {text}, but must be {' or '.join(dict.fromkeys(types))}{quotes}"
+    if kind in ("literal_error", "union_tag_invalid"):
+        allowed = context.get("expected") or context.get("expected_tags") or problem["msg"]
+        return f"{key} is {_shown(value)}; allowed: {allowed}"
+    if kind == "value_error":
+        message = str(context["error"])
+        given = f" is {_shown(value)}" if isinstance(value, str | int | float) else ""
+        return f"{key}{given}: {message}" if key else message
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return f"{key} is {_shown(value)}; {patterns.get(pattern, f'it must match {pattern}')}"
+    return f"{key} is {_shown(value)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _place(location: Sequence[int | str], model: type[Any] | None) -> tuple[int | str, ...]:
+    """Return the person's own keys: pydantic names also the alternative of a union, as a step."""
+    place: list[int | str] = []
+    for step in location:
+        if isinstance(step, str):
+            names = {section.__name__ for section in _sections_at(model, place)}
+            if step in _ALTERNATIVES or step in names or "[" in step or "constrained-" in step:
+                continue
+        place.append(step)
+    return tuple(place)
+
+
+def _sections_at(model: type[Any] | None, place: Sequence[int | str]) -> list[type[Any]]:
+    """Return the models and dataclasses that may stand at a place below a model."""
+    sections = list(_sections(model))
+    for step in place:
+        below = [_fields(section)[step] for section in sections if step in _fields(section)]
+        # A step that is no field is the number or the key of an item: its keys are its section's.
+        if below:
+            sections = [found for field in below for found in _sections(field.annotation)]
+    return sections
+
+
+def _sections(annotation: Any) -> Iterator[type[Any]]:
+    if isinstance(annotation, type) and _fields(annotation):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+def _fields(section: type[Any]) -> Mapping[Any, Any]:
+    fields = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
+    return fields if isinstance(fields, dict) else {}
