@@ -94,7 +94,8 @@ def code(script, *modules):
 
 RUNS = [asdict(run) for run in E.runs]
 EXPERT_RUNS = [asdict(run) for run in E.expert_runs]
-STUDY_MODULES = [plugins.module_of("study", name) for name in E.config.studies]
+STUDIES = [E.study(label).name for label in E.studies]
+STUDY_MODULES = [plugins.module_of("study", name) for name in STUDIES]
 
 
 def pixels(wildcards):

@@ -122,7 +122,7 @@ def finetune_settings(wildcards):
             "mode_label": wildcards.mode,
             "mode_options": E.mode(wildcards.mode).options,
             "seed": int(wildcards.seed),
-            "recipe": E.recipe(wildcards.task),
+            "recipe": E.recipe(wildcards.task, wildcards.mode),
         }
     )
 
@@ -204,7 +204,7 @@ def merge_settings(wildcards):
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
             "tasks": plan_tasks(wildcards),
-            "studies": E.config.studies,
+            "studies": STUDIES,
             "precision": evaluation.precision,
             "evaluation": E.evaluation(wildcards.mode),
             **curve_settings(),
@@ -269,7 +269,7 @@ def lattice_settings(wildcards):
             "tasks": E.tasks,
             **pass_settings(),
             "split": lattice.split,
-            "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
+            "budget": asdict(lattice.spent),
         }
     )
 
@@ -369,7 +369,7 @@ def published_mode(mode):
 
 
 def grid_settings():
-    known = {"studies": E.config.studies, "tasks": E.tasks}
+    known = {"studies": STUDIES, "tasks": E.tasks}
     if not E.config.published:
         return canonical_json(known)
     numbers = ["index.json", *(f"{name}.csv" for name in E.config.published)]

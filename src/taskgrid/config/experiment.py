@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -344,7 +344,7 @@ class Experiment:
 
     def recipe(self, task: str, mode: str) -> dict[str, Any]:
         """Return the recipe by which a task's expert is trained in a mode, as builtins."""
-        return self.config.recipe_of(self._tasks[task], self._modes[mode]).model_dump()
+        return asdict(self.config.recipe_of(self._tasks[task], self._modes[mode]))
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from taskgrid.config.sections.sweeps import Lambdas, Subsets, scales
-from taskgrid.config.sections.values import refused
+from taskgrid.config.sections.values import SECTION, refused
 from taskgrid.lattice.budgets import BudgetSpec, least_audit
 from taskgrid.lattice.designs import Design
 
 
-@dataclass(
-    frozen=True,
-    kw_only=True,
-    config=ConfigDict(extra="forbid", use_attribute_docstrings=True),
-)
+@dataclass(frozen=True, kw_only=True, config=SECTION)
 class LatticeSpec(BudgetSpec):
     """A lattice on a budget: some merges evaluated, the others predicted, the error stated."""
 

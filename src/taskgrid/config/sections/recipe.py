@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StrictStr, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema
 
-from taskgrid.config.sections.values import Natural, Number, Positive, Section
+from taskgrid.config.sections.values import SECTION, Natural, Number, Positive
 from taskgrid.sentences import choices, pydantic_sentence
 
 
-class RecipeSpec(Section):
+@dataclass(frozen=True, config=SECTION)
+class RecipeSpec:
     """How an expert is trained; the defaults are those of the papers. Give `steps` or `epochs`.
 
     Ilharco et al. (ICLR 2023), appendix B: AdamW, learning rate 1e-5, weight decay 0.1, batches of
@@ -80,7 +83,7 @@ def laid_over(
     Raises:
         ValueError: if a key is unknown, a value does not fit, or there is no length.
     """
-    values = recipe.model_dump()
+    values = asdict(recipe)
     for owner, own in changes:
         for key in own:
             if key not in values:
@@ -91,7 +94,7 @@ def laid_over(
                 values[other] = None
         values |= own
         try:
-            recipe = RecipeSpec.model_validate(values)
+            recipe = RecipeSpec(**values)
         except ValidationError as error:
             raise ValueError(f"{owner}: {pydantic_sentence(error, RecipeSpec)}") from None
     if recipe.steps is None and recipe.epochs is None:

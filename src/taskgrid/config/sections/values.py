@@ -53,6 +53,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+SECTION = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""The same for a section that is a data class, because others use it without a configuration."""
+
+
 class _BareNames:
     """Marks a list of mappings in which a bare name will do, for the JSON schema."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from taskgrid.analysis.selection import select
 from taskgrid.evaluation.curves.interpolated import CurveAsk, Interpolated, read_curve
-from taskgrid.evaluation.curves.tracing import CurveSpec, node_levels, trace
+from taskgrid.evaluation.curves.tracing import node_levels, trace
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.grid import evaluate_grid
@@ -26,6 +26,7 @@ from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Request
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import format_lambda
 from taskgrid.merging.recipe import MergeRecipe, get_merger
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -129,7 +130,9 @@ def test_what_is_stored_is_found_again_and_what_is_lost_is_made_again(tmp_path: 
 
 def test_tangent_models_need_no_interpolation() -> None:
     where = replace(setting(), tangent="tangent")
-    assert make_plan(where, method(), ["a"], SWEEP, curves=CurveRef(7, 0.01, "x")).curves is None
+    assert (
+        make_plan(where, method(), ["a"], SWEEP, curves=CurveRef(7, 0.01, code="x")).curves is None
+    )
 
 
 def test_a_listening_head_changes_no_bit() -> None:
@@ -172,7 +175,7 @@ def asked(
         method(),
         ["a+b"],
         lambdas,
-        curves=CurveRef(spec.nodes, spec.tolerance, code),
+        curves=CurveRef(spec.nodes, spec.tolerance, code=code),
     )
     return CurveAsk(plan, ("a", "b"), "a", "val", tuple(lambdas))
 
@@ -259,7 +262,7 @@ def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
         method(),
         ["a", "a+b", "a+b+c"],
         SWEEP,
-        curves=CurveRef(5, 0.4, "code"),
+        curves=CurveRef(5, 0.4, code="code"),
     )
     study = get_study("addition")
     bench, plain = CurveBench(open_images=open_images), FakeBench()
