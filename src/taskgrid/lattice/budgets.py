@@ -8,21 +8,26 @@ from typing import Annotated
 
 from pydantic import Field
 
+from taskgrid.lattice.designs import Count, Natural
+
 
 @dataclass(frozen=True)
 class BudgetSpec:
     """How much of a lattice is evaluated."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    budget: Annotated[int, Field(strict=True, ge=1)]
-    """Merges that are evaluated: the base, all tasks and pairs, and at least the audit."""
-    audit: Annotated[int, Field(strict=True, ge=1)] = 20
-    """Merges of the budget that are a random sample of what would only be predicted."""
-    level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.95
-    """How often bounds and intervals hold."""
-    seed: Annotated[int, Field(strict=True, ge=0)] = 0
-    """Seed of the sample."""
+    budget: Annotated[
+        Count,
+        Field(description="Merges evaluated: the base, all tasks and pairs, at least the audit."),
+    ]
+    audit: Annotated[
+        Count, Field(description="Merges of the budget that are a random sample of the others.")
+    ] = 20
+    level: Annotated[
+        float, Field(strict=True, gt=0, lt=1, description="How often bounds and intervals hold.")
+    ] = 0.95
+    seed: Annotated[Natural, Field(description="Seed of the sample.")] = 0
 
 
 def enough_for(level: float) -> int:

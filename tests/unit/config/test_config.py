@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,7 @@ import yaml
 
 from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
 from taskgrid.errors import ConfigError
-
-GOOD: dict[str, Any] = {
-    "models": [{"name": "tiny", "architecture": "taskgrid-vit-4", "pretrained": "s0"}],
-    "tasks": [
-        {"name": name, "source": "folder", "path": f"data/{name}"} for name in ("a", "b", "c")
-    ],
-    "finetune": {"recipe": {"steps": 10}},
-    "grid": {"methods": ["task_arithmetic"], "lambdas": [0, 0.3, 1]},
-}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    config = copy.deepcopy(GOOD)
-    *parents, last = path.split("/")
-    place: Any = config
-    for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
-    place[last] = value
-    return config
+from tests.unit.example_config import changed
 
 
 @pytest.mark.parametrize(

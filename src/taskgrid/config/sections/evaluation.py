@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, field_validator
+from pydantic.dataclasses import dataclass
 
-from taskgrid.config.sections.values import Number, Positive, Section, unique
+from taskgrid.config.sections.values import SECTION, Number, Positive, Section, unique
 from taskgrid.lattice.nodes import CurveSpec
 
 
@@ -21,7 +21,7 @@ def _batch(value: Any) -> Any:
 Batch = Annotated[Positive | Literal["auto"], BeforeValidator(_batch)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class CurvesSpec(CurveSpec):
     """Interpolated sweeps over lambda: docs/studies/interpolation.md."""
 

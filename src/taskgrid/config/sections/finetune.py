@@ -22,18 +22,15 @@ class ModeSpec(NeedySpec):
 
 
 class FinetuneSpec(Section):
-    """Which experts are trained, and how.
-
-    An expert's recipe is `recipe`, under what its mode brings, under `modes[].recipe`, under
-    `recipes[task]`, under `tasks[].finetune`.
-    """
+    """Which experts are trained, and how."""
 
     modes: Named[ModeSpec] = Field(["standard"], validate_default=True)
     """Fine-tuning modes; a bare name will do. May be empty beside `experts` or `transport`."""
     seeds: list[Natural] = Field([0], min_length=1)
     """Seeds."""
     recipe: RecipeSpec = Field(default_factory=RecipeSpec)
-    """The training recipe."""
+    """The training recipe. Over it lie, from bottom to top: what a mode itself brings, `modes[].recipe`,
+    `recipes[task]`, `tasks[].finetune`."""
     recipes: dict[Name, RecipeChanges] | None = None
     """Keys of the recipe that differ for a task, by the task's name."""
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60

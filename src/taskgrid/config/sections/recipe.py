@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, GetJsonSchemaHandler, StrictStr, ValidationError, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema
 
@@ -62,7 +69,7 @@ class _KeysOfRecipe:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return dict(handler(RecipeSpec.__pydantic_core_schema__))
+        return dict(handler(TypeAdapter(RecipeSpec).core_schema))
 
 
 RecipeChanges = Annotated[dict[StrictStr, Any], _KeysOfRecipe()]
