@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from taskgrid.config.root import Config
 
@@ -38,7 +42,37 @@ def reference() -> str:
 
 def _schema() -> dict[str, Any]:
     found: dict[str, Any] = _bounded(Config.model_json_schema(by_alias=True))
+    for section in set(_sections(Config)):
+        part = found if section is Config else found["$defs"][section.__name__]
+        for key, text in _texts(section).items():
+            part["properties"][key]["description"] = text
     return found
+
+
+def _sections(annotation: Any) -> Iterator[type[Any]]:
+    if hasattr(annotation, "__pydantic_config__") or hasattr(annotation, "model_fields"):
+        yield annotation
+        for hint in get_type_hints(annotation).values():
+            yield from _sections(hint)
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+def _texts(section: type[Any]) -> dict[str, str]:
+    """Return what stands below the keys of a section, and of those that it extends."""
+    texts: dict[str, str] = {}
+    for each in reversed(section.__mro__):
+        if not each.__module__.startswith("taskgrid."):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(tree, ast.ClassDef)
+        for key, below in pairwise(tree.body):
+            text = getattr(getattr(below, "value", None), "value", None)
+            if isinstance(key, ast.AnnAssign) and isinstance(below, ast.Expr) and text:
+                field = getattr(section, "model_fields", {}).get(ast.unparse(key.target))
+                name = (field and field.alias) or ast.unparse(key.target)
+                texts[name] = inspect.cleandoc(text)
+    return texts
 
 
 def _bounded(part: Any) -> Any:

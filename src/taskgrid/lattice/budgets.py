@@ -17,17 +17,14 @@ class BudgetSpec:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    budget: Annotated[
-        Count,
-        Field(description="Merges evaluated: the base, all tasks and pairs, at least the audit."),
-    ]
-    audit: Annotated[
-        Count, Field(description="Merges of the budget that are a random sample of the others.")
-    ] = 20
-    level: Annotated[
-        float, Field(strict=True, gt=0, lt=1, description="How often bounds and intervals hold.")
-    ] = 0.95
-    seed: Annotated[Natural, Field(description="Seed of the sample.")] = 0
+    budget: Count
+    """Merges that are evaluated: the base, all tasks and pairs, and at least the audit."""
+    audit: Count = 20
+    """Merges of the budget that are a random sample of what would only be predicted."""
+    level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.95
+    """How often bounds and intervals hold."""
+    seed: Natural = 0
+    """Seed of the sample."""
 
 
 def enough_for(level: float) -> int:

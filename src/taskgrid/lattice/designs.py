@@ -37,7 +37,7 @@ Natural = Annotated[int, Field(strict=True, ge=0)]
 class Sample:
     """A seeded sample of subsets, stratified by size: give `per_size` or `total`."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     per_size: Count | None = None
     """Subsets of each size (all, when there are fewer)."""
@@ -68,7 +68,7 @@ class Sample:
 class Design:
     """A choice of subsets: the union of what the keys name; the empty subset is never in it."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     everything: Annotated[bool, Field(strict=True)] = False
     """Every subset; the word `all` in place of the mapping is short for it."""

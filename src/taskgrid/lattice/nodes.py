@@ -22,18 +22,10 @@ class CurveSpec:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    nodes: Annotated[
-        int, Field(strict=True, ge=5, description="Coefficients that are evaluated first.")
-    ] = 7
-    tolerance: Annotated[
-        float,
-        Field(
-            strict=True,
-            ge=0,
-            lt=1,
-            description="Loosest bound on accuracy that an interpolated row may have.",
-        ),
-    ] = 0.005
+    nodes: Annotated[int, Field(strict=True, ge=5)] = 7
+    """Coefficients that are evaluated first."""
+    tolerance: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.005
+    """Loosest bound on accuracy that an interpolated row may have."""
 
 
 def plan_nodes(low: float, high: float, count: int) -> tuple[float, ...]:

@@ -50,10 +50,10 @@ Natural = Annotated[StrictInt, Field(ge=0)]
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-SECTION = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+SECTION = ConfigDict(extra="forbid")
 """The same for a section that is a data class, because others use it without a configuration."""
 
 
