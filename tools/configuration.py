@@ -50,7 +50,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _sections(annotation: Any) -> Iterator[type[Any]]:
-    if hasattr(annotation, "__pydantic_config__") or hasattr(annotation, "model_fields"):
+    if hasattr(annotation, "__pydantic_fields__"):
         yield annotation
         for hint in get_type_hints(annotation).values():
             yield from _sections(hint)
@@ -69,9 +69,9 @@ def _texts(section: type[Any]) -> dict[str, str]:
         for key, below in pairwise(tree.body):
             text = getattr(getattr(below, "value", None), "value", None)
             if isinstance(key, ast.AnnAssign) and isinstance(below, ast.Expr) and text:
-                field = getattr(section, "model_fields", {}).get(ast.unparse(key.target))
-                name = (field and field.alias) or ast.unparse(key.target)
-                texts[name] = inspect.cleandoc(text)
+                name = ast.unparse(key.target)
+                field = section.__pydantic_fields__.get(name)
+                texts[(field and field.alias) or name] = inspect.cleandoc(text)
     return texts
 
 

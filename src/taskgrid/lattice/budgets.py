@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from taskgrid.lattice.designs import Count, Natural
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class BudgetSpec:
     """How much of a lattice is evaluated."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     budget: Count
     """Merges that are evaluated: the base, all tasks and pairs, and at least the audit."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import all_numbers, numbers_of_sizes, subset_number
@@ -33,11 +33,9 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Sample:
     """A seeded sample of subsets, stratified by size: give `per_size` or `total`."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     per_size: Count | None = None
     """Subsets of each size (all, when there are fewer)."""
@@ -64,11 +62,9 @@ class Sample:
         return (*sorted(count for count in set(self.keep) if count < tasks), tasks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Design:
     """A choice of subsets: the union of what the keys name; the empty subset is never in it."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     everything: Annotated[bool, Field(strict=True)] = False
     """Every subset; the word `all` in place of the mapping is short for it."""
@@ -86,7 +82,7 @@ class Design:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Design:
         """Return the design that ``dataclasses.asdict`` took apart, also after a round trip as JSON."""
-        return TypeAdapter(cls).validate_python(values)
+        return cls(**values)
 
     def count(self, tasks: int) -> int:
         """Return an upper limit of the number of subsets, without listing them.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.points import format_lambda, lambda_value
@@ -16,11 +16,9 @@ _DECIMALS = 6
 _FEWEST = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class CurveSpec:
     """How a curve over lambda is interpolated: docs/studies/interpolation.md."""
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     nodes: Annotated[int, Field(strict=True, ge=5)] = 7
     """Coefficients that are evaluated first."""

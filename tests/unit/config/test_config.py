@@ -29,6 +29,12 @@ from tests.unit.example_config import changed
         ("grid/methods", ["average", "average"], ["'average' stands twice", "label"]),
         ("grid/subsets", "most", ["grid.subsets is 'most'", "'all'"]),
         ("grid/subsets", {}, ["at least one of sizes, up_to"]),
+        ("grid/subsets", {"samples": {}}, ["'grid.subsets.samples'", "did you mean 'sample'"]),
+        (
+            "grid/subsets",
+            {"sample": {"total": "3"}},
+            ["grid.subsets.sample.total", "text", "whole number"],
+        ),
         ("grid/subsets", {"sample": {"seed": 1}}, ["`per_size` or `total`"]),
         ("grid/subsets", {"include": [["a", "z"]]}, ["'z'", "not in tasks: a, b, c"]),
         ("grid/block_size", 48, ["grid.block_size is 48", "power of two"]),
