@@ -22,7 +22,7 @@ class CurveSpec:
 
     nodes: Annotated[int, Field(strict=True, ge=5)] = 7
     """Coefficients that are evaluated first."""
-    tolerance: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.005
+    tolerance: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.005
     """Loosest bound on accuracy that an interpolated row may have."""
 
 
