@@ -3,14 +3,10 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-configfile: "config.yaml"
-
-
 report: "resources/report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/settings.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
 include: "rules/finetune.smk"
@@ -52,4 +48,4 @@ rule all:
 
 rule experts:
     input:
-        expert_files("run.json"),
+        runs.labelled_files(paths.EXPERT_RECORD, runs.experts(E)),

@@ -15,17 +15,18 @@ rule download:
         mem_mb=2000,
         runtime=720,
     params:
-        settings=download_settings,
+        script=script("download.py"),
+        settings=lambda w: settings.data.download(E, **w),
     message:
         "see that the images of {wildcards.task} are here and whole"
     shell:
-        "$PYTHON $SCRIPTS/download.py --settings {params.settings:q}"
+        "{params.script} --settings {params.settings:q}"
         " --manifest {output.manifest} 2>&1 | tee {log}"
 
 
 rule dataset:
     input:
-        download=downloaded,
+        download=lambda w: settings.data.downloaded(E, w.task),
     output:
         images="results/data/{pixels}/{task}/images.arrow",
         originals="results/data/{pixels}/{task}/train.arrow",
@@ -37,18 +38,19 @@ rule dataset:
     conda:
         "../envs/torch.yaml"
     # The bytes written do not depend on the number of threads.
-    threads: decoders
+    threads: lambda w: cost.decoders(E, w.task)
     resources:
         mem_mb=4000,
         runtime=240,
     params:
-        settings=dataset_settings,
-        listing=dataset_listing,
-        code=dataset_code,
+        script=script("dataset.py"),
+        settings=lambda w: settings.data.dataset(E, **w),
+        fingerprints=lambda w: settings.data.fingerprints(E, w.task),
+        code=lambda w: code("dataset.py", *settings.data.modules(E, w.task)),
     message:
         "decode the images of {wildcards.task} once, at {wildcards.pixels}"
     shell:
-        "$PYTHON $SCRIPTS/dataset.py --settings {params.settings:q} --threads {threads}"
+        "{params.script} --settings {params.settings:q}"
         " --images {output.images} --originals {output.originals} --manifest {output.manifest} 2>&1 | tee {log}"
 
 
@@ -69,16 +71,11 @@ rule split:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=lambda wildcards: canonical_json(
-            {
-                "task": wildcards.task,
-                "allow_overlap": E.task(wildcards.task).allow_overlap,
-                **E.config.split.model_dump(),
-            }
-        ),
+        script=script("split.py"),
+        settings=lambda w: settings.data.split(E, w.task),
         code=code("split.py"),
     message:
         "split {wildcards.task} into train, val and test"
     shell:
-        "$PYTHON $SCRIPTS/split.py --settings {params.settings:q}"
+        "{params.script} --settings {params.settings:q}"
         " --manifest {input.manifest} --images {input.images} --split {output.split} 2>&1 | tee {log}"

@@ -9,10 +9,11 @@ rule doctor:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=lambda wildcards: canonical_json(E.config.model_dump(mode="json")),
+        script=script("doctor.py"),
+        settings=lambda w: settings.doctor.needs(E),
     message:
         "look for data, weights, experts, GPUs and disk"
     shell:
         # What is missing is said, and is no failure of the workflow.
-        "set +o pipefail; $PYTHON $SCRIPTS/doctor.py --settings {params.settings:q}"
+        "set +o pipefail; {params.script} --settings {params.settings:q}"
         " --results results 2>&1 | tee {log}"

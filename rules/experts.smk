@@ -4,7 +4,7 @@ rule import_expert:
     input:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
-        files=import_files,
+        files=lambda w: settings.experts.files(E, w.mode, w.task),
     output:
         expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
@@ -20,15 +20,16 @@ rule import_expert:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 8),
+        mem_mb=lambda w: cost.memory(E, w.model, 3000, 8),
         runtime=60,
     params:
-        settings=import_settings,
+        script=script("import_expert.py"),
+        settings=lambda w: settings.experts.imported(E, **w),
         code=code("import_expert.py"),
     message:
         "bring in the expert of {wildcards.mode} for {wildcards.task}"
     shell:
-        "$PYTHON $SCRIPTS/import_expert.py --settings {params.settings:q} --threads {threads}"
+        "{params.script} --settings {params.settings:q}"
         " --card {input.card} --base {input.base} --expert {output.expert}"
         " --manifest {output.manifest} --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
 
@@ -43,8 +44,10 @@ rule verify_expert:
         ),
         head_manifest="results/heads/{model}/{task}.json",
         head=ancient("results/heads/{model}/{task}.safetensors"),
-        split=lambda w: f"results/splits/{pixels(w)}/{w.task}.json",
-        images=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/images.arrow"),
+        split=lambda w: f"results/splits/{E.pixels(w.model)}/{w.task}.json",
+        images=ancient(
+            lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/images.arrow"
+        ),
     output:
         verified="results/experts/{model}/{mode}/{seed}/{task}/verified.json",
     log:
@@ -58,15 +61,16 @@ rule verify_expert:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=memory(5000, 5),
-        runtime=minutes(60),
+        mem_mb=lambda w: cost.memory(E, w.model, 5000, 5),
+        runtime=lambda w: cost.minutes(E, w.model, 60),
     params:
-        settings=verify_settings,
+        script=script("verify_expert.py", *ON_DEVICE),
+        settings=lambda w: settings.experts.verification(E, w.mode, w.task),
         code=code("verify_expert.py"),
     message:
         "put the expert of {wildcards.mode} to its task {wildcards.task}"
     shell:
-        "$PYTHON $SCRIPTS/verify_expert.py --settings {params.settings:q}"
-        " --device $DEVICE --threads {threads} --card {input.card} --base {input.base}"
+        "{params.script} --settings {params.settings:q}"
+        " --card {input.card} --base {input.base}"
         " --expert {input.expert} --head {input.head} --split {input.split}"
         " --images {input.images} --verified {output.verified} 2>&1 | tee {log}"

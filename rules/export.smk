@@ -2,17 +2,8 @@
 # snakemake results/export/MODEL/MODE/SEED/METHOD/a+b/0.30.safetensors
 rule export:
     input:
-        card="results/models/{model}/base.json",
-        base=ancient("results/models/{model}/base.safetensors"),
-        manifests=task_files(
-            "results/vectors/{model}/{trained}/{seed}/{task}.json", point_tasks
-        ),
-        vectors=ancient(
-            task_files(
-                "results/vectors/{model}/{trained}/{seed}/{task}.safetensors",
-                point_tasks,
-            )
-        ),
+        followed=lambda w: settings.export.files(E, **w).followed,
+        settled=ancient(lambda w: settings.export.files(E, **w).settled),
     output:
         weights="results/export/{model}/{mode}/{seed}/{method}/{subset}/{scale}.safetensors",
     log:
@@ -20,7 +11,7 @@ rule export:
     benchmark:
         "results/benchmarks/export/{model}/{mode}/{seed}/{method}/{subset}/{scale}.tsv"
     wildcard_constraints:
-        # Any text: `point_tasks` says what is wrong with a name that does not exist.
+        # Any text: the settings says what is wrong with a name that does not exist.
         model="[^/]+",
         mode="[^/]+",
         seed="[^/]+",
@@ -31,17 +22,19 @@ rule export:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000 + E.config.export.max_mb, 4),
+        mem_mb=lambda w: cost.memory(E, w.model, 3000 + E.config.export.max_mb, 4),
         runtime=30,
     params:
-        settings=export_settings,
-        listing=lambda wildcards: E.weights_fingerprint(wildcards.model),
-        code=lambda w: code(
-            "export.py", plugins.module_of("merger", E.method(w.method).name)
+        script=script("export.py"),
+        settings=lambda w: settings.export.point(E, **w),
+        listing=lambda w, input: settings.export.files(E, **w).listing(
+            input.followed, input.settled
         ),
+        fingerprint=lambda w: E.weights_fingerprint(w.model),
+        code=lambda w: code("export.py", *settings.merge.modules(E, w.method)),
     message:
         "write {wildcards.subset} at lambda {wildcards.scale} as a CLIP"
     shell:
-        "$PYTHON $SCRIPTS/export.py --settings {params.settings:q} --threads {threads}"
-        " --card {input.card} --base {input.base} --vectors {input.vectors}"
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q}"
         " --weights {output.weights} 2>&1 | tee {log}"

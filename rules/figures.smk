@@ -1,27 +1,25 @@
 rule figures:
     input:
-        expand(
-            "results/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png"]
-        ),
+        settings.figures.files(E),
 
 
 rule figure:
     input:
-        tables=figure_tables,
+        tables=lambda w: settings.figures.tables(E, w.figure),
     output:
         pdf="results/figures/{figure}.pdf",
         png=report(
             "results/figures/{figure}.png",
             caption="../resources/report/figure.rst",
-            category=lambda wildcards: figure_card(wildcards.figure).category,
-            labels=lambda wildcards: {"figure": figure_card(wildcards.figure).title},
+            category=lambda w: figure_card(w.figure).category,
+            labels=lambda w: {"figure": figure_card(w.figure).title},
         ),
     log:
         "results/logs/figure/{figure}.log",
     benchmark:
         "results/benchmarks/figure/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(FIGURES),
+        figure=one_of(settings.figures.names(E)),
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -29,11 +27,12 @@ rule figure:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=figure_settings,
-        caption=lambda wildcards: figure_card(wildcards.figure).caption,
-        code=lambda wildcards: code("figure.py", plugins.module_of("figure", wildcards.figure)),
+        script=script("figure.py"),
+        listing=lambda w, input: settings.figures.listing(E, w.figure, input.tables),
+        caption=lambda w: figure_card(w.figure).caption,
+        code=lambda w: code("figure.py", plugins.module_of("figure", w.figure)),
     message:
         "draw {wildcards.figure}"
     shell:
-        "$PYTHON $SCRIPTS/figure.py --settings {params.settings:q} --tables {input.tables}"
+        "{params.script} --figure {wildcards.figure} --listing {params.listing:q}"
         " --pdf {output.pdf} --png {output.png} 2>&1 | tee {log}"

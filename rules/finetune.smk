@@ -4,10 +4,14 @@ rule finetune:
         base=ancient("results/models/{model}/base.safetensors"),
         head_manifest="results/heads/{model}/{task}.json",
         head=ancient("results/heads/{model}/{task}.safetensors"),
-        split=lambda w: f"results/splits/{pixels(w)}/{w.task}.json",
-        dataset=lambda w: f"results/data/{pixels(w)}/{w.task}/dataset.json",
-        images=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/images.arrow"),
-        originals=ancient(lambda w: f"results/data/{pixels(w)}/{w.task}/train.arrow"),
+        split=lambda w: f"results/splits/{E.pixels(w.model)}/{w.task}.json",
+        dataset=lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/dataset.json",
+        images=ancient(
+            lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/images.arrow"
+        ),
+        originals=ancient(
+            lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/train.arrow"
+        ),
     output:
         expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
@@ -24,17 +28,23 @@ rule finetune:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=memory(6000, 10),
-        runtime=minutes(240),
+        mem_mb=lambda w: cost.memory(E, w.model, 6000, 10),
+        runtime=lambda w: cost.minutes(E, w.model, 240),
     params:
-        settings=finetune_settings,
-        code=finetune_code,
+        script=script(
+            "finetune.py",
+            *ON_DEVICE,
+            "--checkpoint-seconds",
+            E.config.finetune.checkpoint_seconds,
+        ),
+        settings=lambda w: settings.finetune.expert(E, **w),
+        code=lambda w: code("finetune.py", *settings.finetune.modules(E, w.mode)),
     message:
         "fine-tune {wildcards.model} on {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/finetune.py --settings {params.settings:q}"
-        " --device $DEVICE --threads {threads}"
-        " --scratch results/scratch/finetune --checkpoint-seconds $CHECKPOINT_SECONDS"
+        "{params.script} --settings {params.settings:q}"
+        ""
+        " --scratch results/scratch/finetune"
         " --card {input.card} --base {input.base} --head {input.head}"
         " --split {input.split} --dataset {input.dataset}"
         " --images {input.images} --originals {input.originals}"

@@ -1,11 +1,8 @@
 # A lattice on a budget: some merges are evaluated, the others predicted, the error is stated.
 rule plan_lattice:
     input:
-        card="results/models/{model}/base.json",
-        vectors=task_files("results/vectors/{model}/{trained}/{seed}/{task}.json"),
-        heads=task_files("results/heads/{model}/{task}.json"),
-        splits=task_files("results/splits/{pixels}/{task}.json"),
-        datasets=task_files("results/data/{pixels}/{task}/dataset.json"),
+        followed=lambda w: settings.lattice.plan_files(E, **w).followed,
+        settled=ancient(lambda w: settings.lattice.plan_files(E, **w).settled),
     output:
         plan="results/merge/{model}/{mode}/{seed}/{method}/lattice.json",
     log:
@@ -19,35 +16,27 @@ rule plan_lattice:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=plan_lattice_settings,
-        code=merge_code,
+        script=script("merge.py"),
+        settings=lambda w: settings.lattice.plan(E, **w),
+        listing=lambda w, input: settings.lattice.plan_files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("merge.py", *settings.merge.modules(E, w.method)),
     message:
         "plan the lattice of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/merge.py --settings {params.settings:q}"
-        " --card {input.card} --vectors {input.vectors} --heads {input.heads}"
-        " --splits {input.splits} --datasets {input.datasets} --plan {output.plan} 2>&1 | tee {log}"
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q} --plan {output.plan} 2>&1 | tee {log}"
 
 
 rule predict:
     input:
         plan="results/merge/{model}/{mode}/{seed}/{method}/lattice.json",
         # Experts are only read to normalise by, and their rows are found in the store.
-        reference=ancient("results/eval/{model}/{mode}/{seed}/reference/rows.parquet"),
-        card="results/models/{model}/base.json",
-        base=ancient("results/models/{model}/base.safetensors"),
-        vectors=ancient(
-            task_files("results/vectors/{model}/{trained}/{seed}/{task}.safetensors")
-        ),
-        experts=ancient(
-            task_files(
-                "results/experts/{model}/{trained}/{seed}/{task}/expert.safetensors"
-            )
-        ),
-        heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
-        splits=task_files("results/splits/{pixels}/{task}.json"),
-        images=ancient(task_files("results/data/{pixels}/{task}/images.arrow")),
-        proof=ancient(proof),
+        reference=first([paths.REFERENCE_ROWS], paths.LATTICE_ROWS),
+        followed=lambda w: settings.lattice.files(E, **w).followed,
+        settled=ancient(lambda w: settings.lattice.files(E, **w).settled),
+        proof=first(settings.evaluate.proof(E), paths.LATTICE_ROWS),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/lattice/rows.parquet",
         report="results/eval/{model}/{mode}/{seed}/{method}/lattice/report.json",
@@ -56,34 +45,34 @@ rule predict:
     benchmark:
         "results/benchmarks/predict/{model}/{mode}/{seed}/{method}.tsv"
     wildcard_constraints:
-        mode=one_of({run["mode"] for run in PLAIN_RUNS}),
+        mode=one_of({run.mode for run in runs.plain_runs(E)}),
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lattice_memory,
-        runtime=evaluation_minutes(480, 1440),
+        mem_mb=lambda w: cost.lattice_memory(E, w.model),
+        runtime=lambda w: cost.evaluation_minutes(E, w.model, 480, 1440),
     params:
-        settings=lattice_settings,
-        code=lambda w: code(
-            "predict.py", plugins.module_of("merger", E.method(w.method).name)
+        script=script("predict.py", *ON_DEVICE),
+        settings=lambda w: settings.lattice.predict(E),
+        listing=lambda w, input: settings.lattice.files(E, **w).listing(
+            input.followed, input.settled
         ),
+        code=lambda w: code("predict.py", *settings.merge.modules(E, w.method)),
     message:
         "predict the lattice of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/predict.py --settings {params.settings:q}"
-        " --device $DEVICE --threads {threads} --store results/store"
-        " --plan {input.plan} --card {input.card} --base {input.base}"
-        " --vectors {input.vectors} --experts {input.experts} --heads {input.heads}"
-        " --splits {input.splits} --images {input.images} --proof {input.proof}"
+        "{params.script} --settings {params.settings:q}"
+        " --store results/store"
+        " --plan {input.plan} --listing {params.listing:q} --proof {input.proof}"
         " --rows {output.rows} --report {output.report} 2>&1 | tee {log}"
 
 
 rule lattice:
     input:
-        rows=lattice_files("rows.parquet"),
-        reports=lattice_files("report.json"),
+        rows=runs.labelled_files(paths.LATTICE_ROWS, runs.lattices(E)),
+        reports=runs.labelled_files(paths.LATTICE_REPORT, runs.lattices(E)),
     output:
         table="results/tables/lattice.parquet",
         reports="results/tables/lattice.csv",
@@ -98,10 +87,11 @@ rule lattice:
         mem_mb=4000,
         runtime=10,
     params:
-        settings=canonical_json(LATTICES),
+        script=script("lattice.py"),
+        listing=lambda w, input: settings.lattice.listing(E, input.rows, input.reports),
         code=code("lattice.py"),
     message:
         "collect lattices on a budget"
     shell:
-        "$PYTHON $SCRIPTS/lattice.py --settings {params.settings:q} --rows {input.rows}"
-        " --reports {input.reports} --table {output.table} --summary {output.reports} 2>&1 | tee {log}"
+        "{params.script} --listing {params.listing:q}"
+        " --table {output.table} --summary {output.reports} 2>&1 | tee {log}"

@@ -1,12 +1,7 @@
 rule merge:
     input:
-        card="results/models/{model}/base.json",
-        vectors=task_files(
-            "results/vectors/{model}/{trained}/{seed}/{task}.json", plan_tasks
-        ),
-        heads=task_files("results/heads/{model}/{task}.json", plan_tasks),
-        splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
-        datasets=task_files("results/data/{pixels}/{task}/dataset.json", plan_tasks),
+        followed=lambda w: settings.merge.files(E, **w).followed,
+        settled=ancient(lambda w: settings.merge.files(E, **w).settled),
     output:
         plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
     log:
@@ -20,11 +15,14 @@ rule merge:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=merge_settings,
-        code=merge_code,
+        script=script("merge.py"),
+        settings=lambda w: settings.merge.plan(E, **w),
+        listing=lambda w, input: settings.merge.files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("merge.py", *settings.merge.modules(E, w.method)),
     message:
         "plan block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/merge.py --settings {params.settings:q}"
-        " --card {input.card} --vectors {input.vectors} --heads {input.heads}"
-        " --splits {input.splits} --datasets {input.datasets} --plan {output.plan} 2>&1 | tee {log}"
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q} --plan {output.plan} 2>&1 | tee {log}"

@@ -10,23 +10,24 @@ rule base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 6),
+        mem_mb=lambda w: cost.memory(E, w.model, 3000, 6),
         runtime=60,
     params:
-        settings=model_settings,
-        listing=lambda wildcards: E.weights_fingerprint(wildcards.model),
+        script=script("base.py"),
+        settings=lambda w: settings.model.base(E, w.model),
+        fingerprint=lambda w: E.weights_fingerprint(w.model),
         code=code("base.py"),
     message:
         "take the image tower of {wildcards.model}"
     shell:
-        "$PYTHON $SCRIPTS/base.py --settings {params.settings:q}"
+        "{params.script} --settings {params.settings:q}"
         " --weights {output.weights} --card {output.card} 2>&1 | tee {log}"
 
 
 rule head:
     input:
         card="results/models/{model}/base.json",
-        manifest=lambda w: f"results/data/{pixels(w)}/{w.task}/dataset.json",
+        manifest=lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/dataset.json",
     output:
         head="results/heads/{model}/{task}.safetensors",
         manifest="results/heads/{model}/{task}.json",
@@ -38,15 +39,16 @@ rule head:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 4),
+        mem_mb=lambda w: cost.memory(E, w.model, 3000, 4),
         runtime=30,
     params:
-        settings=model_settings,
+        script=script("head.py"),
+        settings=lambda w: settings.model.base(E, w.model),
         code=code("head.py"),
     message:
         "zero-shot head of {wildcards.model} for {wildcards.task}"
     shell:
-        "$PYTHON $SCRIPTS/head.py --settings {params.settings:q} --threads {threads}"
+        "{params.script} --settings {params.settings:q}"
         " --card {input.card} --dataset {input.manifest}"
         " --head {output.head} --manifest {output.manifest} 2>&1 | tee {log}"
 
@@ -54,7 +56,7 @@ rule head:
 # Not part of the default targets: the shipped weights were made by it.
 rule pretrain:
     input:
-        config=workflow.source_path("../resources/models/taskgrid-vit-4.json"),
+        config=str(resource_path("models/taskgrid-vit-4.json")),
     output:
         weights="results/pretrain/taskgrid-vit-4-s{pretrain_seed}.safetensors",
         datasheet="results/pretrain/taskgrid-vit-4-s{pretrain_seed}.json",
@@ -70,19 +72,12 @@ rule pretrain:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=lambda wildcards: canonical_json(
-            {
-                "seed": int(wildcards.pretrain_seed),
-                "images": 150_000,
-                "batch": 128,
-                "warmup": 200,
-                "steps": 6000,
-            }
-        ),
+        script=script("pretrain.py"),
+        settings=lambda w: settings.model.pretrain(w.pretrain_seed),
         code=code("pretrain.py"),
     message:
         "pre-train the built-in model, seed {wildcards.pretrain_seed}"
     shell:
-        "$PYTHON $SCRIPTS/pretrain.py --settings {params.settings:q} --threads {threads}"
-        " --workers {threads} --architecture-config {input.config}"
+        "{params.script} --settings {params.settings:q}"
+        "  --architecture-config {input.config}"
         " --output {output.weights} --datasheet {output.datasheet} 2>&1 | tee {log}"

@@ -1,26 +1,10 @@
 # A reduced precision is proven against fp32 before anything is evaluated in it.
 rule precision:
     input:
-        card="results/models/{model}/base.json",
-        base=ancient("results/models/{model}/base.safetensors"),
-        vector_manifests=task_files(
-            "results/vectors/{model}/{trained}/{seed}/{task}.json"
-        ),
-        vectors=ancient(
-            task_files("results/vectors/{model}/{trained}/{seed}/{task}.safetensors")
-        ),
-        experts=ancient(
-            task_files(
-                "results/experts/{model}/{trained}/{seed}/{task}/expert.safetensors"
-            )
-        ),
-        head_manifests=task_files("results/heads/{model}/{task}.json"),
-        heads=ancient(task_files("results/heads/{model}/{task}.safetensors")),
-        splits=task_files("results/splits/{pixels}/{task}.json"),
-        images=ancient(task_files("results/data/{pixels}/{task}/images.arrow")),
-        datasets=task_files("results/data/{pixels}/{task}/dataset.json"),
+        followed=lambda w: settings.precision.files(E, **w).followed,
+        settled=ancient(lambda w: settings.precision.files(E, **w).settled),
     output:
-        proof=PROOF,
+        proof="results/eval/{model}/{mode}/{seed}/precision.json",
     log:
         "results/logs/precision/{model}/{mode}/{seed}.log",
     benchmark:
@@ -30,25 +14,26 @@ rule precision:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=memory(5000, 8, vectors=True),
-        runtime=minutes(60),
+        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w: cost.minutes(E, w.model, 60),
     params:
-        settings=precision_settings,
-        code=precision_code,
+        script=script("precision.py", *ON_DEVICE),
+        settings=lambda w: settings.precision.proof(E, **w),
+        listing=lambda w, input: settings.precision.files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("precision.py", *settings.precision.modules(E)),
     message:
         "prove the precision against fp32 ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/precision.py --settings {params.settings:q}"
-        " --device $DEVICE --threads {threads} --card {input.card} --base {input.base}"
-        " --vector-manifests {input.vector_manifests} --vectors {input.vectors}"
-        " --experts {input.experts} --head-manifests {input.head_manifests} --heads {input.heads}"
-        " --splits {input.splits} --images {input.images} --datasets {input.datasets}"
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q}"
         " --proof {output.proof} 2>&1 | tee {log}"
 
 
 rule precision_table:
     input:
-        proofs=run_files(PROOF, PROVEN),
+        proofs=runs.run_files(paths.PROOF, runs.proven_runs(E)),
     output:
         table="results/tables/precision.csv",
         page=report(
@@ -68,10 +53,11 @@ rule precision_table:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=canonical_json(PROVEN),
+        script=script("precision_table.py"),
+        listing=lambda w, input: settings.precision.listing(E, input.proofs),
         code=code("precision_table.py"),
     message:
         "collect the proofs of the precision"
     shell:
-        "$PYTHON $SCRIPTS/precision_table.py --settings {params.settings:q} --proofs {input.proofs}"
+        "{params.script} --listing {params.listing:q}"
         " --table {output.table} --page {output.page} 2>&1 | tee {log}"

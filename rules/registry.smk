@@ -16,12 +16,13 @@ rule record_expert:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=expert_settings,
+        script=script("record_expert.py"),
+        settings=lambda w: settings.experts.record(E, **w),
         code=code("record_expert.py"),
     message:
         "run record of the expert for {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/record_expert.py --settings {params.settings:q}"
+        "{params.script} --settings {params.settings:q}"
         " --manifest {input.manifest} --history {input.history} --timing {input.timing}"
         " --record {output.record} 2>&1 | tee {log}"
 
@@ -32,7 +33,7 @@ rule record_block:
         reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
         timing="results/eval/{model}/{mode}/{seed}/{method}/{block}/timing.json",
-        splits=task_files("results/splits/{pixels}/{task}.json", plan_tasks),
+        followed=lambda w: settings.merge.splits(E, **w).followed,
     output:
         record="results/eval/{model}/{mode}/{seed}/{method}/{block}/run.json",
     log:
@@ -46,32 +47,32 @@ rule record_block:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=canonical_json({"points": E.config.tracking.points}),
-        code=code("record_block.py", *STUDY_MODULES),
+        script=script("record_block.py"),
+        settings=settings.registry.blocks(E),
+        listing=lambda w, input: settings.merge.splits(E, **w).listing(
+            input.followed, []
+        ),
+        code=code("record_block.py", *settings.evaluate.studies(E)),
     message:
         "run records of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/record_block.py --settings {params.settings:q} --store results/store"
+        "{params.script} --settings {params.settings:q} --store results/store"
         " --plan {input.plan} --reference {input.reference} --rows {input.rows}"
-        " --timing {input.timing} --splits {input.splits} --record {output.record} 2>&1 | tee {log}"
+        " --timing {input.timing} --listing {params.listing:q} --record {output.record} 2>&1 | tee {log}"
 
 
 # A registry that could not be reached is tried again by the next call.
 onsuccess:
-    forget_delayed_sync("results/registry/sync.json")
+    settings.registry.forget_delayed("results/registry/sync.json")
 
 
 # What the registry is written from; figures and tables are attached to the grid's run.
 rule sync:
     input:
-        records=[*expert_files("run.json"), *block_files("run.json")],
+        records=runs.record_files(E),
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
-        attached=[
-            "results/tables/summary.csv",
-            *expand("results/figures/{figure}.png", figure=FIGURES),
-            *(["results/tables/precision.csv"] if PROVEN else []),
-        ],
+        attached=settings.registry.attached(E),
     output:
         report="results/registry/sync.json",
     log:
@@ -85,12 +86,13 @@ rule sync:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=registry_settings,
+        script=script("registry.py"),
+        settings=lambda w: settings.registry.sync(E),
         code=code("registry.py"),
     message:
         "write the experiment registry"
     shell:
-        "$PYTHON $SCRIPTS/registry.py --settings {params.settings:q} --results results"
+        "{params.script} --settings {params.settings:q} --results results"
         " --records {input.records} --grid {input.grid} --selected {input.selected}"
         " --attached {input.attached} --report {output.report} 2>&1 | tee {log}"
 
@@ -109,10 +111,11 @@ rule registry:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=registry_settings,
+        script=script("registry.py"),
+        settings=lambda w: settings.registry.sync(E),
     message:
         "bring the experiment registry level with the run records"
     shell:
-        "$PYTHON $SCRIPTS/registry.py --settings {params.settings:q} --results results"
+        "{params.script} --settings {params.settings:q} --results results"
         " --records {input.records} --grid {input.grid} --selected {input.selected}"
         " --attached {input.attached} --report {input.report} 2>&1 | tee {log}"

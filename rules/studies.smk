@@ -4,15 +4,15 @@ rule tables:
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
         published="results/tables/published.csv",
-        continuous="results/tables/continuous.parquet" if TANGENT_RUNS else [],
-        lattice="results/tables/lattice.parquet" if LATTICES else [],
-        precision=rules.precision_table.output if PROVEN else [],
+        continuous="results/tables/continuous.parquet" if runs.tangent_runs(E) else [],
+        lattice="results/tables/lattice.parquet" if runs.lattices(E) else [],
+        precision=rules.precision_table.output if runs.proven_runs(E) else [],
 
 
 rule grid:
     input:
-        reference=run_files("results/eval/{model}/{mode}/{seed}/reference/rows.parquet"),
-        rows=block_files("rows.parquet"),
+        reference=runs.run_files(paths.REFERENCE_ROWS, E.runs),
+        rows=runs.block_files(E, paths.BLOCK_ROWS, E.runs),
     output:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
@@ -29,12 +29,13 @@ rule grid:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=grid_settings(),
-        code=code("grid.py", *STUDY_MODULES),
+        script=script("grid.py"),
+        settings=settings.tables.grid(E),
+        code=code("grid.py", *settings.evaluate.studies(E)),
     message:
         "collect the grid, choose lambda on validation, summarise"
     shell:
-        "$PYTHON $SCRIPTS/grid.py --settings {params.settings:q} --store results/store"
+        "{params.script} --settings {params.settings:q} --store results/store"
         " --reference {input.reference} --rows {input.rows}"
         " --grid {output.grid} --selected {output.selected} --summary {output.summary}"
         " --published {output.published} 2>&1 | tee {log}"
@@ -68,17 +69,18 @@ rule pages:
         mem_mb=2000,
         runtime=10,
     params:
+        script=script("pages.py"),
         code=code("pages.py"),
     message:
         "tables as pages for the report"
     shell:
-        "$PYTHON $SCRIPTS/pages.py --tables {input.summary} {input.selected}"
-        " --pages {output.summary} {output.selected} 2>&1 | tee {log}"
+        "{params.script} --summary {input.summary} --summary-page {output.summary}"
+        " --selected {input.selected} --selected-page {output.selected} 2>&1 | tee {log}"
 
 
 rule continuous_table:
     input:
-        blocks=block_files("continuous.parquet", TANGENT_RUNS),
+        blocks=runs.block_files(E, paths.CONTINUOUS, runs.tangent_runs(E)),
     output:
         table="results/tables/continuous.parquet",
     log:
@@ -92,8 +94,9 @@ rule continuous_table:
         mem_mb=4000,
         runtime=10,
     params:
+        script=script("continuous_table.py"),
         code=code("continuous_table.py"),
     message:
         "collect the exact best lambdas"
     shell:
-        "$PYTHON $SCRIPTS/continuous_table.py --blocks {input.blocks} --table {output.table} 2>&1 | tee {log}"
+        "{params.script} --blocks {input.blocks} --table {output.table} 2>&1 | tee {log}"

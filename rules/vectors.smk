@@ -6,7 +6,7 @@ rule taskvector:
         expert=ancient(
             "results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors"
         ),
-        verified=verified,
+        verified=lambda w: settings.experts.verified(E, **w),
     output:
         vector="results/vectors/{model}/{mode}/{seed}/{task}.safetensors",
         manifest="results/vectors/{model}/{mode}/{seed}/{task}.json",
@@ -19,23 +19,22 @@ rule taskvector:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000, 5),
+        mem_mb=lambda w: cost.memory(E, w.model, 2000, 5),
         runtime=10,
     params:
+        script=script("taskvector.py"),
         code=code("taskvector.py"),
     message:
         "task vector of {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/taskvector.py --card {input.card} --base {input.base} --expert {input.expert}"
+        "{params.script} --card {input.card} --base {input.base} --expert {input.expert}"
         " --vector {output.vector} --manifest {output.manifest} --norms {output.norms} 2>&1 | tee {log}"
 
 
 rule cosine:
     input:
-        manifests=task_files("results/vectors/{model}/{mode}/{seed}/{task}.json"),
-        vectors=ancient(
-            task_files("results/vectors/{model}/{mode}/{seed}/{task}.safetensors")
-        ),
+        followed=lambda w: settings.vectors.files(E, **w).followed,
+        settled=ancient(lambda w: settings.vectors.files(E, **w).settled),
     output:
         table="results/vectors/{model}/{mode}/{seed}/cosine.csv",
     log:
@@ -46,11 +45,15 @@ rule cosine:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000, 2, vectors=True),
+        mem_mb=lambda w: cost.memory(E, w.model, 2000, 2, vectors=True),
         runtime=10,
     params:
+        script=script("cosine.py"),
+        listing=lambda w, input: settings.vectors.files(E, **w).listing(
+            input.followed, input.settled
+        ),
         code=code("cosine.py"),
     message:
         "cosines between the task vectors ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "$PYTHON $SCRIPTS/cosine.py --vectors {input.vectors} --table {output.table} 2>&1 | tee {log}"
+        "{params.script} --listing {params.listing:q} --table {output.table} 2>&1 | tee {log}"

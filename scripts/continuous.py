@@ -5,7 +5,6 @@ from typing import cast
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.tangent.peaks import Lines, collect_peaks, peaks_table
 from taskgrid.merging.bases.additive import Line
@@ -13,13 +12,12 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
-
-PATHS = ("store", "plan", "card", "base", "table")
+from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Read the plan and what it names; write one row per subset, and one per task of a subset."""
-    args = parse(__doc__, paths=PATHS, lists=("vectors", "experts", "heads", "splits", "images"))
+    args = parse(__doc__, paths=("store", "plan", "table"))
     settings, plan = args.settings, Plan.read(args.plan)
     if plan.setting.evaluation != "tangent":
         raise ConfigError(
@@ -31,9 +29,8 @@ def main() -> None:
         write_table(args.table, collect_peaks([]))
         print(f"{plan.method.name}: no line in lambda, hence no exact curves")
         return
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
     with engine_on_demand(
-        GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists),
+        Listing.read(args.listing).material(plan.setting),
         plan.method,
         device=args.device,
         threads=args.threads,

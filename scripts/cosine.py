@@ -1,22 +1,17 @@
 """Cosine similarities between task vectors."""
 
-import csv
-
-from taskgrid.store.atomic import atomic_path
-from taskgrid.vectors import TaskVector
+from taskgrid.store.tables import write_csv
+from taskgrid.vectors import TaskVector, cosine_rows
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Read the task vectors, write a long table of the cosine of every ordered pair."""
-    args = parse(__doc__, paths=("table",), lists=("vectors",))
-    vectors = {vector.lineage["task"]: vector for vector in map(TaskVector.load, args.vectors)}
-    with atomic_path(args.table) as temporary, temporary.open("w", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["task_a", "task_b", "cosine"])
-        for a, left in sorted(vectors.items()):
-            for b, right in sorted(vectors.items()):
-                table.writerow([a, b, f"{left.cosine(right):.6f}"])
+    args = parse(__doc__, paths=("table",))
+    files = Listing.read(args.listing).of("vector")
+    vectors = {task: TaskVector.load(path) for task, path in files.items()}
+    write_csv(args.table, cosine_rows(vectors))
     print(f"cosines between {len(vectors)} task vectors")
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import run_plan
 from taskgrid.machine.progress import Progress
@@ -13,18 +12,17 @@ from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies import get_study
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "card", "base", "rows", "timing")
-LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
+PATHS = ("store", "plan", "rows", "timing")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows, measuring only those that are new."""
     clock = Clock.of_process()
-    args = parse(__doc__, paths=PATHS, lists=LISTS)
+    args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
-    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
+    material = Listing.read(args.listing).material(plan.setting)
     studies = [get_study(name) for name in plan.studies]
     with engine_on_demand(
         material,

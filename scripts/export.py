@@ -12,14 +12,15 @@ from taskgrid.outofcore.export import Method, Point, export_points
 from taskgrid.outofcore.windows import BoundError
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Load the base CLIP, merge its image tower, write both as one file."""
-    args = parse(__doc__, paths=("card", "base", "weights"), lists=("vectors",))
+    args = parse(__doc__, paths=("weights",))
     use_threads(args.threads)
-    settings = args.settings
-    card = ModelCard.from_json(read_json(args.card))
+    settings, listing = args.settings, Listing.read(args.listing)
+    card = ModelCard.from_json(read_json(listing.run["card"]))
     clip = load_clip(settings["architecture"], settings["pretrained"])
     check_lineage(
         f"the model {card.architecture} {card.pretrained}",
@@ -33,8 +34,8 @@ def main() -> None:
     try:
         (digest,) = export_points(
             clip,
-            Path(args.base),
-            dict(zip(tasks, map(Path, args.vectors), strict=True)),
+            listing.run["base"],
+            listing.of("vector"),
             Method(method.name, method.options, method.seed or 0),
             [Point(tasks, settings["lambda"], Path(args.weights))],
             max_bytes=settings["max_bytes"],

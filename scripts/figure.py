@@ -6,10 +6,9 @@ from taskgrid.workflow.command import parse, run
 
 def main() -> None:
     """Read the tables that the figure needs, write it as PDF and PNG."""
-    args = parse(__doc__, paths=("pdf", "png"), lists=("tables",))
-    tables = read_tables(args.settings["tables"], args.tables)
-    write_figure(args.settings["figure"], tables, args.pdf, args.png)
-    print(f"{args.settings['figure']}: {args.pdf}, {args.png}")
+    args = parse(__doc__, paths=("figure", "pdf", "png"))
+    write_figure(args.figure, read_tables(args.listing), args.pdf, args.png)
+    print(f"{args.figure}: {args.pdf}, {args.png}")
 
 
 if __name__ == "__main__":

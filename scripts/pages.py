@@ -1,16 +1,14 @@
 """Render result tables as HTML pages for the report."""
 
-from pathlib import Path
-
 from taskgrid.plots.pages import write_page
 from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:
-    """Read each table, write its page."""
-    args = parse(__doc__, paths=(), lists=("tables", "pages"))
-    for table, page in zip(args.tables, args.pages, strict=True):
-        write_page(table, page, Path(page).stem)
+    """Read both tables, write their pages."""
+    args = parse(__doc__, paths=("summary", "summary-page", "selected", "selected-page"))
+    write_page(args.summary, args.summary_page, "summary")
+    write_page(args.selected, args.selected_page, "selected")
 
 
 if __name__ == "__main__":

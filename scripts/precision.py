@@ -1,9 +1,6 @@
 """Prove that a reduced precision does what fp32 does: base, experts and one merge, both ways."""
 
-from pathlib import Path
-
-from taskgrid.evaluation.opening.files import GridFiles
-from taskgrid.evaluation.opening.references import TaskManifests, read_method, read_setting
+from taskgrid.evaluation.opening.references import read_method, read_setting
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.precision.proving import passes, prove_with_engines
 from taskgrid.lattice.subsets import subset_name
@@ -13,36 +10,27 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
-
-MANIFESTS = ("datasets", "splits", "head-manifests", "vector-manifests")
-FILES = ("images", "heads", "experts", "vectors")
+from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Read all that a run is evaluated with; write the proof, or say why there is none."""
-    args = parse(__doc__, paths=("card", "base", "proof"), lists=(*MANIFESTS, *FILES))
+    args = parse(__doc__, paths=("proof",))
     use_threads(args.threads)
-    settings = args.settings
-    tasks, name, options = settings["tasks"], settings["method"], settings["options"]
-    manifests = zip(
-        args.datasets, args.splits, args.head_manifests, args.vector_manifests, strict=True
-    )
+    settings, listing = args.settings, Listing.read(args.listing)
+    name, options = settings["method"], settings["options"]
     setting = read_setting(
         **{key: settings[key] for key in ("model", "mode", "seed", "precision")},
-        card=ModelCard.from_json(read_json(args.card)),
-        tasks={
-            task: TaskManifests(*map(Path, found))
-            for task, found in zip(tasks, manifests, strict=True)
-        },
+        card=ModelCard.from_json(read_json(listing.run["card"])),
+        tasks=listing.manifests(),
     )
     reference = read_method(name, options, settings["seed"])
-    plan = make_plan(setting, reference, [subset_name(tasks)], [settings["lambda"]])
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
+    plan = make_plan(setting, reference, [subset_name(listing.tasks)], [settings["lambda"]])
     total = passes(plan, settings["images"])
     with lease_device(args.device) as device, Progress("precision", total, "image") as bar:
         proof = prove_with_engines(
             plan,
-            GridFiles.listed(setting, args.card, args.base, tasks, *lists),
+            listing.material(setting),
             MergeRecipe.of(name, options, reference.seed),
             images=settings["images"],
             tolerance=settings["tolerance"],

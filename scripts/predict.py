@@ -6,7 +6,6 @@ from typing import cast
 
 from taskgrid.evaluation.budget.predict import predict_plan
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import ListeningBench
 from taskgrid.lattice.budgets import BudgetSpec
@@ -16,17 +15,16 @@ from taskgrid.store.logits import LogitsStore
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "card", "base", "rows", "report")
-LISTS = ("vectors", "experts", "heads", "splits", "images", "proof")
+PATHS = ("store", "plan", "rows", "report")
 
 
 def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
-    args = parse(__doc__, paths=PATHS, lists=LISTS)
+    args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    lists = (args.images, args.splits, args.heads, args.experts, args.vectors)
-    material = GridFiles.listed(plan.setting, args.card, args.base, settings["tasks"], *lists)
+    material = Listing.read(args.listing).material(plan.setting)
     with engine_on_demand(
         material,
         plan.method,

@@ -1,11 +1,9 @@
 """Write the run records of a block: one per merge, with its curves over lambda and its choice."""
 
-import pyarrow as pa
-
 from taskgrid.analysis.selection import select
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.rows import read_rows
+from taskgrid.evaluation.plan.rows import collect_rows, read_rows
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
@@ -13,18 +11,20 @@ from taskgrid.studies import get_study
 from taskgrid.tracking.builders import point_records, subset_records
 from taskgrid.tracking.records import write_records
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
 PATHS = ("store", "plan", "reference", "rows", "timing", "record")
 
 
 def main() -> None:
     """Read a block's rows and the reference rows, write the records."""
-    args = parse(__doc__, paths=PATHS, lists=("splits",))
+    args = parse(__doc__, paths=PATHS)
     studies = [get_study(name) for name in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
-    known = pa.concat_tables([read_rows(args.reference), rows])
+    known = collect_rows([args.reference, args.rows])
     selected = select(known, studies, OutcomeStore(args.store).find)
-    splits = {split.task: split.digest for split in map(SplitManifest.read, args.splits)}
+    files = Listing.read(args.listing).of("split")
+    splits = {task: SplitManifest.read(path).digest for task, path in files.items()}
     grid, timing = frame_of(rows), read_json(args.timing)
     records = subset_records(
         grid,

@@ -1,10 +1,10 @@
 """Subtract theta_0 from an expert."""
 
-import csv
 from dataclasses import asdict
 
 from taskgrid.models.card import ModelCard, check_expert
-from taskgrid.store.atomic import atomic_path, read_json, write_json
+from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.tables import write_csv
 from taskgrid.store.weights import load_state
 from taskgrid.vectors import TaskVector
 from taskgrid.workflow.command import parse, run
@@ -19,10 +19,7 @@ def main() -> None:
     vector = TaskVector.between(base, expert, lineage)
     digest = vector.save(args.vector)
     norms = vector.norm_table(base)
-    with atomic_path(args.norms) as temporary, temporary.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, asdict(norms[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(row) for row in norms)
+    write_csv(args.norms, [asdict(row) for row in norms])
     write_json(args.manifest, {**vector.lineage, "digest": digest})
     print(
         f"tau of {lineage['task']}: norm {norms[-1].norm:.4f}, {norms[-1].relative:.2%} of theta_0's"

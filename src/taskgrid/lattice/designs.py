@@ -23,7 +23,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
-from taskgrid.lattice.subsets import all_numbers, numbers_of_sizes, subset_number
+from taskgrid.lattice.subsets import (
+    all_numbers,
+    numbers_of_sizes,
+    subset_name,
+    subset_number,
+    subset_of_number,
+)
 
 MOST_SUBSETS = 1 << 16
 """More subsets than this are refused: as many as `all` means for 16 tasks."""
@@ -136,6 +142,11 @@ class Design:
         if self.sample is None:
             return []
         return [(count, self.sample.counts(count)) for count in self.sample.rounds(tasks)]
+
+    def names(self, order: Sequence[str], key: str = "grid.subsets") -> tuple[str, ...]:
+        """Return the names of the design's subsets, by increasing number; raises as `numbers` does."""
+        numbers = self.numbers(order, key)
+        return tuple(subset_name(subset_of_number(number, order)) for number in numbers)
 
     def _whole_sizes(self, tasks: int) -> tuple[int, ...]:
         possible = range(1, tasks + 1)

@@ -49,25 +49,18 @@ def write_figure(name: str, tables: style.Tables, pdf: str | Path, png: str | Pa
     style.save(draw_figure(name, tables), pdf, png)
 
 
-def read_tables(
-    wanted: Sequence[Mapping[str, Any]], files: Sequence[str | Path]
-) -> dict[str, pd.DataFrame]:
+def read_tables(listing: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:
     """Read the tables of a figure; a table in several files becomes one, each part labelled.
 
     Args:
-        wanted: ``{"table": name, "labels": [labels of each of its files]}`` for each table.
-        files: the files of all tables, in the order of ``wanted`` and of its labels.
+        listing: table -> its files, ``{"path": file, "labels": labels of its rows}`` each.
 
     Raises:
         ArtifactError: if a file is missing or damaged.
     """
-    queue = iter(files)
     return {
-        each["table"]: _join(
-            [(labels, path) for labels, path in zip(each["labels"], queue, strict=False)],
-            each["table"],
-        )
-        for each in wanted
+        table: _join([(part["labels"], part["path"]) for part in parts], table)
+        for table, parts in listing.items()
     }
 
 

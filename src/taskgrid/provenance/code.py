@@ -9,6 +9,7 @@ digest for one text.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,19 +21,26 @@ NEUTRAL = frozenset(
     {
         "taskgrid",
         "taskgrid.errors",
-        "taskgrid.machine.meter",
-        "taskgrid.machine.progress",
-        "taskgrid.plugins",
-        "taskgrid.plugins.cards",
-        "taskgrid.plugins.registry",
+        "taskgrid.provenance",
+        "taskgrid.provenance.code",
+        "taskgrid.provenance.listing",
         "taskgrid.sentences",
+        "taskgrid.store.atomic",
+        "taskgrid.store.tables",
     }
 )
-"""Modules that say things and find things but compute nothing that a result could depend on."""
+NEUTRAL_ROOMS = ("config", "machine", "plugins", "remote", "workflow")
+"""Modules and whole rooms that say, find, check and move things: what they deliver is itself among a
+rule's settings or inputs, by value or by digest, and an edit of them must not train an expert again."""
+
+_NEUTRAL = re.compile(rf"taskgrid\.({'|'.join(NEUTRAL_ROOMS)})(\.|$)")
 
 
 def code_closure(*entries: str | Path) -> dict[str, str]:
-    """Return ``{module: digest}`` of the entries and of every module of the project they import.
+    """Return ``{module: digest}`` of some modules and of every module of the project they import.
+
+    Of a script, only the imports count: scripts read arguments, call the library and print, so that
+    their own text computes nothing (a test holds them to it).
 
     Imports are followed statically, those inside functions too. A package's ``__init__`` belongs to
     the closure of its modules, because importing them runs it. Plug-ins that a registry loads by
@@ -51,7 +59,8 @@ def code_closure(*entries: str | Path) -> dict[str, str]:
         if name in found:
             continue
         tree_digest, imported = _read(path, name, path.stat().st_mtime_ns)
-        found[name] = tree_digest
+        if not name.endswith(".py"):
+            found[name] = tree_digest
         queue.extend((module, _path_of(module)) for module in imported)
     return dict(sorted(found.items()))
 
@@ -89,10 +98,14 @@ def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
         module
         for candidate in _imports(tree, name, is_package=path.name == "__init__.py")
         for module in _with_parents(candidate)
-        if module not in NEUTRAL and module != name and _find(module) is not None
+        if not _is_neutral(module) and module != name and _find(module) is not None
     }
     _drop_documents(tree)
     return digest_bytes(_text(tree).encode()), tuple(sorted(imported))
+
+
+def _is_neutral(module: str) -> bool:
+    return module in NEUTRAL or _NEUTRAL.match(module) is not None
 
 
 def _imports(tree: ast.Module, name: str, *, is_package: bool) -> Iterator[str]:

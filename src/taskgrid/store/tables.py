@@ -1,8 +1,11 @@
-"""Tables as Parquet: equal tables give equal bytes."""
+"""Tables as Parquet and small ones as CSV: equal tables give equal bytes."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,3 +48,15 @@ def read_table(path: str | Path) -> pa.Table:
         raise ArtifactError(f"{path} is missing; run the workflow first") from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that have the same columns as CSV.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)

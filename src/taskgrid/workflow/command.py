@@ -21,6 +21,8 @@ def parse(
 ) -> argparse.Namespace:
     """Parse a script's command line: ``--name PATH`` for files, ``--settings JSON`` for the rest.
 
+    Files of which there is one per task, run or block come in ``--listing JSON``.
+
     Args:
         description: the script's docstring.
         paths: names of options that take one path.
@@ -28,10 +30,11 @@ def parse(
         optional: names of options that take one path and may be left out.
 
     Returns:
-        The options; ``settings`` is the decoded JSON value.
+        The options; ``settings`` and ``listing`` are decoded JSON values.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--listing", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)

@@ -187,9 +187,12 @@ def test_the_script_names_the_key_of_a_bound_that_is_too_small(
         "architecture": "taskgrid-vit-4", "pretrained": "s0", "mode": "standard", "seed": 0,
         "method": "average", "options": {}, "subset": "dtd", "lambda": "0.30", "max_bytes": 1 << 20,
     }  # fmt: skip
+    listing = {
+        "card": f"{tmp_path}/card.json", "base": f"{tmp_path}/base.safetensors",
+        "tasks": {"dtd": {"vector": f"{tmp_path}/dtd.safetensors"}},
+    }  # fmt: skip
     words = [
-        f"--card={tmp_path}/card.json", f"--base={tmp_path}/base.safetensors",
-        "--vectors", f"{tmp_path}/dtd.safetensors", f"--weights={tmp_path}/x.safetensors",
+        "--listing", json.dumps(listing), f"--weights={tmp_path}/x.safetensors",
         "--threads=1", "--settings", json.dumps(settings),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["export", *words])

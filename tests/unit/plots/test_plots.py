@@ -509,25 +509,26 @@ def test_pdf_embeds_truetype_and_no_date(five: Example, tmp_path: Path) -> None:
 
 def test_tables_are_read_with_their_labels(five: Example, tmp_path: Path) -> None:
     five.grid.to_parquet(tmp_path / "grid.parquet")
-    files: list[Path] = [tmp_path / "grid.parquet"]
+    listing: dict[str, list[dict[str, object]]] = {
+        "grid": [{"labels": {}, "path": tmp_path / "grid.parquet"}],
+        "cosine": [],
+    }
     seeds = [{"model": "small-clip", "mode": "standard", "seed": seed} for seed in (0, 1)]
     for labels in seeds:
         part = five.cosine[five.cosine["seed"] == labels["seed"]]
-        files.append(tmp_path / f"{labels['seed']}.csv")
-        part[["task_a", "task_b", "cosine"]].to_csv(files[-1], index=False)
-    wanted = [{"table": "grid", "labels": [{}]}, {"table": "cosine", "labels": seeds}]
-    tables = read_tables(wanted, files)
+        path = tmp_path / f"{labels['seed']}.csv"
+        part[["task_a", "task_b", "cosine"]].to_csv(path, index=False)
+        listing["cosine"].append({"labels": labels, "path": path})
+    tables = read_tables(listing)
     pd.testing.assert_frame_equal(tables["grid"], five.grid)
     pd.testing.assert_frame_equal(tables["cosine"], five.cosine, check_like=True)
 
 
 def test_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "grid.parquet").write_bytes(b"PAR1 but not really")
-    wanted = [{"table": "grid", "labels": [{}]}]
-    with pytest.raises(ArtifactError, match=r"grid\.parquet cannot be read"):
-        read_tables(wanted, [tmp_path / "grid.parquet"])
-    with pytest.raises(ArtifactError, match=r"missing\.csv is missing"):
-        read_tables(wanted, [tmp_path / "missing.csv"])
+    for name, words in (("grid.parquet", "cannot be read"), ("missing.csv", "is missing")):
+        with pytest.raises(ArtifactError, match=f"{name} {words}"):
+            read_tables({"grid": [{"labels": {}, "path": tmp_path / name}]})
 
 
 def test_page_shows_a_table_in_percent(tmp_path: Path) -> None:

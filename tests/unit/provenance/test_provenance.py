@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskgrid.errors import DataError
+from taskgrid.plugins import registry
 from taskgrid.provenance import canonical_json, code_closure, derive_seed, digest, digest_file
-from taskgrid.provenance import code as code_module
 from taskgrid.provenance.listing import fingerprint
 
 JSON = st.recursive(
@@ -58,6 +58,12 @@ def test_seeds_are_stable_and_fit_in_63_bits(parts: list[int | str]) -> None:
     assert derive_seed(*parts, 0) != derive_seed(*parts, 1)
 
 
+def serve(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the package's modules be those of a folder."""
+    roots = {"taskgrid": root / "__init__.py"}
+    monkeypatch.setattr(registry, "_root", roots.get)
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "taskgrid"
@@ -75,7 +81,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(code_module, "_SOURCE", root)
+    serve(root, monkeypatch)
     return root
 
 
@@ -92,10 +98,22 @@ def test_the_closure_follows_imports_of_every_form(package: Path) -> None:
     assert set(code_closure("taskgrid.other")) == {"taskgrid.other"}
 
 
-def test_a_script_is_an_entry_by_path(package: Path, tmp_path: Path) -> None:
+def test_of_a_script_the_imports_count(package: Path, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text("from taskgrid import ground\n")
-    assert set(code_closure(script)) == {"job.py", "taskgrid.ground"}
+    before = code_closure(script)
+    assert set(before) == {"taskgrid.ground"}
+    edit(script, "from taskgrid import ground\n\nprint(ground)\n")
+    assert code_closure(script) == before
+
+
+def test_what_says_and_moves_is_in_no_closure(package: Path) -> None:
+    for name in ("workflow/command.py", "remote/hub.py", "machine/devices.py", "errors.py"):
+        module = f"taskgrid.{name.removesuffix('.py').replace('/', '.')}"
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("import taskgrid.floor.a\n")
+        edit(package / "other.py", f"import {module}\n")
+        assert set(code_closure("taskgrid.other")) == {"taskgrid.other"}
 
 
 def test_docstrings_comments_and_touches_change_nothing(package: Path) -> None:
@@ -123,7 +141,7 @@ def test_the_place_of_the_checkout_does_not_matter(
     moved = tmp_path / "elsewhere" / "taskgrid"
     moved.parent.mkdir()
     package.rename(moved)
-    monkeypatch.setattr(code_module, "_SOURCE", moved)
+    serve(moved, monkeypatch)
     assert code_closure("taskgrid.floor.a") == before
 
 

@@ -1,0 +1,58 @@
+"""Reports of many runs as one table: what proofs and predictions say of themselves, with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from taskgrid.evaluation.precision.proof import Proof
+from taskgrid.store.atomic import atomic_path, read_json
+
+Parts = Iterable[Mapping[str, Any]]
+
+
+def lattice_reports(parts: Parts) -> pd.DataFrame:
+    """Return what is known about the errors of predicted lattices: a row per lattice and lambda.
+
+    Args:
+        parts: ``{"labels": columns to add, "report": file}`` of each lattice.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged.
+    """
+    rows = [
+        {**part["labels"], "lambda": scale, **report}
+        for part in parts
+        for scale, report in read_json(Path(part["report"])).items()
+    ]
+    return pd.json_normalize(rows, sep="_")
+
+
+def precision_rows(parts: Parts) -> pd.DataFrame:
+    """Return the comparisons of all proofs of a reduced precision.
+
+    Args:
+        parts: ``{"labels": columns to add, "proof": file}`` of each proof.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged.
+    """
+    rows = []
+    for part in parts:
+        proof = Proof.read(part["proof"])
+        named = {**part["labels"], "precision": proof.precision, "machine": proof.machine}
+        rows += [{**named, **row} for row in proof.rows()]
+    return pd.DataFrame(rows)
+
+
+def write_report(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table of reports as CSV, with every digit.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -1,0 +1,88 @@
+"""A ready-made expert as files: what a fine-tuning writes, and where it comes from."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from taskgrid.experts.read import read_expert
+from taskgrid.machine.progress import Progress
+from taskgrid.models.card import ModelCard
+from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.tables import write_table
+from taskgrid.store.weights import load_state, save_state
+
+# Nothing was trained here: a history of no steps.
+_HISTORY = pa.schema([("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())])
+
+
+def import_expert(
+    card: Path,
+    base: Path,
+    settings: Mapping[str, Any],
+    *,
+    expert: Path,
+    manifest: Path,
+    history: Path,
+    timing: Path,
+) -> list[str]:
+    """Read a checkpoint, check that it belongs to the base, and write it as an expert of ours.
+
+    Args:
+        card: the base model's card.
+        base: theta_0.
+        settings: ``model``, ``task``, ``mode``, ``seed``, ``format``, ``source``, ``file``, ``revision``.
+        expert: theta_t is written here.
+        manifest: what it was made from, and its digest.
+        history: curves, of no steps.
+        timing: how long it took.
+
+    Returns:
+        What is to be said about it, a sentence each.
+
+    Raises:
+        ArtifactError: if a file is missing or damaged.
+        LineageError: if the expert does not belong to the base.
+    """
+    task, started = settings["task"], time.perf_counter()
+    found = read_expert(
+        settings["format"],
+        settings["source"],
+        task,
+        ModelCard.from_json(read_json(card)),
+        load_state(base)[0],
+        file=settings.get("file"),
+        revision=settings.get("revision"),
+        progress=partial(Progress, f"download {task}", unit="B"),
+    )
+    lineage = {
+        **found.lineage,
+        "model": settings["model"],
+        "mode": settings["mode"],
+        "seed": str(settings["seed"]),
+    }
+    digest = save_state(expert, found.state, lineage)
+    write_table(history, _HISTORY.empty_table())
+    write_json(
+        manifest,
+        {**lineage, "digest": digest, "distance": found.distance, "notes": list(found.notes)},
+    )
+    write_json(
+        timing,
+        {
+            "seconds": time.perf_counter() - started,
+            "images_per_second": None,
+            "device": "cpu",
+            "torch": torch.__version__,
+            "host": platform.node(),
+        },
+    )
+    away = f"{task}: {found.distance:.2%} of theta_0's norm away, digest {digest}"
+    return [*(f"{task}: {note}" for note in found.notes), away]

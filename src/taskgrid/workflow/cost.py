@@ -1,0 +1,67 @@
+"""What jobs ask of a machine: memory in MB, minutes, GPUs. No result depends on it."""
+
+from __future__ import annotations
+
+from taskgrid.config import Experiment
+from taskgrid.machine.devices import visible_gpus
+
+_DAY = 24 * 60
+_VIT_B_32 = 4.5e9
+"""Multiply-adds of an image through ViT-B/32."""
+
+
+def usable_gpus(experiment: Experiment) -> int:
+    """Return how many GPUs this machine has for an experiment."""
+    return 0 if experiment.config.device == "cpu" else len(visible_gpus())
+
+
+def gpus(experiment: Experiment) -> int:
+    """Return the GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
+    return int(usable_gpus(experiment) > 0 or experiment.config.device == "cuda")
+
+
+def memory(
+    experiment: Experiment, model: str, fixed: int, towers: int, *, vectors: bool = False
+) -> int:
+    """Return the MB that a job takes.
+
+    Args:
+        experiment: the experiment.
+        model: the base model.
+        fixed: MB that Python and its batches take.
+        towers: copies of the image tower.
+        vectors: whether the vectors of all tasks are held beside them.
+    """
+    tower = 4 * experiment.parameters(model) / 1e6
+    return round(fixed + tower * (towers + (len(experiment.trained) if vectors else 0)))
+
+
+def lattice_memory(experiment: Experiment, model: str) -> int:
+    """Return the MB of a lattice on a budget.
+
+    An evaluation job's, the predictor's matrices and the predicted rows; logits are in files.
+    """
+    lattice, tasks = experiment.config.lattice, len(experiment.trained)
+    evaluation = memory(experiment, model, 5000, 8, vectors=True)
+    if lattice is None:
+        return evaluation
+    merges = lattice.design().count(tasks)
+    bytes_each = 32 * lattice.budget + 4000 * tasks
+    return round(evaluation + merges * bytes_each / 1e6)
+
+
+def minutes(experiment: Experiment, model: str, small: int) -> int:
+    """Return the minutes of a job: ``small`` for models up to ViT-B/32, up to a day for larger ones."""
+    cost = max(1, experiment.operations(model) / _VIT_B_32)
+    return round(max(small, min(small * cost, _DAY)))
+
+
+def evaluation_minutes(experiment: Experiment, model: str, bf16: int, fp32: int) -> int:
+    """Return the minutes of an evaluation, more where no matrix product is in bf16."""
+    reduced = experiment.config.evaluation.precision == "bf16"
+    return minutes(experiment, model, bf16 if reduced else fp32)
+
+
+def decoders(experiment: Experiment, task: str) -> int:
+    """Return the threads that decode a task: files of some size are worth several, made pixels not."""
+    return 1 if experiment.task(task).source in ("builtin", "npz") else 8

@@ -1,0 +1,77 @@
+"""A rule's listing as its script reads it; `taskgrid.workflow.files` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskgrid.errors import ArtifactError
+from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
+from taskgrid.evaluation.opening.references import TaskManifests
+from taskgrid.evaluation.plan.setting import Setting
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing as a script reads it.
+
+    Attributes:
+        run: kind -> file.
+        tasks: task -> kind -> file.
+    """
+
+    run: Mapping[str, Path]
+    tasks: Mapping[str, Mapping[str, Path]]
+
+    @classmethod
+    def read(cls, value: Mapping[str, object]) -> Listing:
+        """Return the listing that ``Files.listing`` wrote.
+
+        Raises:
+            ArtifactError: if it is none.
+        """
+        try:
+            run = {kind: Path(str(path)) for kind, path in value.items() if kind != "tasks"}
+            tasks: Mapping[str, Mapping[str, str]] = value["tasks"]  # type: ignore[assignment]
+            found = {
+                task: {kind: Path(path) for kind, path in files.items()}
+                for task, files in tasks.items()
+            }
+        except (AttributeError, KeyError, TypeError):
+            raise ArtifactError(
+                'a listing is {"base": PATH, ..., "tasks": {TASK: {"images": PATH, ...}}}, and this '
+                f"is {str(value)[:80]}"
+            ) from None
+        return cls(run, found)
+
+    def of(self, kind: str) -> dict[str, Path]:
+        """Return the file of a kind of every task."""
+        return {task: files[kind] for task, files in self.tasks.items()}
+
+    def material(self, setting: Setting) -> GridFiles:
+        """Return base, experts, vectors, heads and images, as far as they are listed."""
+        tasks = {
+            task: TaskFiles(
+                images=files["images"],
+                split=files["split"],
+                head=files["head"],
+                expert=files.get("expert"),
+                vector=files.get("vector"),
+            )
+            for task, files in self.tasks.items()
+        }
+        return GridFiles(setting, self.run["card"], self.run["base"], tasks)
+
+    def manifests(self) -> dict[str, TaskManifests]:
+        """Return what is known of each task's data, head, vector or expert."""
+        return {
+            task: TaskManifests(
+                dataset=files["dataset"],
+                split=files["split"],
+                head=files["head_manifest"],
+                vector=files.get("vector_manifest"),
+                expert=files.get("expert_manifest"),
+            )
+            for task, files in self.tasks.items()
+        }

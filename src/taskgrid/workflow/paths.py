@@ -1,0 +1,44 @@
+"""Where results lie, as patterns: what the rules make, and settings and listings refer to.
+
+``{mode}`` of an expert or a vector is the mode that it was trained in; that of an evaluation may be
+another one (`Experiment.experts_of`).
+"""
+
+from __future__ import annotations
+
+DOWNLOAD = "results/downloads/{task}.json"
+DATASET = "results/data/{pixels}/{task}/dataset.json"
+IMAGES = "results/data/{pixels}/{task}/images.arrow"
+SPLIT = "results/splits/{pixels}/{task}.json"
+
+CARD = "results/models/{model}/base.json"
+BASE = "results/models/{model}/base.safetensors"
+HEAD = "results/heads/{model}/{task}.safetensors"
+HEAD_MANIFEST = "results/heads/{model}/{task}.json"
+
+_EXPERT = "results/experts/{model}/{mode}/{seed}/{task}"
+EXPERT = f"{_EXPERT}/expert.safetensors"
+EXPERT_MANIFEST = f"{_EXPERT}/expert.json"
+EXPERT_RECORD = f"{_EXPERT}/run.json"
+HISTORY = f"{_EXPERT}/history.parquet"
+VERIFIED = f"{_EXPERT}/verified.json"
+
+VECTOR = "results/vectors/{model}/{mode}/{seed}/{task}.safetensors"
+VECTOR_MANIFEST = "results/vectors/{model}/{mode}/{seed}/{task}.json"
+COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
+
+PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
+REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
+
+_BLOCK = "results/eval/{model}/{mode}/{seed}/{method}/{block}"
+BLOCK_ROWS = f"{_BLOCK}/rows.parquet"
+BLOCK_RECORD = f"{_BLOCK}/run.json"
+CONTINUOUS = f"{_BLOCK}/continuous.parquet"
+
+_LATTICE = "results/eval/{model}/{mode}/{seed}/{method}/lattice"
+LATTICE_ROWS = f"{_LATTICE}/rows.parquet"
+LATTICE_REPORT = f"{_LATTICE}/report.json"
+
+FIGURE = "results/figures/{figure}.{suffix}"
+PRECISION_TABLE = "results/tables/precision.csv"
+SUMMARY = "results/tables/summary.csv"

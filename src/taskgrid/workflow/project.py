@@ -1,0 +1,84 @@
+"""Where the project lies and how its scripts are called, wherever the working folder is.
+
+Everything is found from this package: a Snakefile of somebody else that uses the project as a module
+has its own base folder, and `snakemake -s path/to/Snakefile -d elsewhere` another working folder.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from taskgrid.config import Config, read_config
+from taskgrid.provenance import code_closure
+
+# Not resolved: a folder of links to a project is that folder, not the project.
+ROOT = Path(__file__).parents[3]
+SOURCE = ROOT / "src"
+SCRIPTS = ROOT / "scripts"
+DEFAULT = ROOT / "config.yaml"
+"""The embedded default, the layer below every configuration."""
+
+
+def layers(files: Sequence[str | Path], folder: Path = Path()) -> list[Path]:
+    """Return the files of a configuration, from bottom to top.
+
+    The embedded default, the working folder's own ``config.yaml`` if it has one, then those that the
+    call of Snakemake names.
+
+    Args:
+        files: the files that were named.
+        folder: the working folder.
+    """
+    own = folder / "config.yaml"
+    found = [DEFAULT, *([own] if own.is_file() else []), *map(Path, files)]
+    # In the project's own folder, the default is the working folder's.
+    return list({path.resolve(): path for path in found}.values())
+
+
+def configuration(files: Sequence[str | Path], values: Mapping[str, Any] | None = None) -> Config:
+    """Read the configuration of a call: the files of `layers`, then single values.
+
+    Raises:
+        ConfigError: if a file cannot be read, or the result is not valid.
+    """
+    return read_config(*layers(files), values=values)
+
+
+def module_configuration(values: Mapping[str, Any]) -> Config:
+    """Read the configuration of a module: what its ``config:`` gives, laid over the default.
+
+    Raises:
+        ConfigError: if a key is unknown or a value does not fit.
+    """
+    return read_config(DEFAULT, values=values)
+
+
+def command(python: str, script: str, *options: object) -> str:
+    """Return the beginning of a shell command that runs a script with this checkout's library.
+
+    Args:
+        python: the interpreter.
+        script: the script's name.
+        *options: what follows it.
+    """
+    words = [python, str(SCRIPTS / script), *map(str, options)]
+    return f"PYTHONPATH={shlex.quote(str(SOURCE))} {shlex.join(words)}"
+
+
+@cache
+def code(script: str, *modules: str) -> dict[str, str]:
+    """Return the digests of all that computes when a script runs with some plug-ins.
+
+    Of the script itself only the imports count: it reads arguments, calls the library and prints.
+    """
+    return code_closure(SCRIPTS / script, *modules)
+
+
+def one_of(names: Iterable[object]) -> str:
+    """Return the pattern of a wildcard that is one of some names; of none, it never matches."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"

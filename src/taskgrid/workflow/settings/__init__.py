@@ -1,0 +1,40 @@
+"""What each rule asks of an experiment, a file per stage: parameters as JSON text, files, plug-ins.
+
+Functions take the experiment and the rule's wildcards as plain text, and return what the rule passes
+on. A job runs again when the text of its settings changes, so that a settings function names all that
+its output depends on, and nothing else.
+"""
+
+from taskgrid.workflow.settings import (
+    data,
+    doctor,
+    evaluate,
+    experts,
+    export,
+    figures,
+    finetune,
+    lattice,
+    merge,
+    model,
+    precision,
+    registry,
+    tables,
+    vectors,
+)
+
+__all__ = [
+    "data",
+    "doctor",
+    "evaluate",
+    "experts",
+    "export",
+    "figures",
+    "finetune",
+    "lattice",
+    "merge",
+    "model",
+    "precision",
+    "registry",
+    "tables",
+    "vectors",
+]

@@ -1,0 +1,60 @@
+"""Ready-made experts: where they come from, and how they are checked."""
+
+from __future__ import annotations
+
+from taskgrid.config import Experiment
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.remote.cache import is_repository
+from taskgrid.workflow import paths
+from taskgrid.workflow.settings import finetune
+
+
+def files(experiment: Experiment, mode: str, task: str) -> list[str]:
+    """Return the file of a ready-made expert if it is here; what lies on the hub is no input."""
+    place = experiment.imported(mode).place(task)
+    return [] if is_repository(place) else [place]
+
+
+def imported(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:
+    """Return the settings of an import."""
+    spec = experiment.imported(mode)
+    return canonical_json(
+        {
+            "model": model,
+            "task": task,
+            "mode": mode,
+            "seed": int(seed),
+            "format": spec.format,
+            "source": spec.place(task),
+            "file": spec.file_of(task),
+            "revision": spec.revision_of(task),
+        }
+    )
+
+
+def verification(experiment: Experiment, mode: str, task: str) -> str:
+    """Return the settings of putting an expert to its own task."""
+    check = experiment.imported(mode).check
+    return canonical_json(
+        {
+            "task": task,
+            "expected": check.expected.get(task),
+            "tolerance": check.tolerance,
+            "batch_size": experiment.config.evaluation.batch_size,
+            # Published numbers are of fp32, and nothing is proven of a lower precision yet.
+            "precision": "fp32",
+        }
+    )
+
+
+def verified(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> list[str]:
+    """Return what must be known of an expert before its task vector is taken."""
+    if mode not in experiment.imports:
+        return []
+    return [paths.VERIFIED.format(model=model, mode=mode, seed=seed, task=task)]
+
+
+def record(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:
+    """Return the settings that an expert was made with, wherever it comes from."""
+    made = imported if mode in experiment.imports else finetune.expert
+    return made(experiment, model=model, mode=mode, seed=seed, task=task)

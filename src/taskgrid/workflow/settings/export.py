@@ -1,0 +1,57 @@
+"""Export: one grid point as a CLIP that others load."""
+
+from __future__ import annotations
+
+from taskgrid.config import Experiment
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.workflow.files import Files, files_of
+from taskgrid.workflow.settings import merge
+
+KINDS = ("card", "base", "vector", "vector_manifest")
+
+
+def files(
+    experiment: Experiment,
+    *,
+    model: str,
+    mode: str,
+    seed: str,
+    method: str,
+    subset: str,
+    scale: str,
+) -> Files:
+    """Return what a point is made of.
+
+    Raises:
+        ConfigError: if a name does not exist, or the point is called otherwise in tables.
+    """
+    # First, because it says which of the names is wrong.
+    tasks = experiment.point_tasks(model, mode, seed, method, subset, scale)
+    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed)
+
+
+def point(
+    experiment: Experiment,
+    *,
+    model: str,
+    mode: str,
+    seed: str,
+    method: str,
+    subset: str,
+    scale: str,
+) -> str:
+    """Return the settings of an export."""
+    merger, base = experiment.method(method), experiment.model(model)
+    return canonical_json(
+        {
+            "architecture": base.architecture,
+            "pretrained": base.pretrained,
+            "mode": mode,
+            "seed": int(seed),
+            "method": merger.name,
+            "options": merge.options(experiment, method),
+            "subset": subset,
+            "lambda": scale,
+            "max_bytes": experiment.config.export.max_mb << 20,
+        }
+    )

@@ -1,0 +1,84 @@
+"""Merging: the lambda-free work of a block of the grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskgrid import plugins
+from taskgrid.config import Experiment
+from taskgrid.plugins.cards import plugin_options
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.workflow.files import Files, files_of
+
+KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest")
+"""Manifests of all that a row depends on."""
+
+
+def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
+    """Return the tasks that a block is evaluated on: those of its subsets, or all by config."""
+    if experiment.config.evaluation.outside:
+        return experiment.tasks
+    return experiment.tasks_of(experiment.block(block))
+
+
+def studies(experiment: Experiment) -> list[str]:
+    """Return the names of the studies that a block is measured for."""
+    return [experiment.study(label).name for label in experiment.studies]
+
+
+def files(
+    experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
+) -> Files:
+    """Return what a plan is made of; it is no matter of the method."""
+    return files_of(experiment, KINDS, tasks(experiment, block), model=model, mode=mode, seed=seed)
+
+
+def splits(
+    experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
+) -> Files:
+    """Return the splits that a block was evaluated on; they are no matter of the method."""
+    return files_of(
+        experiment, ("split",), tasks(experiment, block), model=model, mode=mode, seed=seed
+    )
+
+
+def plan(
+    experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
+) -> str:
+    """Return the settings of a block's plan."""
+    spec, evaluation = experiment.method(method), experiment.config.evaluation
+    return canonical_json(
+        {
+            "model": model,
+            "mode": mode,
+            "seed": int(seed),
+            "method": spec.name,
+            "options": options(experiment, method),
+            "subsets": experiment.subsets(experiment.block(block)),
+            "lambdas": experiment.lambdas(method),
+            "outside": evaluation.outside,
+            "curves_on": evaluation.curves_on,
+            "studies": studies(experiment),
+            "precision": evaluation.precision,
+            "evaluation": experiment.evaluation(mode),
+            **_curves(experiment),
+        }
+    )
+
+
+def options(experiment: Experiment, method: str) -> dict[str, Any]:
+    """Return a method's options with the defaults of its card, which is in no digest of code."""
+    spec = experiment.method(method)
+    return dict(plugin_options("merger", spec.name, spec.options))
+
+
+def _curves(experiment: Experiment) -> dict[str, Any]:
+    """How sweeps are interpolated; nothing where they are not, so that no plan changes by it."""
+    curves = experiment.config.evaluation.curves
+    known = {"nodes": curves.nodes, "tolerance": curves.tolerance}
+    return {"curves": known} if curves.interpolate else {}
+
+
+def modules(experiment: Experiment, method: str) -> list[str]:
+    """Return the plug-in that merges."""
+    return [plugins.module_of("merger", experiment.method(method).name)]

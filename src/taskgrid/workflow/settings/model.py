@@ -1,0 +1,19 @@
+"""Models: towers, heads, and the pre-training of the built-in one."""
+
+from __future__ import annotations
+
+from taskgrid.config import Experiment
+from taskgrid.provenance.digests import canonical_json
+
+
+def base(experiment: Experiment, model: str) -> str:
+    """Return the settings that name a base model: of its tower, and of its heads."""
+    spec = experiment.model(model)
+    return canonical_json({"architecture": spec.architecture, "pretrained": spec.pretrained})
+
+
+def pretrain(seed: str) -> str:
+    """Return the settings of the built-in model's pre-training."""
+    return canonical_json(
+        {"seed": int(seed), "images": 150_000, "batch": 128, "warmup": 200, "steps": 6000}
+    )

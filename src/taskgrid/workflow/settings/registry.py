@@ -1,0 +1,47 @@
+"""The registry: what MLflow is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from taskgrid.config import Experiment
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.atomic import read_json
+from taskgrid.workflow import paths
+from taskgrid.workflow.runs import proven_runs
+from taskgrid.workflow.settings import figures
+
+
+def sync(experiment: Experiment) -> str:
+    """Return the settings of the registry, with the configuration that describes the grid's run."""
+    # A tracking URI may hold a password, and where a grid was computed is no part of what it is.
+    # Where nothing is to be proven, what a proof would need is none either.
+    hidden: dict[str, Any] = {
+        "tracking": True,
+        "device": True,
+        **({} if proven_runs(experiment) else {"evaluation": {"proof"}}),
+    }
+    shown = experiment.config.model_dump(mode="json", exclude=hidden)
+    return canonical_json({**experiment.config.tracking.model_dump(), "config": shown})
+
+
+def attached(experiment: Experiment) -> list[str]:
+    """Return the tables and figures that are kept with the grid's run."""
+    return [
+        paths.SUMMARY,
+        *(path for path in figures.files(experiment) if path.endswith(".png")),
+        *([paths.PRECISION_TABLE] if proven_runs(experiment) else []),
+    ]
+
+
+def blocks(experiment: Experiment) -> str:
+    """Return the settings of the run records of blocks."""
+    return canonical_json({"points": experiment.config.tracking.points})
+
+
+def forget_delayed(report: str | Path) -> None:
+    """Delete the report of a registry that could not be reached, so that the next call tries again."""
+    path = Path(report)
+    if path.exists() and read_json(path)["status"] != "level":
+        path.unlink()

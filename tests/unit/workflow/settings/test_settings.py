@@ -1,0 +1,191 @@
+"""Settings of rules: JSON that names what an output depends on, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskgrid.config import Experiment
+from taskgrid.errors import ConfigError
+from taskgrid.store.atomic import write_json
+from taskgrid.workflow import settings
+from tests.unit.workflow.example_experiment import BLOCK, RUN, experiment
+
+LATTICE = {"budget": 30, "lambdas": [0.3], "audit": 19}
+POINT = {**RUN, "method": "average", "subset": "mnist+textures", "scale": "0.30"}
+HUB: dict[str, Any] = {
+    "experts": [
+        {
+            "name": "theirs",
+            "format": "transformers",
+            "source": "hf-hub:someone/clip-{task}@abc",
+            "check": {"expected": {"mnist": 0.99}},
+        }
+    ]
+}
+THEIRS = {"model": "m", "mode": "theirs", "seed": "0", "task": "mnist"}
+
+Ask = Callable[[Experiment], str]
+
+EVERY: dict[str, Ask] = {
+    "download": lambda e: settings.data.download(e, task="mnist"),
+    "dataset": lambda e: settings.data.dataset(e, pixels="24px", task="mnist"),
+    "split": lambda e: settings.data.split(e, "mnist"),
+    "base": lambda e: settings.model.base(e, "m"),
+    "finetune": lambda e: settings.finetune.expert(e, **RUN, task="mnist"),
+    "record": lambda e: settings.experts.record(e, **RUN, task="mnist"),
+    "merge": lambda e: settings.merge.plan(e, **BLOCK),
+    "reference": lambda e: settings.evaluate.reference(e, **RUN),
+    "eval": settings.evaluate.block,
+    "precision": lambda e: settings.precision.proof(e, **RUN),
+    "export": lambda e: settings.export.point(e, **POINT),
+    "grid": settings.tables.grid,
+    "registry": settings.registry.sync,
+    "records": settings.registry.blocks,
+}
+
+NOTHING: set[str] = set()
+CHANGES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"device": "auto"}, NOTHING),
+    ({"finetune": {"checkpoint_seconds": 7}}, {"registry"}),
+    ({"finetune": {"recipe": {"lr": 1e-3}}}, {"finetune", "record", "registry"}),
+    ({"split": {"seed": 1}}, {"split", "registry"}),
+    ({"grid": {"lambdas": [0, 0.5, 1]}}, {"merge", "precision", "registry"}),
+    ({"evaluation": {"batch_size": 3}}, {"reference", "eval", "precision", "registry"}),
+    ({"evaluation": {"outside": True}}, {"merge", "registry"}),
+    ({"tracking": {"uri": "http://user:secret@host"}}, {"registry"}),
+    ({"tracking": {"points": True}}, {"registry", "records"}),
+    ({"export": {"max_mb": 9}}, {"export", "registry"}),
+    ({"data": {"limit": 5}}, {"download", "dataset", "registry"}),
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_settings_are_json_objects_of_one_spelling(name: str) -> None:
+    text = EVERY[name](experiment())
+    assert text == json.dumps(
+        json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES, ids=[str(one) for one, _ in CHANGES])
+def test_a_change_re_runs_what_depends_on_it(change: dict[str, Any], expected: set[str]) -> None:
+    before, after = experiment(), experiment(**change)
+    assert {name for name, ask in EVERY.items() if ask(before) != ask(after)} == expected
+
+
+def test_no_secret_of_the_registry_is_in_the_recorded_configuration() -> None:
+    known = json.loads(settings.registry.sync(experiment(tracking={"uri": "http://u:secret@h"})))
+    assert "secret" not in json.dumps(known["config"])
+
+
+def test_options_carry_the_defaults_of_the_card() -> None:
+    known = json.loads(settings.merge.plan(experiment(), **BLOCK))
+    assert known["options"] == dict(settings.merge.options(experiment(), "task_arithmetic"))
+
+
+def test_a_block_is_planned_with_its_own_subsets_and_tasks() -> None:
+    known = json.loads(settings.merge.plan(experiment(), **BLOCK))
+    assert known["subsets"] == ["textures", "mnist", "mnist+textures"]
+    assert "curves" not in known
+    tasks = settings.merge.files(experiment(), **BLOCK).tasks
+    assert set(tasks) == {"textures", "mnist"}
+    everywhere = experiment(evaluation={"outside": True})
+    assert set(settings.merge.files(everywhere, **BLOCK).tasks) == set(everywhere.tasks)
+    curves = experiment(evaluation={"curves": {"interpolate": True, "nodes": 5}})
+    assert json.loads(settings.merge.plan(curves, **BLOCK))["curves"]["nodes"] == 5
+
+
+def test_plans_read_manifests_and_evaluations_read_weights() -> None:
+    plan, block = (
+        ask(experiment(), **BLOCK) for ask in (settings.merge.files, settings.evaluate.files)
+    )
+    assert plan.settled == []
+    assert {path.rsplit(".", 1)[1] for path in block.settled} == {"safetensors", "arrow"}
+    reference = settings.evaluate.reference_files(experiment(), **RUN)
+    assert all("vector" not in kinds for kinds in reference.tasks.values())
+
+
+def test_a_proof_is_asked_for_below_fp32() -> None:
+    assert settings.evaluate.proof(experiment()) == []
+    reduced = experiment(evaluation={"precision": "bf16"})
+    (pattern,) = settings.evaluate.proof(reduced)
+    assert pattern.format(**RUN) == "results/eval/m/standard/0/precision.json"
+    text = settings.precision.listing(reduced, ["moved.json"])
+    assert json.loads(text) == [{"labels": {**RUN, "seed": 0}, "proof": "moved.json"}]
+
+
+def test_lattices_are_planned_over_all_tasks_in_their_order() -> None:
+    given = experiment(lattice=LATTICE)
+    known = json.loads(settings.lattice.plan(given, **RUN, method="average"))
+    assert known["tasks"] == ["textures", "mnist", "handwritten"]
+    assert json.loads(settings.lattice.predict(given))["budget"]["budget"] == 30
+    parts = json.loads(settings.lattice.listing(given, ["a", "b"], ["c", "d"]))
+    assert [part["report"] for part in parts] == ["c", "d"]
+    with pytest.raises(ConfigError, match="no lattice on a budget"):
+        settings.lattice.predict(experiment())
+
+
+def test_published_data_are_downloaded_and_fingerprinted_with_what_the_project_says() -> None:
+    given = experiment(tasks=["dtd", "textures"])
+    assert settings.data.downloaded(given, "dtd") == ["results/downloads/dtd.json"]
+    assert settings.data.downloaded(given, "textures") == []
+    assert set(settings.data.fingerprints(given, "dtd")) >= {"tasks/dtd.yaml"}
+    known = json.loads(settings.data.dataset(given, pixels="32px", task="dtd"))
+    assert known["task"]["options"]["download"] == "results/downloads/dtd.json"
+    assert (known["image_size"], known["keep"]) == (32, "all")
+    assert settings.data.modules(given, "textures")[1].endswith("builtin.textures")
+
+
+def test_ready_made_experts_are_imported_and_checked(tmp_path: Path) -> None:
+    given = experiment(tasks=["mnist"], **HUB)
+    assert settings.experts.files(given, "theirs", "mnist") == []
+    known = json.loads(settings.experts.record(given, **THEIRS))
+    assert (known["source"], known["format"]) == ("hf-hub:someone/clip-mnist@abc", "transformers")
+    assert settings.experts.verified(given, **THEIRS) == [
+        "results/experts/m/theirs/0/mnist/verified.json"
+    ]
+    assert settings.experts.verified(given, **RUN, task="mnist") == []
+    checked = json.loads(settings.experts.verification(given, "theirs", "mnist"))
+    assert (checked["expected"], checked["precision"]) == (0.99, "fp32")
+
+
+def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
+    with pytest.raises(ConfigError, match="there is no task 'typo'"):
+        settings.export.files(experiment(), **{**POINT, "subset": "textures+typo"})
+    files = settings.export.files(experiment(), **POINT)
+    assert set(files.tasks) == {"mnist", "textures"}
+
+
+def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
+    given = experiment(finetune={"seeds": [0, 1]})
+    assert "published" not in settings.figures.names(given)
+    assert settings.figures.names(experiment(figures=["heatmap"])) == ("heatmap",)
+    files = settings.figures.tables(given, "cosine")
+    assert files == [f"results/vectors/m/standard/{seed}/cosine.csv" for seed in (0, 1)]
+    listing = json.loads(settings.figures.listing(given, "cosine", [f"x/{file}" for file in files]))
+    assert listing["cosine"][1] == {
+        "labels": {**RUN, "seed": 1},
+        "path": "x/results/vectors/m/standard/1/cosine.csv",
+    }
+
+
+def test_published_numbers_are_named_with_what_the_literature_calls_the_run() -> None:
+    known = json.loads(settings.tables.grid(experiment(published=["tangent"])))
+    assert set(known["numbers"]) == {"index.json", "tangent.csv"}
+    assert known["modes"] == {"standard": "standard"}
+    assert "numbers" not in json.loads(settings.tables.grid(experiment()))
+
+
+@pytest.mark.parametrize(("status", "kept"), [("level", True), ("delayed", False)])
+def test_a_delayed_registry_is_tried_again(status: str, kept: bool, tmp_path: Path) -> None:
+    report = tmp_path / "sync.json"
+    settings.registry.forget_delayed(report)
+    write_json(report, {"status": status})
+    settings.registry.forget_delayed(report)
+    assert report.exists() == kept

@@ -1,0 +1,65 @@
+"""The project is found from its package, and its default lies below every configuration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskgrid.errors import ConfigError
+from taskgrid.workflow import project
+
+
+def test_scripts_and_default_are_found_from_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (project.SCRIPTS / "finetune.py").is_file()
+    assert project.DEFAULT.is_file()
+    assert project.layers([]) == [project.DEFAULT]
+    assert project.configuration([]).finetune.recipe.steps == 300
+
+
+def test_a_working_folder_lays_its_own_configuration_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("finetune: {recipe: {steps: 7}}\n")
+    Path("more.yaml").write_text("finetune: {recipe: {batch_size: 9}}\n")
+    recipe = project.configuration(["more.yaml"], {"device": "cpu"}).finetune.recipe
+    assert (recipe.steps, recipe.batch_size, recipe.warmup_steps) == (7, 9, 30)
+
+
+def test_the_default_is_read_once_in_the_projects_own_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(project.ROOT)
+    assert project.layers(["config.yaml"]) == [Path("config.yaml")]
+
+
+def test_a_module_sees_what_it_is_given_and_no_file_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("samples: [not, ours]\n")
+    assert project.module_configuration({"device": "cpu"}).device == "cpu"
+    with pytest.raises(ConfigError, match="unknown key 'samples'"):
+        project.module_configuration({"samples": []})
+
+
+def test_a_command_runs_with_this_library(tmp_path: Path) -> None:
+    text = project.command(sys.executable, "split.py", "--threads", 1, "--help")
+    clean = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        text, shell=True, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train, validation and test" in done.stdout
+
+
+@pytest.mark.parametrize(("names", "pattern"), [(["a.b", 1], r"a\.b|1"), ([], "(?!)")])
+def test_a_wildcard_is_one_of_some_names(names: list[object], pattern: str) -> None:
+    assert project.one_of(names) == pattern

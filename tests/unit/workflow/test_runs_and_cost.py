@@ -1,0 +1,85 @@
+"""Files of runs, experts, blocks and lattices; and what jobs ask of a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskgrid.workflow import cost, paths, runs
+from tests.unit.workflow.example_experiment import experiment
+
+LATTICE = {"budget": 30, "lambdas": [0.3], "audit": 19}
+
+
+def test_blocks_are_listed_per_run_and_method() -> None:
+    assert runs.block_files(experiment(), paths.BLOCK_ROWS, experiment().runs) == [
+        f"results/eval/m/standard/0/{method}/{block}/rows.parquet"
+        for method in ("task_arithmetic", "average")
+        for block in ("00000", "00001")
+    ]
+
+
+def test_records_are_of_experts_and_of_blocks() -> None:
+    files = runs.record_files(experiment())
+    assert files[:3] == [
+        f"results/experts/m/standard/0/{task}/run.json"
+        for task in ("textures", "mnist", "handwritten")
+    ]
+    assert len(files) == 3 + 4
+
+
+def test_tangent_runs_need_no_budget_and_plain_ones_have_no_exact_curve() -> None:
+    both = experiment(finetune={"modes": ["standard", "linear"]}, lattice=LATTICE)
+    assert [run.mode for run in runs.tangent_runs(both)] == ["linear"]
+    assert [run.mode for run in runs.plain_runs(both)] == ["standard"]
+    assert [(each["mode"], each["method"]) for each in runs.lattices(both)] == [
+        ("standard", "task_arithmetic"),
+        ("standard", "average"),
+    ]
+    assert runs.lattices(experiment()) == []
+
+
+def test_only_a_reduced_precision_is_proven() -> None:
+    assert runs.proven_runs(experiment()) == []
+    reduced = experiment(evaluation={"precision": "bf16"})
+    assert runs.proven_runs(reduced) == list(reduced.runs)
+
+
+def test_memory_grows_by_towers_and_vectors() -> None:
+    small = experiment()
+    tower = 4 * small.parameters("m") / 1e6
+    assert cost.memory(small, "m", 1000, 5) == round(1000 + 5 * tower)
+    assert cost.memory(small, "m", 1000, 5, vectors=True) == round(1000 + 8 * tower)
+    assert cost.lattice_memory(experiment(lattice=LATTICE), "m") >= cost.memory(
+        small, "m", 5000, 8, vectors=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "factor"), [("taskgrid-vit-4", 1), ("ViT-B-32", 1), ("ViT-L-14", 10)]
+)
+def test_minutes_follow_the_model_up_to_a_day(architecture: str, factor: float) -> None:
+    one = {"name": "m", "architecture": architecture, "pretrained": "openai"}
+    given = experiment(
+        models=[{**one, "pretrained": "s0"} if factor == 1 and "4" in architecture else one]
+    )
+    assert cost.minutes(given, "m", 10) >= 10 * factor
+    assert cost.minutes(given, "m", 1000) <= 24 * 60
+    assert cost.minutes(given, "m", 2000) == 2000
+
+
+def test_fp32_takes_longer_than_bf16() -> None:
+    assert cost.evaluation_minutes(experiment(), "m", 10, 40) == 40
+    reduced = experiment(evaluation={"precision": "bf16"})
+    assert cost.evaluation_minutes(reduced, "m", 10, 40) == 10
+
+
+def test_a_job_asks_for_a_gpu_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert [cost.gpus(experiment(device=name)) for name in ("cpu", "auto", "cuda")] == [0, 1, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [cost.gpus(experiment(device=name)) for name in ("cpu", "auto", "cuda")] == [0, 0, 1]
+
+
+def test_made_pixels_are_decoded_by_one_thread() -> None:
+    assert cost.decoders(experiment(), "textures") == 1
+    assert cost.decoders(experiment(), "mnist") == 1
