@@ -1,13 +1,18 @@
 """The configuration: typed, validated, with messages for people.
 
-The public names are looked up when first used: a script that reads one section does not depend on the
-code of the others.
+The public names are looked up when first used: who needs one section does not import the others.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskgrid.config.experiment import Experiment
+    from taskgrid.config.load import merge_overlay, parse_config, read_config
+    from taskgrid.config.root import Config
+    from taskgrid.config.sections.task import TaskSpec
 
 _HOMES = {
     "Config": "taskgrid.config.root",
