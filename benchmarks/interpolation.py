@@ -27,8 +27,7 @@ from taskgrid.evaluation.curves.curves import (
     odds_against,
     trace_curve,
 )
-from taskgrid.evaluation.curves.tracing import CurveSpec
-from taskgrid.lattice.nodes import node_levels
+from taskgrid.lattice.nodes import CurveSpec, node_levels
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import subset_of_number
 

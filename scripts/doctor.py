@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from taskgrid.config import Experiment, parse_config
+from taskgrid.config.experiment import Experiment
+from taskgrid.config.load import parse_config
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.doctor import examine, report
 

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import predict_plan
 from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.machine.progress import Progress
 from taskgrid.store.atomic import write_json
 from taskgrid.store.logits import LogitsStore

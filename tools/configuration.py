@@ -1,29 +1,91 @@
-"""The configuration reference in Markdown: `python -m tools.configuration`."""
+"""The configuration reference and the JSON schema: `python -m tools.configuration` writes both."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
-from typing import Any
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-from taskgrid.config.schema import Config
+from taskgrid.config.root import Config
+
+ROOT = Path(__file__).parents[1]
 
 _HEAD = """# Configuration reference
 
-Made from the schema in `src/taskgrid/config/schema.py` by `python -m tools.configuration`;
-a test keeps the two equal. `config.yaml` holds the embedded default, `presets/` whole other
-experiments. A file given with `--configfile` is laid over `config.yaml`: mappings merge key by key,
-lists and values are replaced. Unknown keys are refused.
+Made from `src/taskgrid/config/` by `python -m tools.configuration`; a test keeps the two equal.
+`config.yaml` holds the embedded default, `presets/` whole other experiments. A file given with
+`--configfile` is laid over `config.yaml`: mappings merge key by key, lists and values are replaced.
+Unknown keys and options are refused before any job starts. A file may begin with `extends`, a list of
+files (relative to itself) that are laid below it.
+
+Editors that know the YAML language server complete the keys of a file that begins with
+`# yaml-language-server: $schema=resources/schema/config.json` (the path from the file to the schema).
+Options of plug-ins (`grid.methods[].options`, ...) stand on the pages of the plug-ins.
 """
 
 
 def reference() -> str:
     """Return the reference: a table of keys for each section."""
-    schema = Config.model_json_schema()
+    schema = _schema()
     sections = [_section("Top level", schema)]
     for name, part in schema["$defs"].items():
         if "properties" in part:
             sections.append(_section(_title(name), part))
     return _HEAD + "".join(sections)
+
+
+def _schema() -> dict[str, Any]:
+    found: dict[str, Any] = _bounded(Config.model_json_schema(by_alias=True))
+    for section in set(_sections(Config)):
+        part = found if section is Config else found["$defs"][section.__name__]
+        for key, text in _texts(section).items():
+            part["properties"][key]["description"] = text
+    return found
+
+
+def _sections(annotation: Any) -> Iterator[type[Any]]:
+    if hasattr(annotation, "__pydantic_fields__"):
+        yield annotation
+        for hint in get_type_hints(annotation).values():
+            yield from _sections(hint)
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+def _texts(section: type[Any]) -> dict[str, str]:
+    """Return what stands below the keys of a section, and of those that it extends."""
+    texts: dict[str, str] = {}
+    for each in reversed(section.__mro__):
+        if not each.__module__.startswith("taskgrid."):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(tree, ast.ClassDef)
+        for key, below in pairwise(tree.body):
+            text = getattr(getattr(below, "value", None), "value", None)
+            if isinstance(key, ast.AnnAssign) and isinstance(below, ast.Expr) and text:
+                name = ast.unparse(key.target)
+                field = section.__pydantic_fields__.get(name)
+                texts[(field and field.alias) or name] = inspect.cleandoc(text)
+    return texts
+
+
+def _bounded(part: Any) -> Any:
+    # pydantic leaves bounds under its own names where a value is looked at before they are.
+    words = {
+        "ge": "minimum",
+        "gt": "exclusiveMinimum",
+        "le": "maximum",
+        "lt": "exclusiveMaximum",
+    }
+    if isinstance(part, dict):
+        return {words.get(key, key): _bounded(value) for key, value in part.items()}
+    return [_bounded(value) for value in part] if isinstance(part, list) else part
 
 
 def _section(title: str, schema: dict[str, Any]) -> str:
@@ -89,5 +151,33 @@ def _kind(value: dict[str, Any]) -> str:
     return " ".join([words.get(value.get("type", ""), value.get("type", "any")), *bounds])
 
 
+def json_schema() -> str:
+    """Return the JSON schema of a configuration file, of which others may lie below."""
+    schema = _schema()
+    files = {"type": "array", "items": {"type": "string"}}
+    schema["properties"] = {
+        "extends": {**files, "description": "Files, relative to this one, that are laid below it."},
+        **schema["properties"],
+    }
+    for section in _merged(schema, schema["$defs"]):
+        # What is missing may stand in a file below.
+        section.pop("required", None)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "taskgrid"}
+    return json.dumps({**schema, **head}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _merged(part: dict[str, Any], sections: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the sections below a part that are merged key by key: those that are in no list."""
+    if "$ref" in part:
+        part = sections[part["$ref"].rsplit("/", 1)[1]]
+    if "properties" in part:
+        yield part
+    below = [*part.get("properties", {}).values(), *part.get("anyOf", []), *part.get("oneOf", [])]
+    for inner in below:
+        yield from _merged(inner, sections)
+
+
 if __name__ == "__main__":
-    print(reference(), end="")
+    (ROOT / "docs" / "configuration.md").write_text(reference(), encoding="utf-8")
+    (ROOT / "resources" / "schema").mkdir(exist_ok=True)
+    (ROOT / "resources" / "schema" / "config.json").write_text(json_schema(), encoding="utf-8")

@@ -22,8 +22,9 @@ from taskgrid.analysis.literature import (
     read_numbers,
     task_sets,
 )
-from taskgrid.config import Experiment, read_config
 from taskgrid.config.architectures import architecture_config
+from taskgrid.config.experiment import Experiment
+from taskgrid.config.load import read_config
 from taskgrid.data.published.reading import read_description
 from taskgrid.sentences import unknown
 from taskgrid.store.atomic import write_text
@@ -102,22 +103,23 @@ def cost(experiment: Experiment) -> Cost:
     task.
     """
     parts = {task: _parts(experiment, task) for task in experiment.tasks}
-    trained, swept = 0, 0
-    for task, (train, _, _) in parts.items():
-        trained += train * (experiment.recipe(task)["epochs"] or 0)
+    trained, swept = dict.fromkeys(experiment.modes, 0), 0
+    for mode in experiment.modes:
+        for task in experiment.trained:
+            trained[mode] += parts[task][0] * (experiment.recipe(task, mode)["epochs"] or 0)
     val, test = (sum(part[place] for part in parts.values()) for place in (1, 2))
     for block in experiment.blocks:
         for subset in experiment.subsets(block):
             own = [parts[task] for task in subset.split("+")]
             for method in experiment.methods:
-                scales = sum(float(scale) != 0 for scale in experiment.lambdas(method))
+                scales = sum(point != "0.00" for point in experiment.points(method, subset))
                 swept += sum(part[1] * scales + part[2] for part in own)
     training, grid = 0.0, 0.0
     for model in experiment.models:
         operations = forward_operations(experiment.model(model).architecture)
         runs = [run for run in experiment.runs if run.model == model]
-        made = sum(run.mode in experiment.modes for run in runs)
-        training += made * 3 * operations * trained
+        made = sum(trained.get(run.mode, 0) for run in runs)
+        training += 3 * operations * made
         reference = (val + test) * (1 + len(runs) * len(parts))
         grid += operations * (len(runs) * swept + reference)
     images = sum(sum(part) for part in parts.values())
@@ -128,7 +130,7 @@ def _disk(experiment: Experiment, images: int) -> int:
     pixels = sum({3 * experiment.image_size(model) ** 2 for model in experiment.models})
     towers = [4 * experiment.parameters(run.model) for run in experiment.runs]
     bases = sum(4 * experiment.parameters(model) for model in experiment.models)
-    return images * pixels + 2 * len(experiment.tasks) * sum(towers) + bases
+    return images * pixels + 2 * len(experiment.trained) * sum(towers) + bases
 
 
 def forward_operations(architecture: str) -> float:

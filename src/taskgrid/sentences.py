@@ -14,6 +14,7 @@ _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 _TYPE_WORDS = {
     "bool_type": "true or false",
+    "dataclass_type": "a mapping (key: value)",
     "dict_type": "a mapping (key: value)",
     "float_type": "a number",
     "int_type": "a whole number",
@@ -163,4 +164,6 @@ def _sections(annotation: Any) -> Iterator[type[Any]]:
 
 def _fields(section: type[Any]) -> Mapping[Any, Any]:
     fields = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
-    return fields if isinstance(fields, dict) else {}
+    found = fields if isinstance(fields, dict) else {}
+    # A key that is a word of Python, such as `from`, is the alias of its field.
+    return {field.alias or name: field for name, field in found.items()}

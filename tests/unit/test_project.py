@@ -13,7 +13,6 @@ import yaml
 
 from taskgrid import plugins
 from taskgrid.config import read_config
-from tools.configuration import reference
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,11 +24,6 @@ def test_environments_pin_what_the_lock_file_pins(env: Path) -> None:
     (pip,) = (part["pip"] for part in listed if isinstance(part, dict))
     for pin in pip:
         assert re.search(rf"^{re.escape(pin)}( ;|$)", lock, re.MULTILINE), pin
-
-
-def test_the_configuration_reference_is_up_to_date() -> None:
-    written = (ROOT / "docs" / "configuration.md").read_text()
-    assert written == reference(), "run: python -m tools.configuration > docs/configuration.md"
 
 
 @pytest.mark.parametrize("kind", get_args(plugins.Kind))

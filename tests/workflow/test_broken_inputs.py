@@ -181,7 +181,7 @@ def test_unknown_method_option(fresh: Checkout) -> None:
     [
         ("standard/0/average/a+typo/0.30", "there is no task 'typo'; there are: a, b, c"),
         ("standrd/0/average/a/0.30", "there is no mode 'standrd'; there are: standard"),
-        ("standard/0/average/a/0.3", "this grid point is called a/0.30"),
+        ("standard/0/average/a/0.3", "the point '0.3' is called '0.30'"),
     ],
 )
 def test_a_point_to_export_that_does_not_exist(fresh: Checkout, point: str, words: str) -> None:

@@ -1,37 +1,32 @@
-"""The configuration: typed, validated, with messages for people."""
+"""The configuration: typed, validated, with messages for people.
 
-from taskgrid.config.experiment import Experiment
-from taskgrid.config.load import merge_overlay, parse_config, read_config
-from taskgrid.config.schema import (
-    Config,
-    EvaluationSpec,
-    FinetuneSpec,
-    GridSpec,
-    MethodSpec,
-    ModelSpec,
-    ModeSpec,
-    RecipeSpec,
-    SplitSpec,
-    SubsetSpec,
-    TaskSpec,
-    TrackingSpec,
-)
+The public names are looked up when first used: who needs one section does not import the others.
+"""
 
-__all__ = [
-    "Config",
-    "EvaluationSpec",
-    "Experiment",
-    "FinetuneSpec",
-    "GridSpec",
-    "MethodSpec",
-    "ModeSpec",
-    "ModelSpec",
-    "RecipeSpec",
-    "SplitSpec",
-    "SubsetSpec",
-    "TaskSpec",
-    "TrackingSpec",
-    "merge_overlay",
-    "parse_config",
-    "read_config",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskgrid.config.experiment import Experiment
+    from taskgrid.config.load import merge_overlay, parse_config, read_config
+    from taskgrid.config.root import Config
+    from taskgrid.config.sections.task import TaskSpec
+
+_HOMES = {
+    "Config": "taskgrid.config.root",
+    "Experiment": "taskgrid.config.experiment",
+    "TaskSpec": "taskgrid.config.sections.task",
+    "merge_overlay": "taskgrid.config.load",
+    "parse_config": "taskgrid.config.load",
+    "read_config": "taskgrid.config.load",
+}
+
+__all__ = ["Config", "Experiment", "TaskSpec", "merge_overlay", "parse_config", "read_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

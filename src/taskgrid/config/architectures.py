@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.util
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plugins.resources import resource_path
+from taskgrid.sentences import did_you_mean
 
 
 def architecture_config(architecture: str) -> dict[str, Any]:
@@ -25,9 +25,8 @@ def architecture_config(architecture: str) -> dict[str, Any]:
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return config
     known = sorted(path.stem for folder in _folders() for path in folder.glob("*.json"))
-    close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise ConfigError(f"unknown architecture {architecture!r}{hint}")
+    hint = did_you_mean(architecture, known, most=3) or "give one of open_clip's"
+    raise ConfigError(f"unknown architecture {architecture!r}; {hint.strip()}")
 
 
 def image_size(architecture: str) -> int:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from taskgrid.config.architectures import image_size, local_weights, operations, parameters
-from taskgrid.config.schema import (
-    POSTHOC,
-    Config,
-    ExpertSpec,
-    LatticeSpec,
-    MethodSpec,
-    ModelSpec,
-    ModeSpec,
-    TaskSpec,
-)
-from taskgrid.config.shipped import published_prompts
+from taskgrid.config.needs import all_statistics, needs_of
+from taskgrid.config.root import POSTHOC, Config
+from taskgrid.config.sections.experts import ExpertSpec
+from taskgrid.config.sections.finetune import ModeSpec
+from taskgrid.config.sections.grid import MethodSpec
+from taskgrid.config.sections.lattice import LatticeSpec
+from taskgrid.config.sections.model import ModelSpec
+from taskgrid.config.sections.statistics import StatisticSpec
+from taskgrid.config.sections.studies import StudySpec
+from taskgrid.config.sections.task import TaskSpec
+from taskgrid.config.sections.transport import TransportSpec
+from taskgrid.config.tasks import files_of, resolved_task
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.lattice.budgets import least_budget
-from taskgrid.lattice.points import format_lambda
-from taskgrid.lattice.subsets import parse_subset, subset_name, subset_of_number
+from taskgrid.lattice.points import point_order, read_point
+from taskgrid.lattice.subsets import parse_subset, subset_name, subset_number, subset_of_number
 from taskgrid.plugins.cards import mode_card
 from taskgrid.provenance.listing import fingerprint
+from taskgrid.sentences import choices
 
 _PROBED = 0.3
 """A lambda at which merges of several tasks are about at their best."""
@@ -46,10 +48,14 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._models = {model.name: model for model in config.models}
-        self._tasks = {task.name: _resolved(task, config) for task in config.tasks}
+        self._tasks = {task.name: resolved_task(task, config) for task in config.tasks}
         self._imports = {expert.name: expert for expert in config.experts}
+        self._transports = {each.name: each for each in config.transport}
         self._modes = {mode.path_name: mode for mode in config.finetune.modes}
         self._methods = {method.path_name: method for method in config.grid.methods}
+        self._studies = {study.path_name: study for study in config.studies}
+        listed = all_statistics(config.statistics, config.grid.methods, config.finetune.modes)
+        self._statistics = {spec.path_name: spec for spec in listed}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -58,8 +64,13 @@ class Experiment:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks, in the configuration's order: task ``i`` is bit ``i``."""
+        """Names of all tasks, control tasks among them, in the configuration's order."""
         return tuple(self._tasks)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the tasks that have experts, in order: task ``i`` of these is bit ``i``."""
+        return tuple(name for name, task in self._tasks.items() if task.expert)
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -70,6 +81,11 @@ class Experiment:
     def imports(self) -> tuple[str, ...]:
         """Names of the ready-made experts; they stand where labels of modes stand."""
         return tuple(self._imports)
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Names of the experts of another base; they stand where labels of modes stand."""
+        return tuple(self._transports)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -88,12 +104,13 @@ class Experiment:
         if mode in self._modes:
             tangent = mode_card(self._modes[mode].name).tangent
         else:
-            tangent = mode == POSTHOC or self._imports[mode].evaluation == "tangent"
+            ready: dict[str, ExpertSpec | TransportSpec] = {**self._imports, **self._transports}
+            tangent = mode == POSTHOC or ready[mode].evaluation == "tangent"
         return "tangent" if tangent else "plain"
 
     @cached_property
     def expert_runs(self) -> tuple[Run, ...]:
-        """Every set of experts: each mode with each seed, and the ready-made ones as seed 0."""
+        """Every set of experts: each mode with each seed, ready-made ones as seed 0, transported ones."""
         runs = []
         for model in self.models:
             runs += [Run(model, mode, seed) for mode in self.modes for seed in self.seeds]
@@ -101,6 +118,11 @@ class Experiment:
                 Run(model, name, 0)
                 for name, spec in self._imports.items()
                 if spec.model in (None, model)
+            ]
+            runs += [
+                Run(model, name, spec.seed)
+                for name, spec in self._transports.items()
+                if spec.to in (None, model)
             ]
         return tuple(runs)
 
@@ -114,17 +136,34 @@ class Experiment:
         """Labels of the merge methods."""
         return tuple(self._methods)
 
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """Labels of the studies."""
+        return tuple(self._studies)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Labels of the statistics: those of the configuration, then those that are needed beside them."""
+        return tuple(self._statistics)
+
     def check(self) -> None:
         """Look up what the configuration names outside itself, before any job starts.
 
         Raises:
-            ConfigError: if an architecture, a file of weights or the data of a task does not exist,
-                a design of subsets is too large, empty or names what is not there, or the lattice's
-                budget is too small.
+            ConfigError: if an architecture, a file of weights, the data of a task or the results of
+                another run do not exist, a design of subsets is too large, empty or names what is not
+                there, points belong to no subset of the grid, or the lattice's budget is too small.
         """
         self._check_some("grid.subsets", self.numbers)
+        self._check_points()
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
+        for transport in self.config.transport:
+            if not Path(transport.results).is_dir():
+                raise ConfigError(
+                    f"transport {transport.name!r}: there is no folder {transport.results}; `from` is the "
+                    "results folder of the other run"
+                )
         for model in self.config.models:
             self.image_size(model.name)
             local_weights(model.architecture, model.pretrained)
@@ -138,8 +177,19 @@ class Experiment:
     def _check_some(self, key: str, numbers: tuple[int, ...]) -> None:
         if not numbers:
             raise ConfigError(
-                f"{key} chooses none of the subsets of {len(self.tasks)} tasks; correct its sizes or lists"
+                f"{key} chooses none of the subsets of {len(self.trained)} tasks; correct its sizes or "
+                "lists"
             )
+
+    def _check_points(self) -> None:
+        there = set(self.numbers)
+        for label, method in self._methods.items():
+            for subset in self.config.grid.points_of(method):
+                if subset_number(subset, self.trained) not in there:
+                    raise ConfigError(
+                        f"method {label!r} has points of {subset_name(subset)}, which is not on the grid; "
+                        "add it to grid.subsets.include"
+                    )
 
     def _check_lattice(self, lattice: LatticeSpec) -> None:
         if all(self.evaluation(run.mode) == "tangent" for run in self.runs):
@@ -147,10 +197,10 @@ class Experiment:
                 "lattice asks for a budget, but all experts are tangent models, whose whole lattice is "
                 "exact; leave `lattice` out, or add experts that are evaluated as they are"
             )
-        numbers = lattice.design().numbers(self.tasks, "lattice.subsets")
+        numbers = lattice.design().numbers(self.trained, "lattice.subsets")
         self._check_some("lattice.subsets", numbers)
         # The core is that of the tasks that are measured, and a merge is evaluated once.
-        union = 0 if not self.config.evaluation.outside else (1 << len(self.tasks)) - 1
+        union = 0 if not self.config.evaluation.outside else (1 << len(self.trained)) - 1
         for number in numbers:
             union |= number
         larger = sum(number.bit_count() > 2 for number in numbers)
@@ -173,6 +223,10 @@ class Experiment:
         """Return the specification of ready-made experts."""
         return self._imports[name]
 
+    def transport(self, name: str) -> TransportSpec:
+        """Return the specification of experts of another base."""
+        return self._transports[name]
+
     def published(self) -> tuple[str, ...]:
         """Return the names of the tasks whose data are published sets."""
         return tuple(name for name, task in self._tasks.items() if task.source == "published")
@@ -193,8 +247,24 @@ class Experiment:
         """Return a merge method's specification."""
         return self._methods[label]
 
+    def study(self, label: str) -> StudySpec:
+        """Return a study's specification."""
+        return self._studies[label]
+
+    def statistic(self, label: str) -> StatisticSpec:
+        """Return a statistic's specification."""
+        return self._statistics[label]
+
+    def needs(self, method: str) -> dict[str, str]:
+        """Return the statistics that a merge method needs: name -> label of the one it takes."""
+        return needs_of(self._methods[method], self.config.statistics)
+
+    def mode_needs(self, mode: str) -> dict[str, str]:
+        """Return the statistics of other tasks that a fine-tuning mode needs: name -> label."""
+        return needs_of(self._modes[mode], self.config.statistics)
+
     def point_tasks(
-        self, model: str, mode: str, seed: str, method: str, subset: str, scale: str
+        self, model: str, mode: str, seed: str, method: str, subset: str, point: str
     ) -> tuple[str, ...]:
         """Return the tasks of a grid point that a person names, which need not be on the grid.
 
@@ -210,21 +280,24 @@ class Experiment:
             ("mode", mode, sorted({mode for _, mode, _ in runs})),
             ("seed", seed, sorted({seed for _, _, seed in runs})),
             ("method", method, self.methods),
-            *(("task", task, self.tasks) for task in tasks),
+            *(("task", task, self.trained) for task in tasks),
         ):
             if name not in there:
-                raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
+                raise ConfigError(f"there is no {what} {name!r}; {choices(name, there)}")
         if (model, mode, seed) not in runs:
             raise ConfigError(
                 f"there are no experts {model}/{mode}/{seed}; there are: "
                 f"{', '.join('/'.join(run) for run in sorted(runs))}"
             )
-        try:
-            spelt = f"{subset_name(tasks)}/{format_lambda(scale)}"
-        except ValueError:
-            raise ConfigError(f"lambda {scale!r} is not a number") from None
-        if spelt != f"{subset}/{scale}":
-            raise ConfigError(f"this grid point is called {spelt}; ask for that instead")
+        named = read_point(point).named
+        if named and tuple(named) != tasks:
+            raise ConfigError(
+                f"the point {point!r} names {', '.join(named)}; name each task of {subset_name(tasks)}"
+            )
+        if subset_name(tasks) != subset:
+            raise ConfigError(
+                f"this grid point is called {subset_name(tasks)}/{point}; ask for that instead"
+            )
         return tasks
 
     def image_size(self, model: str) -> int:
@@ -242,8 +315,19 @@ class Experiment:
         return fingerprint(file) if file is not None else spec.pretrained
 
     def lambdas(self, method: str) -> tuple[str, ...]:
-        """Return a method's scaling coefficients as text."""
+        """Return a method's coefficients as text, increasing: lambdas, thresholds, or ``1.00`` alone."""
         return self.config.grid.lambdas_of(self._methods[method])
+
+    def points(self, method: str, subset: str | tuple[str, ...]) -> tuple[str, ...]:
+        """Return the sweep of a method on a subset as text, points of these very tasks last.
+
+        Args:
+            method: its label.
+            subset: its name, or its tasks.
+        """
+        tasks = parse_subset(subset) if isinstance(subset, str) else tuple(sorted(subset))
+        own = self.config.grid.points_of(self._methods[method]).get(tasks, ())
+        return tuple(sorted({*self.lambdas(method), *own}, key=point_order))
 
     def probe(self) -> tuple[str, str]:
         """Return the method and the lambda, of the first method, that a precision is proven with."""
@@ -256,18 +340,11 @@ class Experiment:
 
         Published images are not among them: the download rule looks after those.
         """
-        spec = self._tasks[task]
-        files = [spec.path] if spec.path is not None and spec.source != "published" else []
-        files += [value for value in (spec.classes, spec.templates) if isinstance(value, str)]
-        if files and spec.path is not None and Path(spec.path).is_file():
-            # Class names that lie beside an archive are read with it.
-            beside = Path(spec.path).with_name("classes.json")
-            files += [str(beside)] if beside.is_file() else []
-        return tuple(files)
+        return files_of(self._tasks[task])
 
-    def recipe(self, task: str) -> dict[str, Any]:
-        """Return a task's training recipe as builtins."""
-        return self.config.recipe_of(self._tasks[task]).model_dump()
+    def recipe(self, task: str, mode: str) -> dict[str, Any]:
+        """Return the recipe by which a task's expert is trained in a mode, as builtins."""
+        return asdict(self.config.recipe_of(self._tasks[task], self._modes[mode]))
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
@@ -276,7 +353,7 @@ class Experiment:
         Raises:
             ConfigError: if there would be more than 65,536.
         """
-        return self.config.grid.design().numbers(self.tasks)
+        return self.config.grid.design().numbers(self.trained)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -290,7 +367,7 @@ class Experiment:
     def subsets(self, block: Block) -> tuple[str, ...]:
         """Return the names of a block's subsets, by increasing number."""
         return tuple(
-            subset_name(subset_of_number(number, self.tasks))
+            subset_name(subset_of_number(number, self.trained))
             for number in self.numbers
             if block.start <= number < block.stop
         )
@@ -301,22 +378,4 @@ class Experiment:
         for number in self.numbers:
             if block.start <= number < block.stop:
                 union |= number
-        return subset_of_number(union, self.tasks)
-
-
-def _resolved(task: TaskSpec, config: Config) -> TaskSpec:
-    """Fill in what the configuration says for all tasks at once."""
-    changes: dict[str, Any] = {"limit": task.limit or config.data.limit}
-    if task.source == "published":
-        layout = task.options.get("layout", config.data.layout)
-        folder = config.data.folder
-        if layout == "original":
-            folder = folder or "data"
-        changes["options"] = {"dataset": task.dataset, "layout": layout, **task.options}
-        lineage = config.data.prompts
-        if lineage is not None and lineage in published_prompts(task.dataset):
-            changes["options"].setdefault("prompts", lineage)
-        changes["path"] = task.path or folder
-        # The papers take the official splits as they are, also where an image stands in two.
-        changes["allow_overlap"] = True
-    return task.model_copy(update=changes)
+        return subset_of_number(union, self.trained)

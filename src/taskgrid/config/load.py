@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from taskgrid.config.schema import Config
+from taskgrid.config.root import Config
+from taskgrid.config.sections.values import NAME_PATTERN
 from taskgrid.errors import ConfigError
+from taskgrid.sentences import pydantic_sentences
 
-_TYPE_WORDS = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping (key: value)",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_type": "a mapping (key: value)",
-    "string_type": "text",
+_PATTERNS = {
+    NAME_PATTERN: (
+        "use lower-case letters, digits, '_', '-' and '.', beginning with a letter or digit"
+    )
 }
 
 
@@ -35,7 +31,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:
-        sentences = dict.fromkeys(_sentences(error))
+        sentences = pydantic_sentences(error, Config, patterns=_PATTERNS)
         raise ConfigError("\n".join(f"config: {sentence}" for sentence in sentences)) from None
 
 
@@ -93,79 +89,3 @@ def merge_overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[st
         else:
             merged[key] = value
     return merged
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    problems = error.errors(include_url=False)
-    # A union reports each alternative that failed: say them in one sentence.
-    words: dict[str, list[str]] = {}
-    for problem in problems:
-        if problem["type"] in _TYPE_WORDS:
-            words.setdefault(_key(_place(problem["loc"])), []).append(_TYPE_WORDS[problem["type"]])
-    return [_sentence(problem, words) for problem in problems]
-
-
-def _place(location: Sequence[int | str]) -> tuple[int | str, ...]:
-    # pydantic names the alternative of a union as a step of the path; keep the person's own keys.
-    return tuple(
-        step
-        for step in location
-        if isinstance(step, int)
-        or (step.isidentifier() and step not in ("str", "int", "float", "bool"))
-    )
-
-
-def _key(place: Sequence[int | str]) -> str:
-    text = ""
-    for step in place:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
-
-
-def _sentence(problem: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> str:
-    place, value = _place(problem["loc"]), problem.get("input")
-    key, kind = _key(place), problem["type"]
-    if kind == "extra_forbidden":
-        allowed = _allowed(place[:-1])
-        close = difflib.get_close_matches(str(place[-1]), allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {key!r}; {hint}allowed here: {', '.join(allowed)}"
-    if kind == "missing":
-        return f"{key} is missing"
-    if kind in _TYPE_WORDS:
-        shown = f"the text {value!r}" if isinstance(value, str) else repr(value)
-        return f"{key} is {shown}, but must be {' or '.join(words[key])}"
-    if kind in ("literal_error", "union_tag_invalid"):
-        return f"{key} is {value!r}; allowed: {problem['ctx'].get('expected') or problem['msg']}"
-    if kind == "value_error":
-        message = str(problem["ctx"]["error"])
-        shown = f" is {value!r}" if isinstance(value, str | int | float) else ""
-        return f"{key}{shown}: {message}" if key else message
-    if kind == "string_pattern_mismatch":
-        return (
-            f"{key} is {value!r}; use lower-case letters, digits, '_', '-' and '.', "
-            "beginning with a letter or digit"
-        )
-    return f"{key} is {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _allowed(place: Sequence[int | str]) -> list[str]:
-    section: type[BaseModel] = Config
-    for step in place:
-        if isinstance(step, str):
-            found = _section_of(section.model_fields[step].annotation)
-            if found is None:
-                return []
-            section = found
-    return list(section.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if isinstance(annotation, UnionType) or get_args(annotation):
-        for argument in get_args(annotation):
-            found = _section_of(argument)
-            if found is not None:
-                return found
-    return None

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import torch
 
 from taskgrid.errors import ConfigError, DeviceError
-from taskgrid.evaluation.curves.tracing import CurveSpec
 from taskgrid.evaluation.plan.setting import SPLITS, Evaluation
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import point_text
 from taskgrid.lattice.subsets import parse_subset, subset_name
 

@@ -22,7 +22,6 @@ from taskgrid.evaluation.arguments import (
     read_subsets,
 )
 from taskgrid.evaluation.curves.taking import Taker
-from taskgrid.evaluation.curves.tracing import CurveSpec
 from taskgrid.evaluation.opening.engines import open_engine
 from taskgrid.evaluation.opening.memory import (
     EvaluationTask,
@@ -37,6 +36,7 @@ from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Evaluation, Split
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.machine.progress import OpenTally
 from taskgrid.merging.seam import Learned

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from taskgrid.lattice.designs import Count, Natural
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class BudgetSpec:
+    """How much of a lattice is evaluated."""
+
+    budget: Count
+    """Merges that are evaluated: the base, all tasks and pairs, and at least the audit."""
+    audit: Count = 20
+    """Merges of the budget that are a random sample of what would only be predicted."""
+    level: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.95
+    """How often bounds and intervals hold."""
+    seed: Natural = 0
+    """Seed of the sample."""
 
 
 def enough_for(level: float) -> int:

@@ -17,8 +17,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import (
@@ -33,21 +35,26 @@ MOST_SUBSETS = 1 << 16
 """More subsets than this are refused: as many as `all` means for 16 tasks."""
 
 
-@dataclass(frozen=True)
+Count = Annotated[int, Field(strict=True, ge=1)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Sample:
-    """A seeded sample of subsets, stratified by size; give ``per_size`` or ``total``.
+    """A seeded sample of subsets, stratified by size: give `per_size` or `total`."""
 
-    Attributes:
-        per_size: subsets of each size, or all where there are fewer.
-        total: subsets of all sizes together, spread evenly over the sizes; one of each at least.
-        seed: seed of the sample.
-        keep: numbers of tasks: what the sample was when there were so many stays on the grid.
-    """
+    per_size: Count | None = None
+    """Subsets of each size (all, when there are fewer)."""
+    total: Count | None = None
+    """Subsets in all, spread evenly over the sizes: as many as there are tasks, or more."""
+    seed: Natural = 0
+    """Seed of the sample."""
+    keep: tuple[Count, ...] = ()
+    """Numbers of tasks: what the sample was when there were so many stays on the grid."""
 
-    per_size: int | None = None
-    total: int | None = None
-    seed: int = 0
-    keep: tuple[int, ...] = ()
+    def __post_init__(self) -> None:
+        if (self.per_size is None) == (self.total is None):
+            raise ValueError("give `per_size` or `total`, and not both")
 
     def counts(self, tasks: int) -> dict[int, int]:
         """Return how many subsets of each size are drawn."""
@@ -61,38 +68,27 @@ class Sample:
         return (*sorted(count for count in set(self.keep) if count < tasks), tasks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Design:
-    """A union of choices of subsets; the empty subset is in none of them.
+    """A choice of subsets: the union of what the keys name; the empty subset is never in it."""
 
-    Attributes:
-        everything: every subset.
-        sizes: all subsets of these sizes.
-        up_to: all subsets of at most so many tasks.
-        leave_out: all subsets that leave out at most so many tasks, the full set among them.
-        include: these subsets, as task names.
-        sample: a seeded sample.
-    """
-
-    everything: bool = False
-    sizes: tuple[int, ...] = ()
-    up_to: int | None = None
-    leave_out: int | None = None
-    include: tuple[tuple[str, ...], ...] = ()
+    everything: Annotated[bool, Field(strict=True)] = False
+    """Every subset; the word `all` in place of the mapping is short for it."""
+    sizes: tuple[Count, ...] = ()
+    """All subsets of these sizes."""
+    up_to: Count | None = None
+    """All subsets of at most so many tasks."""
+    leave_out: Natural | None = None
+    """All subsets that leave out at most so many tasks, the full set among them."""
+    include: tuple[tuple[Annotated[str, Field(strict=True)], ...], ...] = ()
+    """These subsets, as lists of tasks."""
     sample: Sample | None = None
+    """A seeded sample."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Design:
         """Return the design that ``dataclasses.asdict`` took apart, also after a round trip as JSON."""
-        sample = values.get("sample")
-        return cls(
-            everything=values["everything"],
-            sizes=tuple(values["sizes"]),
-            up_to=values["up_to"],
-            leave_out=values["leave_out"],
-            include=tuple(map(tuple, values["include"])),
-            sample=Sample(**{**sample, "keep": tuple(sample["keep"])}) if sample else None,
-        )
+        return cls(**values)
 
     def count(self, tasks: int) -> int:
         """Return an upper limit of the number of subsets, without listing them.

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.points import format_lambda, lambda_value
 
 _DECIMALS = 6
 _FEWEST = 3
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class CurveSpec:
+    """How a curve over lambda is interpolated: docs/studies/interpolation.md."""
+
+    nodes: Annotated[int, Field(strict=True, ge=5)] = 7
+    """Coefficients that are evaluated first."""
+    tolerance: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.005
+    """Loosest bound on accuracy that an interpolated row may have."""
 
 
 def plan_nodes(low: float, high: float, count: int) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from taskgrid.errors import ConfigError
+from taskgrid.sentences import choices
 
 OptionKind = Literal["number", "integer", "flag", "text", "numbers", "names", "lists"]
 """``numbers`` maps names (of tasks, say) to numbers; ``names`` is a list of texts, ``lists`` a list of
@@ -128,8 +129,8 @@ def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str
     """
     for name in values:
         if name not in declared:
-            allowed = ", ".join(declared) or "none"
-            raise ConfigError(f"{owner} has no option {name!r}; its options: {allowed}")
+            hint = choices(name, declared, "its options")
+            raise ConfigError(f"{owner} has no option {name!r}; {hint}")
     found = {}
     for name, option in declared.items():
         try:

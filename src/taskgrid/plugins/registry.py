@@ -7,7 +7,6 @@ imports nothing heavy, because the Snakefile reads it while it is parsed.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from types import MappingProxyType, ModuleType
 from typing import Literal
 
 from taskgrid.errors import ConfigError
+from taskgrid.sentences import unknown
 
 Kind = Literal[
     "source", "layout", "builtin", "statistic", "mode", "merger", "aligner", "study", "figure"
@@ -125,9 +125,7 @@ def module_of(kind: Kind, name: str) -> str:
     """
     known = _known(kind)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(f"unknown {NOUNS[kind]} {name!r}; {hint}there are: {', '.join(known)}")
+        raise ConfigError(unknown(NOUNS[kind], name, known))
     return known[name]
 
 

@@ -33,7 +33,7 @@ def memory(
         vectors: whether the vectors of all tasks are held beside them.
     """
     tower = 4 * experiment.parameters(model) / 1e6
-    return round(fixed + tower * (towers + (len(experiment.tasks) if vectors else 0)))
+    return round(fixed + tower * (towers + (len(experiment.trained) if vectors else 0)))
 
 
 def lattice_memory(experiment: Experiment, model: str) -> int:
@@ -41,7 +41,7 @@ def lattice_memory(experiment: Experiment, model: str) -> int:
 
     An evaluation job's, the predictor's matrices and the predicted rows; logits are in files.
     """
-    lattice, tasks = experiment.config.lattice, len(experiment.tasks)
+    lattice, tasks = experiment.config.lattice, len(experiment.trained)
     evaluation = memory(experiment, model, 5000, 8, vectors=True)
     if lattice is None:
         return evaluation

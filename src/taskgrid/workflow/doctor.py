@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from taskgrid.config import Experiment, TaskSpec
 from taskgrid.config.architectures import local_weights
+from taskgrid.config.experiment import Experiment
+from taskgrid.config.sections.task import TaskSpec
 from taskgrid.data.published.reading import read_description
 from taskgrid.errors import TaskgridError
 from taskgrid.machine.devices import visible_gpus
@@ -134,7 +135,7 @@ def _weights(experiment: Experiment, name: str) -> Finding:
 
 def _experts(experiment: Experiment, name: str) -> Iterator[Finding]:
     spec = experiment.imported(name)
-    for task in experiment.tasks:
+    for task in experiment.trained:
         need, place = f"expert of {task} ({name})", spec.place(task)
         path = Path(place).expanduser()
         if path.exists():
@@ -200,7 +201,8 @@ def disk_bytes(experiment: Experiment) -> int:
         for name in experiment.tasks:
             images += _images(experiment.task(name)) * size * size * 3
     experts = sum(
-        2 * len(experiment.tasks) * 4 * experiment.parameters(run.model) for run in experiment.runs
+        2 * len(experiment.trained) * 4 * experiment.parameters(run.model)
+        for run in experiment.runs
     )
     bases = sum(4 * experiment.parameters(name) for name in experiment.models)
     return images + experts + bases

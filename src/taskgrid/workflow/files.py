@@ -52,6 +52,9 @@ PER_TASK: Mapping[str, FileKind] = {
 }
 """Files of each task."""
 
+OF_EXPERT = ("expert", "expert_manifest", "vector", "vector_manifest")
+"""Files that a task without an expert does not have."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -108,7 +111,7 @@ def files_of(
     mode: str,
     seed: str,
 ) -> Files:
-    """Return the files of some kinds, of a run and of some of its tasks.
+    """Return the files of some kinds, of a run and of some of its tasks; a control task has no expert.
 
     Args:
         experiment: the experiment.
@@ -131,7 +134,7 @@ def files_of(
             task: {
                 kind: PER_TASK[kind].pattern.format(**known, task=task)
                 for kind in kinds
-                if kind not in PER_RUN
+                if kind not in PER_RUN and (task in experiment.trained or kind not in OF_EXPERT)
             }
             for task in tasks
         },

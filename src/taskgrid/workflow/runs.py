@@ -29,7 +29,9 @@ def proven_runs(experiment: Experiment) -> list[Run]:
 def experts(experiment: Experiment) -> list[dict[str, Any]]:
     """Return model, mode, seed and task of every expert."""
     return [
-        {**asdict(run), "task": task} for run in experiment.expert_runs for task in experiment.tasks
+        {**asdict(run), "task": task}
+        for run in experiment.expert_runs
+        for task in experiment.trained
     ]
 
 

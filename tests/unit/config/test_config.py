@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,7 @@ import yaml
 
 from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
 from taskgrid.errors import ConfigError
-
-GOOD: dict[str, Any] = {
-    "models": [{"name": "tiny", "architecture": "taskgrid-vit-4", "pretrained": "s0"}],
-    "tasks": [
-        {"name": name, "source": "folder", "path": f"data/{name}"} for name in ("a", "b", "c")
-    ],
-    "finetune": {"recipe": {"steps": 10}},
-    "grid": {"methods": ["task_arithmetic"], "lambdas": [0, 0.3, 1]},
-}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    config = copy.deepcopy(GOOD)
-    *parents, last = path.split("/")
-    place: Any = config
-    for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
-    place[last] = value
-    return config
+from tests.unit.example_config import changed
 
 
 @pytest.mark.parametrize(
@@ -47,6 +29,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("grid/methods", ["average", "average"], ["'average' stands twice", "label"]),
         ("grid/subsets", "most", ["grid.subsets is 'most'", "'all'"]),
         ("grid/subsets", {}, ["at least one of sizes, up_to"]),
+        ("grid/subsets", {"samples": {}}, ["'grid.subsets.samples'", "did you mean 'sample'"]),
+        (
+            "grid/subsets",
+            {"sample": {"total": "3"}},
+            ["grid.subsets.sample.total", "text", "whole number"],
+        ),
         ("grid/subsets", {"sample": {"seed": 1}}, ["`per_size` or `total`"]),
         ("grid/subsets", {"include": [["a", "z"]]}, ["'z'", "not in tasks: a, b, c"]),
         ("grid/block_size", 48, ["grid.block_size is 48", "power of two"]),
@@ -72,7 +60,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             {"budget": 26, "lambdas": [0.3], "subsets": {"include": [["a", "z"]]}},
             ["lattice.subsets.include", "'z'", "not in tasks: a, b, c"],
         ),
-        ("figures", ["pie"], ["'pie' is unknown"]),
+        ("figures", ["pie"], ["figures: unknown figure 'pie'", "there are: lambda_curve"]),
         ("models", [], ["models is []", "at least 1"]),
         ("models/0/pretrained", 3, ["models[0].pretrained is 3", "text"]),
     ],
@@ -102,9 +90,12 @@ def test_a_method_may_have_lambdas_options_and_a_label_of_its_own() -> None:
 
 def test_a_task_may_change_its_recipe() -> None:
     experiment = Experiment(parse_config(changed("tasks/1/finetune", {"epochs": 2, "lr": 0.5})))
-    assert experiment.recipe("a")["steps"] == 10
-    assert experiment.recipe("b")["steps"] is None
-    assert (experiment.recipe("b")["epochs"], experiment.recipe("b")["lr"]) == (2, 0.5)
+    assert experiment.recipe("a", "standard")["steps"] == 10
+    assert experiment.recipe("b", "standard")["steps"] is None
+    assert (
+        experiment.recipe("b", "standard")["epochs"],
+        experiment.recipe("b", "standard")["lr"],
+    ) == (2, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +276,8 @@ def test_a_budget_for_tasks_outside_has_the_core_of_all() -> None:
     measured = experiment.config.evaluation.model_copy(update={"outside": True})
     outside = Experiment(experiment.config.model_copy(update={"evaluation": measured}))
     outside.check()
-    short = outside.config.lattice.model_copy(update={"budget": 37})  # type: ignore[union-attr]
+    assert outside.config.lattice is not None
+    short = replace(outside.config.lattice, budget=37)
     with pytest.raises(ConfigError, match="need 38"):
         Experiment(outside.config.model_copy(update={"lattice": short})).check()
 
@@ -317,9 +309,12 @@ def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:
     raw = changed("finetune/recipes", {"a": {"lr": 0.5}, "b": {"lr": 0.5, "epochs": 2}})
     raw["tasks"][1]["finetune"] = {"lr": 0.25}
     experiment = Experiment(parse_config(raw))
-    assert experiment.recipe("a")["lr"] == 0.5
-    assert (experiment.recipe("b")["lr"], experiment.recipe("b")["epochs"]) == (0.25, 2)
-    assert experiment.recipe("b")["steps"] is None
+    assert experiment.recipe("a", "standard")["lr"] == 0.5
+    assert (
+        experiment.recipe("b", "standard")["lr"],
+        experiment.recipe("b", "standard")["epochs"],
+    ) == (0.25, 2)
+    assert experiment.recipe("b", "standard")["steps"] is None
 
 
 @pytest.mark.parametrize(
@@ -335,9 +330,10 @@ def test_recipes_by_task_lie_between_the_common_one_and_the_tasks_own() -> None:
         ({"subset": ""}, "a grid point has at least one task"),
         ({"mode": "mine"}, r"there are no experts \w+/mine/0; there are: .*other/mine/0"),
         ({"subset": "b+a"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
-        ({"scale": "0.3"}, r"this grid point is called a\+b/0\.30; ask for that instead"),
-        ({"scale": "half"}, "lambda 'half' is not a number"),
-        ({"scale": "nan"}, "not a finite number"),
+        ({"point": "0.3"}, "the point '0.3' is called '0.30'; ask for that instead"),
+        ({"point": "a:0.30,c:0.20"}, r"names a, c; name each task of a\+b$"),
+        ({"point": "half"}, "'half' is not a number"),
+        ({"point": "nan"}, "not a finite number"),
     ],
 )
 def test_a_point_that_a_person_names_is_found_or_explained(
@@ -351,8 +347,8 @@ def test_a_point_that_a_person_names_is_found_or_explained(
     ]
     experiment = Experiment(parse_config(raw))
     point = {"model": "first", "mode": "standard", "seed": "0", "method": "average"}
-    point |= {"subset": "a+b", "scale": "0.30"}
+    point |= {"subset": "a+b", "point": "0.30"}
     assert experiment.point_tasks(**point) == ("a", "b")
-    assert experiment.point_tasks(**{**point, "scale": "-0.125"}) == ("a", "b")
+    assert experiment.point_tasks(**{**point, "point": "-0.125"}) == ("a", "b")
     with pytest.raises(ConfigError, match=words):
         experiment.point_tasks(**{**point, **change})

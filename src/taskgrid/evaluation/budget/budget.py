@@ -40,7 +40,7 @@ from taskgrid.evaluation.curves.curves import (
     odds_against,
     score_odds,
 )
-from taskgrid.lattice.budgets import least_audit, least_budget
+from taskgrid.lattice.budgets import BudgetSpec, least_audit, least_budget
 from taskgrid.lattice.subsets import subset_of_number
 
 Floats = NDArray[np.float64]
@@ -68,23 +68,6 @@ class ImageSet:
     task: str
     labels: NDArray[np.int64]
     logits_of: Callable[[tuple[str, ...]], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class BudgetSpec:
-    """How much is evaluated.
-
-    Attributes:
-        budget: merges that are evaluated, the base, all tasks and pairs among them.
-        audit: how many of these are a random sample of what would only be predicted.
-        level: how often the bounds hold.
-        seed: seed of the sample.
-    """
-
-    budget: int
-    audit: int = 20
-    level: float = 0.95
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,13 @@ from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget.anova import core_numbers
-from taskgrid.evaluation.budget.budget import (
-    BudgetSpec,
-    ImageSet,
-    Prediction,
-    Report,
-    predict_lattice,
-)
+from taskgrid.evaluation.budget.budget import ImageSet, Prediction, Report, predict_lattice
 from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.rows import Line, grid_table, sort_rows
 from taskgrid.evaluation.plan.setting import Request, Split
+from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset, subset_number, subset_of_number
 from taskgrid.machine.progress import OpenTally, SilentTally

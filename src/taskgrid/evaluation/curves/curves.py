@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskgrid.evaluation.curves.interpolation import SAFETY, Interpolant, chunks
-from taskgrid.evaluation.curves.tracing import CurveSpec, trace
+from taskgrid.evaluation.curves.tracing import trace
 from taskgrid.evaluation.engine.measure import expected_calibration_error
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import lambda_value
 
 Floats = NDArray[np.float64]

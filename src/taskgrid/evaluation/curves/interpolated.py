@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taskgrid.evaluation.curves.tracing import CurveSpec, Traced, trace
+from taskgrid.evaluation.curves.tracing import Traced, trace
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef, Plan, Sweep
 from taskgrid.evaluation.plan.setting import Request, Weights
-from taskgrid.lattice.nodes import node_levels
+from taskgrid.lattice.nodes import CurveSpec, node_levels
 from taskgrid.store.outcomes import Outcome
 
 
@@ -81,7 +81,7 @@ class SweptCurve:
     @property
     def spec(self) -> CurveSpec:
         """How the curve is traced."""
-        return CurveSpec(self.ref.nodes, self.ref.tolerance)
+        return self.ref
 
     def requests(self) -> Iterator[Request]:
         """Yield every request that may be evaluated: what is asked for, and nodes."""

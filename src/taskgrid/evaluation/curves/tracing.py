@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from taskgrid.lattice.nodes import node_levels
+from taskgrid.lattice.nodes import CurveSpec, node_levels
 from taskgrid.lattice.points import lambda_value
 
 
@@ -26,19 +26,6 @@ Row = TypeVar("Row", bound=Bounded)
 
 Interpolate = Callable[[tuple[str, ...], Sequence[str]], Mapping[str, Row]]
 """Takes nodes and lambdas, as text, and returns the interpolated rows of these lambdas."""
-
-
-@dataclass(frozen=True)
-class CurveSpec:
-    """How a curve is traced.
-
-    Attributes:
-        nodes: exact evaluations to start with.
-        tolerance: the loosest bound on accuracy that a row may have.
-    """
-
-    nodes: int = 7
-    tolerance: float = 0.005
 
 
 @dataclass(frozen=True)

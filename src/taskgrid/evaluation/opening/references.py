@@ -133,7 +133,7 @@ def read_method(
 
 def read_curves(nodes: int, tolerance: float) -> CurveRef:
     """Return what rows depend on of interpolated lambda curves."""
-    return CurveRef(nodes, tolerance, keys.curves_code())
+    return CurveRef(nodes, tolerance, code=keys.curves_code())
 
 
 def tower_of(card: ModelCard) -> str:

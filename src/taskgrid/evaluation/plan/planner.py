@@ -27,6 +27,7 @@ from taskgrid.evaluation.plan.setting import (
     Split,
     Weights,
 )
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import point_order, read_point
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.plugins.cards import plugin_options, statistic_card
@@ -38,18 +39,14 @@ LONE_POINT = "1.00"
 
 
 @dataclass(frozen=True)
-class CurveRef:
+class CurveRef(CurveSpec):
     """How sweeps over lambda are interpolated, as rows depend on it.
 
     Attributes:
-        nodes: exact evaluations to start with.
-        tolerance: the loosest bound on accuracy that an interpolated row may have.
         code: ``keys.curves_code``.
     """
 
-    nodes: int
-    tolerance: float
-    code: str
+    code: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)

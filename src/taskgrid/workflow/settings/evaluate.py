@@ -46,7 +46,7 @@ def modules(experiment: Experiment, method: str) -> list[str]:
 
 def studies(experiment: Experiment) -> list[str]:
     """Return the plug-ins of the configured studies."""
-    return [plugins.module_of("study", name) for name in experiment.config.studies]
+    return [plugins.module_of("study", name) for name in merge.studies(experiment)]
 
 
 def reference_files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:

@@ -19,7 +19,7 @@ def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: st
             "mode_label": mode,
             "mode_options": dict(plugin_options("mode", spec.name, spec.options)),
             "seed": int(seed),
-            "recipe": experiment.recipe(task),
+            "recipe": experiment.recipe(task, mode),
         }
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from taskgrid.config import Experiment
-from taskgrid.config.schema import LatticeSpec
+from taskgrid.config.sections.lattice import LatticeSpec
 from taskgrid.errors import ConfigError
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
@@ -16,12 +16,14 @@ from taskgrid.workflow.settings import evaluate, merge
 
 def plan_files(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> Files:
     """Return what a lattice's plan is made of; it is no matter of the method."""
-    return files_of(experiment, merge.KINDS, experiment.tasks, model=model, mode=mode, seed=seed)
+    return files_of(experiment, merge.KINDS, experiment.trained, model=model, mode=mode, seed=seed)
 
 
 def files(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> Files:
     """Return what a lattice is evaluated with."""
-    return files_of(experiment, evaluate.KINDS, experiment.tasks, model=model, mode=mode, seed=seed)
+    return files_of(
+        experiment, evaluate.KINDS, experiment.trained, model=model, mode=mode, seed=seed
+    )
 
 
 def plan(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> str:
@@ -37,7 +39,7 @@ def plan(experiment: Experiment, *, model: str, mode: str, seed: str, method: st
             "design": asdict(lattice.design()),
             "lambdas": lattice.scales(),
             # Their order numbers the subsets of the design.
-            "tasks": experiment.tasks,
+            "tasks": experiment.trained,
             "outside": experiment.config.evaluation.outside,
             "curves_on": ["val"],
             "studies": [],
@@ -53,7 +55,7 @@ def predict(experiment: Experiment) -> str:
         {
             **evaluate.passing(experiment),
             "split": lattice.split,
-            "budget": lattice.model_dump(include={"budget", "audit", "level", "seed"}),
+            "budget": asdict(lattice.spent),
         }
     )
 

@@ -21,6 +21,11 @@ def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
     return experiment.tasks_of(experiment.block(block))
 
 
+def studies(experiment: Experiment) -> list[str]:
+    """Return the names of the studies that a block is measured for."""
+    return [experiment.study(label).name for label in experiment.studies]
+
+
 def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:

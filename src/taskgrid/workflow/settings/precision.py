@@ -17,7 +17,7 @@ KINDS = tuple(kind for kind in (*PER_RUN, *PER_TASK) if kind != "expert_manifest
 
 def files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:
     """Return what a proof is made with."""
-    return files_of(experiment, KINDS, experiment.tasks, model=model, mode=mode, seed=seed)
+    return files_of(experiment, KINDS, experiment.trained, model=model, mode=mode, seed=seed)
 
 
 def proof(experiment: Experiment, *, model: str, mode: str, seed: str) -> str:

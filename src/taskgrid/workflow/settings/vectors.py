@@ -10,4 +10,4 @@ KINDS = ("vector", "vector_manifest")
 
 def files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:
     """Return the vectors of a run."""
-    return files_of(experiment, KINDS, experiment.tasks, model=model, mode=mode, seed=seed)
+    return files_of(experiment, KINDS, experiment.trained, model=model, mode=mode, seed=seed)

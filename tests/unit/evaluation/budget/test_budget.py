@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget import budget
 from taskgrid.evaluation.budget.anova import core_numbers
-from taskgrid.evaluation.budget.budget import (
-    BudgetSpec,
-    ImageSet,
-    Prediction,
-    predict_lattice,
-)
+from taskgrid.evaluation.budget.budget import ImageSet, Prediction, predict_lattice
 from taskgrid.evaluation.curves.curves import exact_row, odds_against
+from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.subsets import all_numbers, subset_number
 from taskgrid.provenance import derive_seed
 

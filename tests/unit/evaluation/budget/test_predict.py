@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from taskgrid import plugins
 from taskgrid.errors import ConfigError
-from taskgrid.evaluation.budget.budget import BudgetSpec
 from taskgrid.evaluation.budget.predict import PredictedGrid, predict_plan
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.evaluation.plan.setting import Request
+from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.provenance import derive_seed
 from taskgrid.store.logits import LogitsStore

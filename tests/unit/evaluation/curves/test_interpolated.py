@@ -17,7 +17,7 @@ import pytest
 from taskgrid.evaluation.curves.interpolated import Interpolated, SweptCurve, read_curve
 from taskgrid.evaluation.curves.taking import Taker
 from taskgrid.evaluation.curves.tracer import Tracer
-from taskgrid.evaluation.curves.tracing import CurveSpec, node_levels, trace
+from taskgrid.evaluation.curves.tracing import node_levels, trace
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.grid import evaluate_grid
 from taskgrid.evaluation.plan import keys
@@ -25,6 +25,7 @@ from taskgrid.evaluation.plan.planner import CurveRef, Plan, Sweep, make_plan
 from taskgrid.evaluation.plan.runner import run_plan
 from taskgrid.evaluation.plan.setting import Request
 from taskgrid.evaluation.plan.work import Work
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import format_lambda
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.store.outcomes import Outcome, OutcomeStore
@@ -127,7 +128,9 @@ def test_what_is_stored_is_found_again_and_what_is_lost_is_made_again(tmp_path: 
 
 def test_tangent_models_need_no_interpolation() -> None:
     where = replace(setting(), tangent="tangent")
-    assert make_plan(where, method(), ["a"], SWEEP, curves=CurveRef(7, 0.01, "x")).curves is None
+    assert (
+        make_plan(where, method(), ["a"], SWEEP, curves=CurveRef(7, 0.01, code="x")).curves is None
+    )
 
 
 def test_a_listening_head_changes_no_bit() -> None:
@@ -152,7 +155,7 @@ def asked(
         method(),
         ["a+b"],
         lambdas,
-        curves=CurveRef(spec.nodes, spec.tolerance, code),
+        curves=CurveRef(spec.nodes, spec.tolerance, code=code),
     )
     return SweptCurve(plan, Sweep(("a", "b"), "a", "val", tuple(lambdas)))
 
@@ -238,7 +241,7 @@ def test_a_wrong_curve_that_says_so_leads_to_the_right_choice(
     tmp_path: Path, open_images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(
-        setting(), method(), ["a", "a+b", "a+b+c"], SWEEP, curves=CurveRef(5, 0.4, "code")
+        setting(), method(), ["a", "a+b", "a+b+c"], SWEEP, curves=CurveRef(5, 0.4, code="code")
     )
     curves, bench, plain = WrongCurves(open_images), FakeBench(), FakeBench()
     monkeypatch.setattr("taskgrid.evaluation.curves.taking.Tracer", curves)

@@ -24,9 +24,8 @@ from taskgrid.evaluation.curves.curves import (
     trace_curve,
 )
 from taskgrid.evaluation.curves.interpolation import Interpolant, barycentric, chunks
-from taskgrid.evaluation.curves.tracing import CurveSpec
 from taskgrid.evaluation.engine import measure
-from taskgrid.lattice.nodes import node_levels, plan_nodes
+from taskgrid.lattice.nodes import CurveSpec, node_levels, plan_nodes
 from taskgrid.lattice.points import format_lambda, lambda_value
 
 SWEEP = tuple(format_lambda(step / 40) for step in range(41))

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
-from taskgrid.evaluation.curves.tracing import CurveSpec
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.engine.measure import expected_calibration_error, score
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Request, Weights
+from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head

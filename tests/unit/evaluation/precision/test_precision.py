@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgrid.config.experiment import Experiment
-from taskgrid.config.schema import Config
+from taskgrid.config.root import Config
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine.engine import Engine

@@ -1,0 +1,211 @@
+"""The whole configuration: its sections, and what they ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+from pydantic import Field, StrictStr, field_validator, model_validator
+
+from taskgrid.config.needs import all_statistics
+from taskgrid.config.sections.data import DataSpec, SplitSpec
+from taskgrid.config.sections.evaluation import EvaluationSpec
+from taskgrid.config.sections.experts import ExpertSpec
+from taskgrid.config.sections.export import ExportSpec
+from taskgrid.config.sections.finetune import FinetuneSpec, ModeSpec
+from taskgrid.config.sections.grid import GridSpec
+from taskgrid.config.sections.lattice import LatticeSpec
+from taskgrid.config.sections.model import ModelSpec
+from taskgrid.config.sections.plugin import distinct, known_name
+from taskgrid.config.sections.recipe import RecipeSpec, laid_over
+from taskgrid.config.sections.statistics import StatisticSpec
+from taskgrid.config.sections.studies import StudySpec
+from taskgrid.config.sections.task import TaskSpec
+from taskgrid.config.sections.tracking import TrackingSpec
+from taskgrid.config.sections.transport import TransportSpec
+from taskgrid.config.sections.values import Named, Section, refused, unique
+from taskgrid.config.shipped import published_lineages
+from taskgrid.lattice.nodes import node_levels
+from taskgrid.plugins.cards import mode_card
+from taskgrid.sentences import choices, unknown
+
+POSTHOC = "posthoc"
+"""The mode, in paths and tables, of experts of another mode that are evaluated as tangent models."""
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    models: list[ModelSpec] = Field(min_length=1)
+    """Base models."""
+    tasks: Named[TaskSpec] = Field(min_length=1)
+    """Tasks; a bare name is a built-in or published one. Append, to keep what is computed."""
+    data: DataSpec = Field(default_factory=DataSpec)
+    """Images of published tasks."""
+    split: SplitSpec = Field(default_factory=SplitSpec)
+    """The validation split."""
+    finetune: FinetuneSpec = Field(default_factory=FinetuneSpec)
+    """Experts to train."""
+    experts: list[ExpertSpec] = Field([])
+    """Ready-made experts."""
+    transport: list[TransportSpec] = Field([])
+    """Experts of another base."""
+    statistics: Named[StatisticSpec] = Field([])
+    """Statistics of data with options of their own; a bare name will do. What a method or a mode needs and
+    this list leaves out is made with its defaults."""
+    grid: GridSpec
+    """The grid."""
+    lattice: LatticeSpec | None = None
+    """A lattice on a budget, beside the grid; null: none."""
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    """Evaluation."""
+    studies: Named[StudySpec] = Field(["addition"], min_length=1, validate_default=True)
+    """Questions asked of the grid; a bare name will do. Coefficients that a study tries beside the grid's
+    are among its options."""
+    figures: Literal["all"] | list[StrictStr] = "all"
+    """Figures to draw."""
+    published: list[StrictStr] = Field([])
+    """Lineages of published numbers to set beside the run: see `docs/reproduce.md`."""
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+    """MLflow."""
+    export: ExportSpec = Field(default_factory=ExportSpec)
+    """Grid points as files."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a free GPU when there is one; results do not depend on it."""
+
+    @field_validator("statistics", "studies")
+    @classmethod
+    def _distinct_labels(cls, value: list[Any]) -> list[Any]:
+        distinct(value)
+        return value
+
+    @field_validator("published")
+    @classmethod
+    def _known_lineages(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in published_lineages():
+                raise ValueError(
+                    unknown("lineage of published numbers", name, published_lineages())
+                )
+        return unique(value)
+
+    @field_validator("figures")
+    @classmethod
+    def _known_figures(cls, value: Any) -> Any:
+        return value if value == "all" else unique([known_name(name, "figure") for name in value])
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        unique([task.name for task in self.tasks])
+        if not self.trained:
+            raise ValueError(
+                "all tasks are control tasks (expert: false); keep one that has an expert"
+            )
+        self._runs_are_known()
+        self._no_tangent_in_bf16()
+        self._tasks_are_known()
+        self._nodes_are_lambdas()
+        with refused():
+            all_statistics(self.statistics, self.grid.methods, self.finetune.modes)
+        modes: list[ModeSpec | None] = [*self.finetune.modes]
+        for mode in modes or [None]:
+            for task in self.trained:
+                self.recipe_of(task, mode)
+        return self
+
+    @property
+    def trained(self) -> list[TaskSpec]:
+        """The tasks that have experts, in order: task ``i`` of these is bit ``i``."""
+        return [task for task in self.tasks if task.expert]
+
+    def recipe_of(self, task: TaskSpec, mode: ModeSpec | None) -> RecipeSpec:
+        """Return how a task's expert is trained in a mode; None is any mode that changes nothing.
+
+        From bottom to top: ``finetune.recipe``, the mode's card, ``finetune.modes[].recipe``,
+        ``finetune.recipes[task]``, ``tasks[].finetune``.
+        """
+        changes: list[tuple[str, dict[str, Any]]] = []
+        if mode is not None:
+            changes += [
+                (f"the card of mode {mode.name!r}", dict(mode_card(mode.name).recipe)),
+                (f"recipe of mode {mode.path_name!r}", mode.recipe),
+            ]
+        changes += [
+            (f"finetune.recipes.{task.name}", (self.finetune.recipes or {}).get(task.name, {})),
+            (f"finetune of task {task.name!r}", task.finetune),
+        ]
+        return laid_over(self.finetune.recipe, changes, task.name)
+
+    def _runs_are_known(self) -> None:
+        models = unique([model.name for model in self.models])
+        runs = [
+            *(mode.path_name for mode in self.finetune.modes),
+            *(expert.name for expert in self.experts),
+            *(transport.name for transport in self.transport),
+        ]
+        unique([*runs, POSTHOC])
+        if not runs:
+            raise ValueError(
+                "there are no experts: give `finetune.modes`, `experts` or `transport`"
+            )
+        again = self.evaluation.posthoc
+        if again is not None and again not in runs:
+            raise ValueError(f"evaluation.posthoc names {again!r}; {choices(again, runs)}")
+        belong = [(f"experts {expert.name!r}", expert.model) for expert in self.experts]
+        belong += [(f"transport {each.name!r}", each.to) for each in self.transport]
+        for what, model in belong:
+            if model is not None and model not in models:
+                raise ValueError(
+                    f"{what} belongs to model {model!r}, which is not in models; "
+                    f"{choices(model, models)}"
+                )
+
+    def _tasks_are_known(self) -> None:
+        _each_in(
+            "finetune.recipes", self.finetune.recipes or (), [task.name for task in self.tasks]
+        )
+        trained = [task.name for task in self.trained]
+        control = {task.name for task in self.tasks} - set(trained)
+        chosen = [("grid.subsets.include", self.grid.design().include)]
+        if self.lattice is not None:
+            chosen.append(("lattice.subsets.include", self.lattice.design().include))
+        for method in self.grid.methods:
+            own = method.points is not None
+            key = f"points of merge method {method.path_name!r}" if own else "grid.points"
+            chosen.append((key, tuple(self.grid.points_of(method))))
+        for key, subsets in chosen:
+            names = [name for subset in subsets for name in subset]
+            for name in names:
+                if name in control:
+                    raise ValueError(
+                        f"{key} names task {name!r}, a control task (expert: false) that is in no subset"
+                    )
+            _each_in(key, names, trained)
+
+    def _nodes_are_lambdas(self) -> None:
+        curves = self.evaluation.curves
+        for method in self.grid.methods if curves.interpolate else ():
+            with refused("evaluation.curves: "):
+                node_levels(self.grid.lambdas_of(method), curves.nodes)
+
+    def _no_tangent_in_bf16(self) -> None:
+        if self.evaluation.precision == "fp32":
+            return
+        tangent = [m.path_name for m in self.finetune.modes if mode_card(m.name).tangent]
+        ready: list[ExpertSpec | TransportSpec] = [*self.experts, *self.transport]
+        tangent += [each.name for each in ready if each.evaluation == "tangent"]
+        tangent += [POSTHOC] if self.evaluation.posthoc is not None else []
+        if tangent:
+            raise ValueError(
+                f"evaluation.precision is {self.evaluation.precision}, but {tangent[0]!r} is evaluated "
+                "as tangent models, whose derivatives would be off by percents; use fp32, or give "
+                "tangent models an experiment of their own"
+            )
+
+
+def _each_in(key: str, names: Iterable[str], tasks: list[str]) -> None:
+    for name in names:
+        if name not in tasks:
+            raise ValueError(
+                f"{key} names task {name!r}, which is not in tasks: {', '.join(tasks)}"
+            )

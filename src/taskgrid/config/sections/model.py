@@ -1,0 +1,20 @@
+"""Section `models`."""
+
+from __future__ import annotations
+
+from pydantic import StrictStr
+
+from taskgrid.config.sections.values import Name, Section
+
+
+class ModelSpec(Section):
+    """A base model: theta_0 and its text tower."""
+
+    name: Name
+    """Name in paths and tables."""
+    architecture: StrictStr
+    """An open_clip architecture (`ViT-B-32-quickgelu`) or a model config shipped in `resources/models`
+    (`taskgrid-vit-4`)."""
+    pretrained: StrictStr
+    """An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors file,
+    `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a machine."""

@@ -1,0 +1,18 @@
+"""Section `tracking`."""
+
+from __future__ import annotations
+
+from pydantic import StrictBool, StrictStr
+
+from taskgrid.config.sections.values import Section
+
+
+class TrackingSpec(Section):
+    """The MLflow registry."""
+
+    uri: StrictStr | None = None
+    """Tracking URI; null is SQLite under `results/`. MLFLOW_TRACKING_URI wins."""
+    experiment: StrictStr = "taskgrid"
+    """Name of the MLflow experiment."""
+    points: StrictBool = False
+    """Also one child run per grid point, with lambda as a parameter."""

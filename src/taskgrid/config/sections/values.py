@@ -1,0 +1,100 @@
+"""Values of configuration keys, and what all sections share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StrictInt,
+    StrictStr,
+)
+from pydantic_core import CoreSchema
+
+from taskgrid.errors import ConfigError
+from taskgrid.lattice.subsets import TASK_NAME
+
+Item = TypeVar("Item")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):
+        hint = ""
+        with contextlib.suppress(ValueError):
+            hint = (
+                f"; write {float(value)!r}"
+                if "e" not in value.lower()
+                else "; write 1.0e-5, not 1e-5"
+            )
+        raise ValueError(f"this is text, but must be a number{hint}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("this must be a number")
+    return value
+
+
+NAME_PATTERN = f"^{TASK_NAME.pattern}$"
+
+Number = Annotated[float, BeforeValidator(_number)]
+Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=64)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Positive = Annotated[StrictInt, Field(ge=1)]
+Natural = Annotated[StrictInt, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SECTION = ConfigDict(extra="forbid")
+"""The same for a section that is a data class, because others use it without a configuration."""
+
+
+class _BareNames:
+    """Marks a list of mappings in which a bare name will do, for the JSON schema."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = dict(handler(core_schema))
+        schema["items"] = {"anyOf": [{"type": "string"}, schema["items"]]}
+        return schema
+
+
+def _expand(value: Any) -> Any:
+    """Read a bare name in a list as a mapping that has a name and nothing else."""
+    if isinstance(value, list):
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
+Named = Annotated[list[Item], BeforeValidator(_expand), _BareNames()]
+"""A list of mappings with a ``name``; a bare name stands for a mapping with nothing else."""
+
+
+def unique(values: list[Item]) -> list[Item]:
+    """Return values as they are.
+
+    Raises:
+        ValueError: if one stands twice.
+    """
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands twice; keep one")
+    return values
+
+
+@contextlib.contextmanager
+def refused(where: str = "") -> Iterator[None]:
+    """Let a ConfigError be a mistake in the section that is read."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ValueError(f"{where}{error}") from None
