@@ -43,6 +43,7 @@ rule eval:
         proof=first(settings.evaluate.proof(E), paths.BLOCK_ROWS),
     output:
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        choices="results/eval/{model}/{mode}/{seed}/{method}/{block}/choices.json",
         timing="results/eval/{model}/{mode}/{seed}/{method}/{block}/timing.json",
     log:
         "results/logs/eval/{model}/{mode}/{seed}/{method}/{block}.log",
@@ -68,7 +69,7 @@ rule eval:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
         " --plan {input.plan} --listing {params.listing:q} --proof {input.proof}"
-        " --rows {output.rows} --timing {output.timing} 2>&1 | tee {log}"
+        " --rows {output.rows} --choices {output.choices} --timing {output.timing} 2>&1 | tee {log}"
 
 
 # The exact best lambda of every subset, where models are linear in their weights.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from taskgrid.evaluation.curves.taking import Taker
 from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.plan.choices import write_choices
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import run_plan
 from taskgrid.machine.progress import Progress
@@ -14,7 +15,7 @@ from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "rows", "timing")
+PATHS = ("store", "plan", "rows", "choices", "timing")
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
     ) as open_engine:
         result = run_plan(plan, OutcomeStore(args.store), open_engine, Progress, clock, take)
     write_table(args.rows, result.table)
+    write_choices(args.choices, result.choices)
     write_json(args.timing, {**result.cost(), "machine": open_engine.machine()})
     print(f"{plan.method.name}: {result.sentence()}")
 

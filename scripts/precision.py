@@ -24,7 +24,7 @@ def main() -> None:
         card=ModelCard.from_json(read_json(listing.run["card"])),
         tasks=listing.manifests(),
     )
-    reference = read_method(name, options, settings["seed"])
+    reference = read_method(name, options, settings["seed"], needs=settings["needs"])
     plan = make_plan(setting, reference, [subset_name(listing.tasks)], [settings["lambda"]])
     total = passes(plan, settings["images"])
     with lease_device(args.device) as device, Progress("precision", total, "image") as bar:

@@ -1,4 +1,4 @@
-"""Compute a statistic of an expert, or of the base, on images of a task."""
+"""Compute a statistic of an expert on images of a task."""
 
 from pathlib import Path
 
@@ -6,18 +6,21 @@ from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.statistics.written import StatisticFiles, write_statistic
 from taskgrid.workflow.command import parse, run
-
-INPUTS = ("card", "weights", "split", "images")
+from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Read weights, head and images; write the statistic and its manifest."""
-    args = parse(__doc__, paths=(*INPUTS, "state", "manifest"), optional=("head",))
+    args = parse(__doc__, paths=("state", "manifest"))
     use_threads(args.threads)
-    settings = args.settings
+    settings, listing = args.settings, Listing.read(args.listing)
+    task = listing.tasks[settings["task"]]
     files = StatisticFiles(
-        **{name: Path(getattr(args, name)) for name in INPUTS},
-        head=Path(args.head) if args.head else None,
+        card=listing.run["card"],
+        weights=task["expert"],
+        split=task["split"],
+        images=task["images"],
+        head=task.get("head"),
     )
     with lease_device(args.device) as device:
         made = write_statistic(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from taskgrid.analysis.comparison import Names, compare, problem_sentences
+from taskgrid.analysis.comparison import compare, problem_sentences
+from taskgrid.analysis.counterparts import Names
 from taskgrid.analysis.literature import published_model, read_numbers
 
 

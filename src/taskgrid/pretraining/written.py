@@ -19,7 +19,7 @@ from taskgrid.store.atomic import write_json
 
 def pretrain(
     architecture_config: Path,
-    settings: contrastive.Settings,
+    settings: contrastive.PretrainingSettings,
     output: Path,
     datasheet: Path,
     *,

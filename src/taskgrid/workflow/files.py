@@ -49,8 +49,13 @@ PER_TASK: Mapping[str, FileKind] = {
     "expert_manifest": FileKind(paths.EXPERT_MANIFEST),
     "vector": FileKind(paths.VECTOR, settled=True),
     "vector_manifest": FileKind(paths.VECTOR_MANIFEST),
+    "statistic": FileKind(paths.STATISTIC, settled=True),
+    "statistic_manifest": FileKind(paths.STATISTIC_MANIFEST),
 }
 """Files of each task."""
+
+OF_LABEL = ("statistic", "statistic_manifest")
+"""Files of each task and label; in listings their kind is ``KIND/LABEL``."""
 
 OF_EXPERT = ("expert", "expert_manifest", "vector", "vector_manifest")
 """Files that a task without an expert does not have."""
@@ -99,7 +104,7 @@ class Files:
             yield PER_RUN[name], path
         for found in self.tasks.values():
             for name, path in found.items():
-                yield PER_TASK[name], path
+                yield PER_TASK[name.partition("/")[0]], path
 
 
 def files_of(
@@ -110,6 +115,7 @@ def files_of(
     model: str,
     mode: str,
     seed: str,
+    labels: Iterable[str] = (),
 ) -> Files:
     """Return the files of some kinds, of a run and of some of its tasks; a control task has no expert.
 
@@ -120,6 +126,7 @@ def files_of(
         model: the run's model.
         mode: the run's mode; evaluated post hoc, experts and vectors are those of another one.
         seed: the run's seed.
+        labels: of the statistics that are read, for the kinds that have one.
     """
     known = {
         "model": model,
@@ -127,14 +134,21 @@ def files_of(
         "seed": seed,
         "pixels": experiment.pixels(model),
     }
-    kinds = tuple(kinds)
+    kinds, labels = tuple(kinds), tuple(labels)
+    labelled = [(kind, label) for kind in kinds if kind in OF_LABEL for label in labels]
+    plain = [kind for kind in kinds if kind not in PER_RUN and kind not in OF_LABEL]
     return Files(
         {kind: PER_RUN[kind].pattern.format(**known) for kind in kinds if kind in PER_RUN},
         {
             task: {
                 kind: PER_TASK[kind].pattern.format(**known, task=task)
-                for kind in kinds
-                if kind not in PER_RUN and (task in experiment.trained or kind not in OF_EXPERT)
+                for kind in plain
+                if task in experiment.trained or kind not in OF_EXPERT
+            }
+            | {
+                f"{kind}/{label}": PER_TASK[kind].pattern.format(**known, task=task, label=label)
+                for kind, label in labelled
+                if task in experiment.trained
             }
             for task in tasks
         },

@@ -50,6 +50,14 @@ class Listing:
         """Return the file of a kind of every task."""
         return {task: files[kind] for task, files in self.tasks.items()}
 
+    def statistics(self) -> dict[str, dict[str, Path]]:
+        """Return the files of statistics: label -> task -> file."""
+        found: dict[str, dict[str, Path]] = {}
+        for task, files in self.tasks.items():
+            for label, path in _labelled(files, "statistic").items():
+                found.setdefault(label, {})[task] = path
+        return found
+
     def material(self, setting: Setting, learned: Mapping[str, str] | None = None) -> Material:
         """Return base, experts, vectors, heads and images, as far as they are listed.
 
@@ -64,6 +72,7 @@ class Listing:
                 head=files["head"],
                 expert=files.get("expert"),
                 vector=files.get("vector"),
+                statistics=_labelled(files, "statistic"),
             )
             for task, files in self.tasks.items()
         }
@@ -79,6 +88,13 @@ class Listing:
                 head=files["head_manifest"],
                 vector=files.get("vector_manifest"),
                 expert=files.get("expert_manifest"),
+                statistics=_labelled(files, "statistic_manifest"),
             )
             for task, files in self.tasks.items()
         }
+
+
+def _labelled(files: Mapping[str, Path], kind: str) -> dict[str, Path]:
+    """Return the files of a kind that has labels, by label."""
+    named = (name.partition("/") for name in files)
+    return {label: files[f"{kind}/{label}"] for name, _, label in named if name == kind and label}

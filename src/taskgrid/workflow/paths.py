@@ -27,12 +27,16 @@ VECTOR = "results/vectors/{model}/{mode}/{seed}/{task}.safetensors"
 VECTOR_MANIFEST = "results/vectors/{model}/{mode}/{seed}/{task}.json"
 COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
 
+STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
+STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
+
 PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
 REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
 
 _BLOCK = "results/eval/{model}/{mode}/{seed}/{method}/{block}"
 BLOCK_ROWS = f"{_BLOCK}/rows.parquet"
 BLOCK_RECORD = f"{_BLOCK}/run.json"
+BLOCK_CHOICES = f"{_BLOCK}/choices.json"
 CONTINUOUS = f"{_BLOCK}/continuous.parquet"
 
 _LATTICE = "results/eval/{model}/{mode}/{seed}/{method}/lattice"

@@ -5,7 +5,7 @@ Manifests are small JSON files beside the artefacts they describe; no weights or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
-from taskgrid.statistics.manifest import read_statistic
+from taskgrid.statistics.manifest import StatisticManifest, read_statistic
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def read_method(
     seed: int,
     *,
     needs: Mapping[str, str] | None = None,
+    statistics: Iterable[TaskManifests] = (),
     learned: Mapping[str, Path] | None = None,
 ) -> MethodRef:
     """Return what rows depend on of a merge method.
@@ -112,6 +113,7 @@ def read_method(
         options: its options as configured.
         seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
         needs: the label of each statistic it reads; a statistic that is not named has its own name.
+        statistics: manifests of the tasks, which say whether a statistic was made of test images.
         learned: name of a subset -> file of what was learned for it.
 
     Raises:
@@ -127,7 +129,12 @@ def read_method(
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
         learned={subset: digest_file(path) for subset, path in files.items()},
-        transductive=any(read_json(path).get("split") == "test" for path in files.values()),
+        transductive=any(read_json(path).get("split") == "test" for path in files.values())
+        or any(
+            StatisticManifest.read(path).transductive
+            for task in statistics
+            for path in task.statistics.values()
+        ),
     )
 
 

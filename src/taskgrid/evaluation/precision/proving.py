@@ -107,6 +107,7 @@ def prove_with_engines(
                 batch_size=asked,
                 precision=precision,
                 compiled=compiled and reduced,
+                needs=plan.method.needs,
             )
         )
         return engines[-1]

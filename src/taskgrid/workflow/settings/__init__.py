@@ -18,6 +18,7 @@ from taskgrid.workflow.settings import (
     model,
     precision,
     registry,
+    statistics,
     tables,
     vectors,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "model",
     "precision",
     "registry",
+    "statistics",
     "tables",
     "vectors",
 ]

@@ -12,7 +12,7 @@ from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import merge
 
-KINDS = ("card", "base", "split", "images", "head", "expert", "vector")
+KINDS = ("card", "base", "split", "images", "head", "expert", "vector", "statistic")
 """What points are measured with. Their manifests have gone into the plan, which is followed."""
 
 REFERENCE_KINDS = (
@@ -25,8 +25,8 @@ def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:
     """Return what a block is evaluated with."""
-    tasks = merge.tasks(experiment, block)
-    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed)
+    tasks, labels = merge.tasks(experiment, block), experiment.needs(method).values()
+    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
 
 
 def passing(experiment: Experiment) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def modules(experiment: Experiment, method: str) -> list[str]:
 
 def studies(experiment: Experiment) -> list[str]:
     """Return the plug-ins of the configured studies."""
-    return [plugins.module_of("study", name) for name in merge.studies(experiment)]
+    return [
+        plugins.module_of("study", experiment.study(label).name) for label in experiment.studies
+    ]
 
 
 def reference_files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:

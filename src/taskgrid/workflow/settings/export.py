@@ -7,7 +7,7 @@ from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.settings import merge
 
-KINDS = ("card", "base", "vector", "vector_manifest")
+KINDS = ("card", "base", "vector", "vector_manifest", "statistic", "statistic_manifest")
 
 
 def files(
@@ -27,7 +27,8 @@ def files(
     """
     # First, because it says which of the names is wrong.
     tasks = experiment.point_tasks(model, mode, seed, method, subset, scale)
-    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed)
+    labels = experiment.needs(method).values()
+    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
 
 
 def point(

@@ -15,14 +15,21 @@ from taskgrid.workflow.settings import evaluate, merge
 
 
 def plan_files(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> Files:
-    """Return what a lattice's plan is made of; it is no matter of the method."""
-    return files_of(experiment, merge.KINDS, experiment.trained, model=model, mode=mode, seed=seed)
+    """Return what a lattice's plan is made of."""
+    return _files(experiment, merge.KINDS, model, mode, seed, method)
 
 
 def files(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> Files:
     """Return what a lattice is evaluated with."""
+    return _files(experiment, evaluate.KINDS, model, mode, seed, method)
+
+
+def _files(
+    experiment: Experiment, kinds: Sequence[str], model: str, mode: str, seed: str, method: str
+) -> Files:
+    labels = experiment.needs(method).values()
     return files_of(
-        experiment, evaluate.KINDS, experiment.trained, model=model, mode=mode, seed=seed
+        experiment, kinds, experiment.trained, model=model, mode=mode, seed=seed, labels=labels
     )
 
 
@@ -36,6 +43,7 @@ def plan(experiment: Experiment, *, model: str, mode: str, seed: str, method: st
             "seed": int(seed),
             "method": spec.name,
             "options": merge.options(experiment, method),
+            "needs": experiment.needs(method),
             "design": asdict(lattice.design()),
             "lambdas": lattice.scales(),
             # Their order numbers the subsets of the design.

@@ -6,31 +6,44 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.evaluation.plan.asking import StudyRef, ask
+from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.studies.seam import Field
 from taskgrid.workflow.files import Files, files_of
 
-KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest")
+KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest", "statistic_manifest")
 """Manifests of all that a row depends on."""
 
 
 def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
-    """Return the tasks that a block is evaluated on: those of its subsets, or all by config."""
+    """Return the tasks that a block is evaluated on: those that its studies measure, or all by config."""
     if experiment.config.evaluation.outside:
         return experiment.tasks
-    return experiment.tasks_of(experiment.block(block))
-
-
-def studies(experiment: Experiment) -> list[str]:
-    """Return the names of the studies that a block is measured for."""
-    return [experiment.study(label).name for label in experiment.studies]
+    subsets = [parse_subset(name) for name in experiment.subsets(experiment.block(block))]
+    control = sorted(set(experiment.tasks) - set(experiment.trained))
+    known = Field(tuple(sorted(experiment.trained)), tuple(control))
+    refs = [StudyRef(**study) for study in studies(experiment)]
+    asked = ask(refs, subsets, known, lambda subset, measured: measured)
+    needed = {task for one in asked for task in one.question.tasks}
+    return tuple(sorted(needed.union(*subsets)))
 
 
 def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:
-    """Return what a plan is made of; it is no matter of the method."""
-    return files_of(experiment, KINDS, tasks(experiment, block), model=model, mode=mode, seed=seed)
+    """Return what a plan is made of."""
+    labels = experiment.needs(method).values()
+    return files_of(
+        experiment,
+        KINDS,
+        tasks(experiment, block),
+        model=model,
+        mode=mode,
+        seed=seed,
+        labels=labels,
+    )
 
 
 def splits(
@@ -54,8 +67,10 @@ def plan(
             "seed": int(seed),
             "method": spec.name,
             "options": options(experiment, method),
+            "needs": experiment.needs(method),
             "subsets": experiment.subsets(experiment.block(block)),
             "lambdas": experiment.lambdas(method),
+            "points": points(experiment, method, block),
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
             "studies": studies(experiment),
@@ -72,11 +87,23 @@ def options(experiment: Experiment, method: str) -> dict[str, Any]:
     return dict(plugin_options("merger", spec.name, spec.options))
 
 
+def points(experiment: Experiment, method: str, block: str) -> dict[str, list[str]]:
+    """Return the points with coefficients of their own, by the name of their subset."""
+    named = experiment.config.grid.points_of(experiment.method(method))
+    there = experiment.subsets(experiment.block(block))
+    found = {subset_name(subset): list(texts) for subset, texts in named.items()}
+    return {name: texts for name, texts in found.items() if name in there}
+
+
 def studies(experiment: Experiment) -> list[dict[str, Any]]:
     """Return the studies that ask for rows: name, name in tables, options with their defaults."""
     return [
-        {"name": name, "label": name, "options": dict(plugin_options("study", name, {}))}
-        for name in experiment.config.studies
+        {
+            "name": (spec := experiment.study(label)).name,
+            "label": label,
+            "options": dict(plugin_options("study", spec.name, spec.options)),
+        }
+        for label in experiment.studies
     ]
 
 

@@ -17,7 +17,10 @@ KINDS = tuple(kind for kind in (*PER_RUN, *PER_TASK) if kind != "expert_manifest
 
 def files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:
     """Return what a proof is made with."""
-    return files_of(experiment, KINDS, experiment.trained, model=model, mode=mode, seed=seed)
+    labels = experiment.needs(experiment.probe()[0]).values()
+    return files_of(
+        experiment, KINDS, experiment.trained, model=model, mode=mode, seed=seed, labels=labels
+    )
 
 
 def proof(experiment: Experiment, *, model: str, mode: str, seed: str) -> str:
@@ -31,6 +34,7 @@ def proof(experiment: Experiment, *, model: str, mode: str, seed: str) -> str:
             "seed": int(seed),
             "method": experiment.method(label).name,
             "options": merge.options(experiment, label),
+            "needs": experiment.needs(label),
             "lambda": scale,
             "precision": evaluation.precision,
             **evaluate.passing(experiment),

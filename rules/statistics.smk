@@ -1,0 +1,33 @@
+rule statistic:
+    input:
+        followed=lambda w: settings.statistics.files(E, **w).followed,
+        settled=ancient(lambda w: settings.statistics.files(E, **w).settled),
+    output:
+        state="results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors",
+        manifest="results/statistics/{model}/{mode}/{seed}/{label}/{task}.json",
+    log:
+        "results/logs/statistic/{model}/{mode}/{seed}/{label}/{task}.log",
+    benchmark:
+        "results/benchmarks/statistic/{model}/{mode}/{seed}/{label}/{task}.tsv"
+    wildcard_constraints:
+        label=one_of(E.statistics),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: cost.memory(E, w.model, 6000, 10),
+        runtime=lambda w: cost.minutes(E, w.model, 120),
+    params:
+        script=script("statistic.py", *ON_DEVICE),
+        settings=lambda w: settings.statistics.statistic(E, **w),
+        listing=lambda w, input: settings.statistics.files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("statistic.py", *settings.statistics.modules(E, w.label)),
+    message:
+        "statistic {wildcards.label} of {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q}"
+        " --state {output.state} --manifest {output.manifest} 2>&1 | tee {log}"
