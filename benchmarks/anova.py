@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from pairing import machine
 
 from taskgrid.evaluation.budget.anova import core_numbers
-from taskgrid.evaluation.budget.budget import ImageSet, Report, predict_lattice
+from taskgrid.evaluation.budget.book import ImageSet
+from taskgrid.evaluation.budget.budget import predict_lattice
+from taskgrid.evaluation.budget.findings import Report
 from taskgrid.evaluation.plan.setting import Split
 from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.points import format_lambda

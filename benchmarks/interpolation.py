@@ -21,12 +21,8 @@ import numpy as np
 from finished import Finished
 from pairing import machine
 
-from taskgrid.evaluation.curves.curves import (
-    exact_row,
-    interpolate,
-    odds_against,
-    trace_curve,
-)
+from taskgrid.evaluation.curves.curves import exact_row, interpolate, trace_curve
+from taskgrid.evaluation.engine.odds import odds_against
 from taskgrid.lattice.nodes import CurveSpec, node_levels
 from taskgrid.lattice.points import format_lambda
 from taskgrid.lattice.subsets import subset_of_number

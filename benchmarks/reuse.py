@@ -25,7 +25,8 @@ from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.runner import Result, run_plan
 from taskgrid.evaluation.plan.setting import Part, Request, Setting, TaskRef
 from taskgrid.provenance.digests import digest
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.studies import get_study
 
 ROOT = Path(__file__).parents[1]

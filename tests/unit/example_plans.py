@@ -10,7 +10,7 @@ import numpy as np
 from taskgrid.evaluation.plan.setting import MethodRef, Part, Request, Setting, TaskRef
 from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance import derive_seed, digest
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 
 def setting(names: Sequence[str] = ("a", "b", "c"), val: int = 40, test: int = 60) -> Setting:

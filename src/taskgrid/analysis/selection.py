@@ -20,7 +20,7 @@ from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.intervals import Pair, mean_intervals
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.studies.seam import Choice, Curves, Study
 
 

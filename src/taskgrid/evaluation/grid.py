@@ -43,7 +43,8 @@ from taskgrid.merging.seam import Learned
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.store.features import FeatureStore
-from taskgrid.store.outcomes import Outcomes, OutcomeStore
+from taskgrid.store.outcome import Outcomes
+from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
 

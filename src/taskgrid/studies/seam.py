@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskgrid.plugins.options import Options
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,7 +21,8 @@ from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.provenance import derive_seed
 from taskgrid.store.intervals import Pair, mean_intervals
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.studies import get_study
 from taskgrid.studies.seam import Curves
 from tests.unit.example_plans import FakeBench, method, setting

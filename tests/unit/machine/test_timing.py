@@ -26,7 +26,8 @@ from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Request
 from taskgrid.machine import timing as clock_module
 from taskgrid.machine.timing import Clock, Timing, process_age
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.studies import get_study
 from tests.unit.evaluation.opening.test_files import Flow
 from tests.unit.example_grid import world

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from taskgrid.errors import ArtifactError
 from taskgrid.provenance import digest
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 
 SOURCE = Path(__file__).parents[3] / "src"
 

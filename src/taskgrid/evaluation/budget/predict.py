@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget.anova import core_numbers
-from taskgrid.evaluation.budget.budget import ImageSet, Prediction, Report, predict_lattice
+from taskgrid.evaluation.budget.book import ImageSet
+from taskgrid.evaluation.budget.budget import Prediction, predict_lattice
+from taskgrid.evaluation.budget.findings import Report
 from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import Plan
@@ -28,7 +30,7 @@ from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset, subset_number, subset_of_number
 from taskgrid.machine.progress import OpenTally, SilentTally
-from taskgrid.store.outcomes import Outcome, Outcomes, Takes
+from taskgrid.store.outcome import Outcome, Outcomes, Takes
 
 
 class KeptLogits(Protocol):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from taskgrid.evaluation.curves.interpolation import SAFETY, Interpolant, chunks
 from taskgrid.evaluation.curves.tracing import trace
 from taskgrid.evaluation.engine.measure import expected_calibration_error
+from taskgrid.evaluation.engine.odds import CALIBRATION_BINS, odds_against, score_odds
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import lambda_value
 
@@ -24,9 +25,6 @@ Hits = NDArray[np.bool_]
 Labels = NDArray[np.int64]
 LogitsAt = Callable[[str], NDArray[Any]]
 """Evaluates a merge at a lambda, given as text: logits (n, C)."""
-
-CALIBRATION_BINS = 15
-"""Bins of the calibration error, as in the exact rows."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,6 @@ def trace_curve(
     return Curve(tuple(rows[scale] for scale in sorted(rows, key=lambda_value)), tuple(exact))
 
 
-def odds_against(logits: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    """Return logits less that of the true class, (n, C): nothing depends on more than these."""
-    against: NDArray[Any] = logits - logits[np.arange(len(labels)), labels][:, None]
-    return against
-
-
 def interpolate(
     nodes: Sequence[str],
     values: NDArray[Any],
@@ -190,30 +182,6 @@ def exact_row(scale: str, odds: NDArray[Any], labels: Labels) -> CurveRow:
         ece=expected_calibration_error(hits, confidence, CALIBRATION_BINS),
         ece_bound=0.0,
     )
-
-
-def score_odds(odds: Floats, labels: Labels) -> tuple[Hits, Floats, Floats, Floats]:
-    """Return hits, margins, negative log-likelihoods and confidences of ``odds_against``.
-
-    A hit is what the kernel calls one: the true class comes first among the largest, and no logit of
-    the image is not a number. A margin is that of the true class over the others.
-    """
-    hits = (odds.argmax(axis=1) == labels) & ~np.isnan(odds).any(axis=1)
-    highest = odds.max(axis=1)
-    nll = highest + np.log(np.exp(odds - highest[:, None]).sum(axis=1))
-    others = odds.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    margin: Floats = -others.max(axis=1)
-    return hits, margin, nll, np.exp(highest - nll)
-
-
-def calibration_gaps(hits: Hits, confidence: Floats) -> Floats:
-    """Return the sums of hit - confidence over the calibration error's bins."""
-    bins = np.ceil(np.nan_to_num(confidence) * CALIBRATION_BINS).astype(np.int64) - 1
-    inside = np.clip(bins, 0, CALIBRATION_BINS - 1)
-    gaps: Floats = np.zeros(CALIBRATION_BINS)
-    gaps += np.bincount(inside, hits - confidence, CALIBRATION_BINS)
-    return gaps
 
 
 def _calibration_bound(certain: Hits, confidence: Floats, bound: Floats) -> float:

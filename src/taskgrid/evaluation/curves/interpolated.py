@@ -18,7 +18,7 @@ from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef, Plan, Sweep
 from taskgrid.evaluation.plan.setting import Request, Weights
 from taskgrid.lattice.nodes import CurveSpec, node_levels
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from taskgrid.evaluation.plan.planner import Plan, Sweep
 from taskgrid.evaluation.plan.work import Work
 from taskgrid.lattice.nodes import node_levels
 from taskgrid.lattice.points import point_scale
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 
 class Taker:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgrid.evaluation.curves.curves import CurveRow, interpolate, odds_against
+from taskgrid.evaluation.curves.curves import CurveRow, interpolate
 from taskgrid.evaluation.curves.interpolated import Interpolated, SweptCurve
 from taskgrid.evaluation.curves.tracing import trace
 from taskgrid.evaluation.engine.listening import Listens
+from taskgrid.evaluation.engine.odds import odds_against
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.setting import Request
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 
 class Tracer:

@@ -28,7 +28,7 @@ from taskgrid.merging.walks import Walk
 from taskgrid.models.batches import BatchChoice, BatchSize, fitted, passing
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 _Merge = tuple[tuple[str, ...], tuple[tuple[str, float], ...]]
 """A subset, and its tasks' own coefficients where a point names them."""

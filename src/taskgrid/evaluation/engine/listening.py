@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.models.heads import Head
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 
 class Listens(Protocol):

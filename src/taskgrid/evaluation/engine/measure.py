@@ -16,7 +16,7 @@ from taskgrid.errors import DataError
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import Pixels, iter_logits
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 
 _BINS = 15
 

@@ -20,7 +20,7 @@ from taskgrid.merging.seam import Learned
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
 from taskgrid.provenance.digests import digest, digest_bytes
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector, subtract
 

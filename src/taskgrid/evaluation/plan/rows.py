@@ -14,7 +14,7 @@ from taskgrid.evaluation.plan.setting import Request, Setting
 from taskgrid.lattice.points import point_order, point_scale
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.intervals import wilson
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.store.tables import read_table
 
 Role = Literal["reference", "selection", "selected", "curve", "lattice"]

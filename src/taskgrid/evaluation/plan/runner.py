@@ -21,7 +21,7 @@ from taskgrid.evaluation.plan.work import Measures, Result, Work
 from taskgrid.lattice.points import point_order
 from taskgrid.machine.progress import OpenTally
 from taskgrid.machine.timing import Clock
-from taskgrid.store.outcomes import Outcomes
+from taskgrid.store.outcome import Outcomes
 from taskgrid.studies.seam import Choice, Counts, Curves
 
 OpenEngine = Callable[[], Measures]

@@ -18,7 +18,7 @@ from taskgrid.evaluation.plan.setting import Request, Weights
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.machine.progress import OpenTally, SilentTally
 from taskgrid.machine.timing import Clock, Timing
-from taskgrid.store.outcomes import Outcome, Outcomes, Takes
+from taskgrid.store.outcome import Outcome, Outcomes, Takes
 
 
 class Measures(Protocol):

@@ -28,7 +28,7 @@ from taskgrid.merging.walks import Walk
 from taskgrid.models.batches import BatchChoice, BatchSize, blank, fitted
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.store.weights import State
 from taskgrid.vectors import subtract
 

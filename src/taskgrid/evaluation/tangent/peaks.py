@@ -23,7 +23,7 @@ from taskgrid.evaluation.tangent.continuous import (
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.store.tables import read_table
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.budget import budget
 from taskgrid.evaluation.budget.anova import core_numbers
-from taskgrid.evaluation.budget.budget import ImageSet, Prediction, predict_lattice
-from taskgrid.evaluation.curves.curves import exact_row, odds_against
+from taskgrid.evaluation.budget.book import ImageSet
+from taskgrid.evaluation.budget.budget import Prediction, predict_lattice
+from taskgrid.evaluation.curves.curves import exact_row
+from taskgrid.evaluation.engine.odds import odds_against
 from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.subsets import all_numbers, subset_number
 from taskgrid.provenance import derive_seed
@@ -281,7 +283,7 @@ def test_logits_in_memory_and_in_files_give_the_same(
 
         return replace(images, logits_of=logits)
 
-    monkeypatch.setattr(budget, "_CHUNK", 1)
+    monkeypatch.setattr("taskgrid.evaluation.budget.book._CHUNK", 1)
     monkeypatch.setattr(budget, "_BLOCK", 3)
     pieces = predict_lattice(ORDER, [mapped(images) for images in sets], LATTICE, spec)
     assert whole.evaluated == pieces.evaluated

@@ -24,7 +24,8 @@ from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.provenance import derive_seed
 from taskgrid.store.logits import LogitsStore
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from tests.unit import example_grid
 from tests.unit.example_plans import method, setting
 

@@ -28,7 +28,8 @@ from taskgrid.evaluation.plan.work import Work
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import format_lambda
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from tests.unit.example_grid import memory, world
 from tests.unit.example_plans import FakeBench, fake_outcome, method, setting
 

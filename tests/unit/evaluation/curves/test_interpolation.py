@@ -16,15 +16,10 @@ from scipy.interpolate import BarycentricInterpolator
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.curves import curves
-from taskgrid.evaluation.curves.curves import (
-    CurveRow,
-    exact_row,
-    interpolate,
-    odds_against,
-    trace_curve,
-)
+from taskgrid.evaluation.curves.curves import CurveRow, exact_row, interpolate, trace_curve
 from taskgrid.evaluation.curves.interpolation import Interpolant, barycentric, chunks
 from taskgrid.evaluation.engine import measure
+from taskgrid.evaluation.engine.odds import odds_against
 from taskgrid.lattice.nodes import CurveSpec, node_levels, plan_nodes
 from taskgrid.lattice.points import format_lambda, lambda_value
 

@@ -29,7 +29,7 @@ from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
 from taskgrid.provenance import digest
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector
 from tests.unit.example_grid import MEAN, STD, World, held, memory, world

@@ -15,7 +15,7 @@ import pytest
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.evaluation.engine.engine import Engine
 from taskgrid.evaluation.plan.setting import Request
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from tests.unit.example_grid import World, world
 
 ROOT = Path(__file__).parents[4]

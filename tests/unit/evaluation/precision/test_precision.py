@@ -30,7 +30,7 @@ from taskgrid.evaluation.precision.proving import (
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import features_of
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from tests.unit.exact_comparison import brute_force
 from tests.unit.example_grid import World, held, memory, world
 from tests.unit.example_plans import method

@@ -38,7 +38,8 @@ from taskgrid.models.heads import Head
 from taskgrid.models.tower import build_tower
 from taskgrid.plugins.options import Options
 from taskgrid.store.features import FeatureStore
-from taskgrid.store.outcomes import Outcome, OutcomeStore
+from taskgrid.store.outcome import Outcome
+from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import State
 from tests.unit.evaluation.engine.test_engine import naive_ece
 from tests.unit.evaluation.opening.test_files import Flow
