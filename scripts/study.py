@@ -1,16 +1,16 @@
-"""Make a study's own tables from the finished grid."""
+"""Make a table of a study's own from the finished grid."""
 
 from taskgrid.results import frame_of
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import read_table, write_table
 from taskgrid.studies.seam import Results
-from taskgrid.studies.tables import study_tables
+from taskgrid.studies.tables import study_table
 from taskgrid.workflow.command import parse, run
 
 
 def main() -> None:
-    """Read the grid, the chosen points and the per-sample outcomes; write the study's tables."""
-    args = parse(__doc__, paths=("store", "grid", "selected"), lists=("tables",))
+    """Read the grid, the chosen points and the per-sample outcomes; write the table."""
+    args = parse(__doc__, paths=("store", "grid", "selected", "name", "table"))
     settings = args.settings
     results = Results(
         label=settings["label"],
@@ -19,10 +19,9 @@ def main() -> None:
         find=OutcomeStore(args.store).find,
         tasks=tuple(settings["tasks"]),
     )
-    made = study_tables(settings["study"], settings["options"], results)
-    for (name, table), path in zip(made.items(), args.tables, strict=True):
-        write_table(path, table)
-        print(f"{settings['label']}: {table.num_rows} rows of {name}")
+    table = study_table(settings["name"], settings["options"], args.name, results)
+    write_table(args.table, table)
+    print(f"{settings['label']}: {table.num_rows} rows of {args.name}")
 
 
 if __name__ == "__main__":

@@ -7,30 +7,32 @@ from typing import Any
 
 import pyarrow as pa
 
-from taskgrid.errors import DataError
+from taskgrid.errors import ConfigError, DataError
 from taskgrid.plugins.cards import study_card
+from taskgrid.sentences import unknown
 from taskgrid.store.columns import card_schema
 from taskgrid.studies import get_study
 from taskgrid.studies.seam import Results
 
 
-def study_tables(name: str, options: Mapping[str, Any], results: Results) -> dict[str, pa.Table]:
-    """Return all tables of a study, with the types and the words of their columns.
+def study_table(study: str, options: Mapping[str, Any], name: str, results: Results) -> pa.Table:
+    """Return a table of a study's own, with the types and the words of its columns.
 
     Args:
-        name: the study.
+        study: the study.
         options: its options.
+        name: which of the tables on its card.
         results: the finished grid.
 
     Raises:
-        ConfigError: if there is no such study or option.
-        DataError: if the grid lacks what the study needs, or a table differs from the study's card.
+        ConfigError: if there is no such study, option or table.
+        DataError: if the grid lacks what the study needs, or the table differs from the card.
     """
-    study = get_study(name, options)
-    return {
-        table: _conform(study.table(table, results), card_schema(card), f"table {name}/{table}")
-        for table, card in study_card(name).tables.items()
-    }
+    cards = study_card(study).tables
+    if name not in cards:
+        raise ConfigError(unknown(f"table of the study {study!r}:", name, list(cards)))
+    table = get_study(study, options).table(name, results)
+    return _conform(table, card_schema(cards[name]), f"table {study}/{name}")
 
 
 def _conform(table: pa.Table, schema: pa.Schema, owner: str) -> pa.Table:

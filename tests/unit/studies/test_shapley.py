@@ -20,7 +20,7 @@ from taskgrid.store.columns import card_schema, words_of
 from taskgrid.store.outcomes import Outcome
 from taskgrid.studies.seam import Results
 from taskgrid.studies.shapley import LEVEL, shapley_weights
-from taskgrid.studies.tables import study_tables
+from taskgrid.studies.tables import study_table
 
 TASKS = ("a", "b", "c")
 IMAGES = {"a": 40, "b": 60, "c": 30}
@@ -103,7 +103,7 @@ class World:
 
     def table(self, **options: object) -> pa.Table:
         results = Results("shapley", self.grid, self.selected, self.find, TASKS)
-        return study_tables("shapley", options, results)["values"]
+        return study_table("shapley", options, "values", results)
 
     def accuracy(self, task: str, members: Iterable[str]) -> float:
         return float(self.hit(task, frozenset(members)).mean())

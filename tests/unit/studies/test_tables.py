@@ -43,7 +43,7 @@ def made(monkeypatch: pytest.MonkeyPatch, table: pa.Table) -> pa.Table:
     study = SimpleNamespace(table=lambda name, results: table)
     monkeypatch.setattr(tables, "study_card", lambda name: CARD)
     monkeypatch.setattr(tables, "get_study", lambda name, options: study)
-    return tables.study_tables("toy", {}, RESULTS)["counts"]
+    return tables.study_table("toy", {}, "counts", RESULTS)
 
 
 def test_a_table_has_the_types_and_words_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +73,19 @@ def test_the_script_writes_the_tables_of_a_study(tmp_path: Path) -> None:
     write_table(tmp_path / "grid.parquet", grid)
     chosen = select(grid, result.choices, store.find)
     write_table(tmp_path / "selected.parquet", chosen)
-    settings = {"study": "shapley", "label": "fair", "options": {"draws": 50}, "tasks": ["a", "b"]}
+    settings = {"name": "shapley", "label": "fair", "options": {"draws": 50}, "tasks": ["a", "b"]}
     made = tmp_path / "tables" / "fair" / "values.parquet"
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "scripts/study.py", "--settings", json.dumps(settings)]
     command += ["--store", str(tmp_path / "store"), "--grid", str(tmp_path / "grid.parquet")]
-    command += ["--selected", str(tmp_path / "selected.parquet"), "--tables", str(made)]
+    command += [
+        "--selected",
+        str(tmp_path / "selected.parquet"),
+        "--name",
+        "values",
+        "--table",
+        str(made),
+    ]
     done = subprocess.run(
         command,
         cwd=root,
