@@ -36,3 +36,13 @@ rule figure:
     shell:
         "{params.script} --figure {wildcards.figure} --listing {params.listing:q}"
         " --pdf {output.pdf} --png {output.png} 2>&1 | tee {log}"
+
+
+# What a study comes to is a target by the study's name.
+for label in filter(str.isidentifier, E.studies):
+
+    rule:
+        name:
+            label
+        input:
+            settings.figures.of_study(E, label),

@@ -29,9 +29,9 @@ rule record_expert:
 
 rule record_block:
     input:
-        plan="results/merge/{model}/{mode}/{seed}/{method}/{block}.json",
         reference="results/eval/{model}/{mode}/{seed}/reference/rows.parquet",
         rows="results/eval/{model}/{mode}/{seed}/{method}/{block}/rows.parquet",
+        choices="results/eval/{model}/{mode}/{seed}/{method}/{block}/choices.json",
         timing="results/eval/{model}/{mode}/{seed}/{method}/{block}/timing.json",
         followed=lambda w: settings.merge.splits(E, **w).followed,
     output:
@@ -52,12 +52,12 @@ rule record_block:
         listing=lambda w, input: settings.merge.splits(E, **w).listing(
             input.followed, []
         ),
-        code=code("record_block.py", *settings.evaluate.studies(E)),
+        code=code("record_block.py"),
     message:
         "run records of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --plan {input.plan} --reference {input.reference} --rows {input.rows}"
+        " --reference {input.reference} --rows {input.rows} --choices {input.choices}"
         " --timing {input.timing} --listing {params.listing:q} --record {output.record} 2>&1 | tee {log}"
 
 

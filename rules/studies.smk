@@ -7,16 +7,20 @@ rule tables:
         continuous="results/tables/continuous.parquet" if runs.tangent_runs(E) else [],
         lattice="results/tables/lattice.parquet" if runs.lattices(E) else [],
         precision=rules.precision_table.output if runs.proven_runs(E) else [],
+        pairs="results/tables/pairs.csv",
+        own=settings.studies.every_table(E),
 
 
 rule grid:
     input:
         reference=runs.run_files(paths.REFERENCE_ROWS, E.runs),
         rows=runs.block_files(E, paths.BLOCK_ROWS, E.runs),
+        choices=runs.block_files(E, paths.BLOCK_CHOICES, E.runs),
     output:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
+        pairs="results/tables/pairs.csv",
         published="results/tables/published.csv",
     log:
         "results/logs/grid.log",
@@ -31,14 +35,46 @@ rule grid:
     params:
         script=script("grid.py"),
         settings=settings.tables.grid(E),
-        code=code("grid.py", *settings.evaluate.studies(E)),
+        code=code("grid.py"),
     message:
-        "collect the grid, choose lambda on validation, summarise"
+        "collect the grid and the chosen points, summarise"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --reference {input.reference} --rows {input.rows}"
+        " --reference {input.reference} --rows {input.rows} --choices {input.choices}"
         " --grid {output.grid} --selected {output.selected} --summary {output.summary}"
-        " --published {output.published} 2>&1 | tee {log}"
+        " --pairs {output.pairs} --published {output.published} 2>&1 | tee {log}"
+
+
+# A table of a study's own; what it reads is stored with the grid.
+rule study:
+    input:
+        grid="results/tables/grid.parquet",
+        selected="results/tables/selected.parquet",
+    output:
+        table="results/tables/{study}/{table}.parquet",
+    log:
+        "results/logs/study/{study}/{table}.log",
+    benchmark:
+        "results/benchmarks/study/{study}/{table}.tsv"
+    wildcard_constraints:
+        study=one_of(E.studies),
+        table="[^/]+",
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        script=script("study.py"),
+        settings=lambda w: settings.studies.settings(E, w.study),
+        code=lambda w: code("study.py", settings.studies.module(E, w.study)),
+    message:
+        "table {wildcards.table} of the study {wildcards.study}"
+    shell:
+        "{params.script} --settings {params.settings:q} --store results/store"
+        " --grid {input.grid} --selected {input.selected}"
+        " --name {wildcards.table} --table {output.table} 2>&1 | tee {log}"
 
 
 rule pages:

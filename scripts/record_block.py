@@ -2,27 +2,25 @@
 
 from taskgrid.analysis.selection import select
 from taskgrid.data.manifest import SplitManifest
-from taskgrid.evaluation.plan.planner import Plan
+from taskgrid.evaluation.plan.choices import read_choices
 from taskgrid.evaluation.plan.rows import collect_rows, read_rows
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
-from taskgrid.studies import get_study
 from taskgrid.tracking.builders import point_records, subset_records
 from taskgrid.tracking.records import write_records
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
 
-PATHS = ("store", "plan", "reference", "rows", "timing", "record")
+PATHS = ("store", "reference", "rows", "choices", "timing", "record")
 
 
 def main() -> None:
-    """Read a block's rows and the reference rows, write the records."""
+    """Read a block's rows and choices and the reference rows, write the records."""
     args = parse(__doc__, paths=PATHS)
-    studies = [get_study(ref.name, ref.options) for ref in Plan.read(args.plan).studies]
     rows = read_rows(args.rows)
     known = collect_rows([args.reference, args.rows])
-    selected = select(known, studies, OutcomeStore(args.store).find)
+    selected = select(known, read_choices(args.choices), OutcomeStore(args.store).find)
     files = Listing.read(args.listing).of("split")
     splits = {task: SplitManifest.read(path).digest for task, path in files.items()}
     grid, timing = frame_of(rows), read_json(args.timing)

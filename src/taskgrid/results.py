@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from taskgrid.errors import ArtifactError
-from taskgrid.store.tables import read_table
+from taskgrid.store.columns import csv_types
+from taskgrid.store.tables import read_table, refuse_outdated
 
 Format = Literal["pandas", "arrow"]
 
@@ -28,11 +29,12 @@ def read_grid(
         format: ``pandas``, or ``arrow`` for a pyarrow table.
 
     Returns:
-        The table. ``lambda`` is text (``"0.30"``), so that it compares exactly; ``seed`` and
-        ``mode`` are missing in zero-shot rows. With pandas, ``seed`` is a nullable integer.
+        The table. ``point`` is text (``"0.30"``), so that it compares exactly, ``scale`` the same as
+        a number; ``seed`` and ``mode`` are missing in zero-shot rows. With pandas, ``seed`` is a
+        nullable integer. ``docs/tables.md`` explains every column, as does the schema's metadata.
 
     Raises:
-        ArtifactError: if the file is missing or damaged.
+        ArtifactError: if the file is missing, damaged, or of a version that is not read any more.
     """
     return _view(Path(results) / "tables" / "grid.parquet", format)
 
@@ -44,7 +46,7 @@ def read_selected(results: str | Path, format: Literal["arrow"]) -> pa.Table: ..
 def read_selected(
     results: str | Path = "results", format: Format = "pandas"
 ) -> pd.DataFrame | pa.Table:
-    """Read ``tables/selected.parquet``: the chosen lambda of every merge, with its scores.
+    """Read ``tables/selected.parquet``: the chosen points of every merge, with their scores.
 
     Args:
         results: the results folder.
@@ -68,6 +70,32 @@ def read_summary(results: str | Path = "results") -> pd.DataFrame:
     return _csv(Path(results) / "tables" / "summary.csv")
 
 
+def read_pairs(results: str | Path = "results") -> pd.DataFrame:
+    """Read ``tables/pairs.csv``: what a partner does to the accuracy on a task.
+
+    Args:
+        results: the results folder.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    return _csv(Path(results) / "tables" / "pairs.csv")
+
+
+def read_study(study: str, table: str, results: str | Path = "results") -> pd.DataFrame:
+    """Read ``tables/{study}/{table}.parquet``: a study's own table.
+
+    Args:
+        study: the study's label in the configuration.
+        table: the table's name, as on the study's card.
+        results: the results folder.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
+    return read_frame(Path(results) / "tables" / study / f"{table}.parquet")
+
+
 def read_published(results: str | Path = "results") -> pd.DataFrame:
     """Read ``tables/published.csv``: the literature's numbers beside the run's.
 
@@ -83,7 +111,16 @@ def read_published(results: str | Path = "results") -> pd.DataFrame:
 def frame_of(table: pa.Table) -> pd.DataFrame:
     """Return a table of results as a pandas frame, ``seed`` as a nullable integer."""
     frame: pd.DataFrame = table.to_pandas()
-    return frame.astype({"seed": "Int64"})
+    return frame.astype({"seed": "Int64"}) if "seed" in frame else frame
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet or CSV table, with the types of its columns.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged, or of a version that is not read any more.
+    """
+    return _csv(Path(path)) if Path(path).suffix == ".csv" else frame_of(read_table(path))
 
 
 def _view(path: Path, format: Format) -> pd.DataFrame | pa.Table:
@@ -92,11 +129,11 @@ def _view(path: Path, format: Format) -> pd.DataFrame | pa.Table:
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    # Lambda is text: "0.30" is a name.
-    text = dict.fromkeys(("lambda", "lambda_rule"), "string")
     try:
-        return pd.read_csv(path, dtype={**text, "seed": "Int64"})
+        table = pd.read_csv(path, dtype=csv_types())
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing; run the workflow first") from error
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    refuse_outdated(path, table.columns)
+    return table

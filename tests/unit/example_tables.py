@@ -28,6 +28,7 @@ class Example:
     cosine: pd.DataFrame
     history: pd.DataFrame
     published: pd.DataFrame
+    values: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -36,6 +37,7 @@ class Example:
             "cosine": self.cosine,
             "history": self.history,
             "published": self.published,
+            "shapley/values": self.values,
         }
 
 
@@ -59,7 +61,7 @@ def example(
     """Return tables of every subset of ``tasks`` tasks (or of ``subsets``)."""
     names = task_names(tasks)
     chosen = subsets if subsets is not None else all_subsets(names)
-    grid, selected, cosine, history = [], [], [], []
+    grid, selected, cosine, history, values = [], [], [], [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -72,19 +74,22 @@ def example(
                 rows = truth.merged(mode, seed, method, option, tuple(sorted(subset)), swept)
                 grid += rows
                 selected.append(_select(rows, truth))
+            for method, option in itertools.product(methods, options):
+                values += truth.values(mode, seed, method, option)
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
-    return Example(*map(pd.DataFrame, (grid, selected, cosine, history)), published)
+    tables = map(pd.DataFrame, (grid, selected, cosine, history))
+    return Example(*tables, published, pd.DataFrame(values))
 
 
 def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:
     """Return the tables with two of ``every`` three lambdas interpolated, but for chosen points."""
     grid = given.grid
-    order = {text: place for place, text in enumerate(sorted(grid["lambda"].unique()))}
-    on = ["model", "mode", "seed", "method", "options", "subset", "lambda"]
+    order = {text: place for place, text in enumerate(sorted(grid["point"].unique()))}
+    on = ["model", "mode", "seed", "method", "options", "subset", "point"]
     marked = grid.merge(given.selected[on].assign(chosen=True), on=on, how="left")
     between = (
         ~grid["method"].isin(("zeroshot", "expert"))
-        & (grid["lambda"].map(order) % every != 0)
+        & (grid["point"].map(order) % every != 0)
         & marked["chosen"].isna().to_numpy()
     )
     return replace(
@@ -146,6 +151,30 @@ class _Truth:
             accuracy = float(np.clip(accuracy - cost * scale**2 * 1.8, 0.05, 0.999))
             rows.append(self._row(mode, seed, method, options, subset, text, task, split, accuracy))
         return rows
+
+    def values(self, mode: str, seed: int, method: str, options: str) -> list[dict[str, object]]:
+        gains = {
+            task: (self._expert(task, seed, "test") - self.zero[task]) / len(self.names)
+            for task in self.names
+        }
+        kept = 0.7 if method == "average" else 0.85
+        return [
+            {
+                "model": self.model,
+                "mode": mode,
+                "seed": seed,
+                "method": method,
+                "options": options,
+                "task": task,
+                "value": kept * gain,
+                "share": gain / sum(gains.values()),
+                "low": kept * gain - 0.006,
+                "high": kept * gain + 0.006,
+                "level": 0.95,
+                "alone": gain,
+            }
+            for task, gain in gains.items()
+        ]
 
     def cosines(self, mode: str, seed: int) -> list[dict[str, object]]:
         return [
@@ -217,19 +246,24 @@ class _Truth:
             "options": options,
             "subset": "+".join(subset),
             "size": len(subset),
-            "lambda": text,
+            "point": text,
+            "scale": float(text),
             "task": task,
             "in_subset": task in subset,
             "split": split,
+            "role": "reference" if method in ("zeroshot", "expert") else "selection",
             "n": n,
             "correct": correct,
             "accuracy": correct / n,
+            "accuracy_low": max(correct / n - 0.03, 0.0),
+            "accuracy_high": min(correct / n + 0.03, 1.0),
             "normalized_accuracy": None if mode is None else correct / n / ceiling,
             "nll": float(-np.log(max(correct / n, 0.05))),
             "ece": 0.05,
             "key": f"{mode}-{seed}-{method}-{options}-{'+'.join(subset)}-{text}-{task}-{split}",
             "interpolated": False,
             "bound": None,
+            "transductive": False,
         }
 
 
@@ -243,7 +277,7 @@ def _published(grid: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
     reference = test["method"].isin(("zeroshot", "expert"))
     own = (test["method"] == "zeroshot") | (test["subset"] == test["task"])
     largest = selected[selected["size"] == selected["size"].max()]
-    on = ["model", "mode", "seed", "method", "options", "subset", "lambda"]
+    on = ["model", "mode", "seed", "method", "options", "subset", "point"]
     merged = test[test["in_subset"]].merge(largest[on], on=on)
     tasks = pd.concat([test[reference & own], merged], ignore_index=True)
     tasks = tasks.assign(run=tasks["accuracy"], run_low=tasks["accuracy"] - 0.03)
@@ -275,7 +309,7 @@ def _published(grid: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
 def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
     frame = pd.DataFrame(rows)
     inside = frame[frame["in_subset"]]
-    means = inside.groupby(["split", "lambda"])[["accuracy", "normalized_accuracy"]].mean()
+    means = inside.groupby(["split", "point"])[["accuracy", "normalized_accuracy"]].mean()
     best = str(means.loc["val", "normalized_accuracy"].idxmax())
     first = rows[0]
     test = means.loc[("test", best)]
@@ -285,7 +319,9 @@ def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
         "size": first["size"],
         "study": "addition",
         "rule": "first maximum of mean normalised accuracy on val",
-        "lambda": best,
+        "about": "",
+        "point": best,
+        "scale": float(best),
         "val_accuracy": means.loc[("val", best), "accuracy"],
         "val_normalized": means.loc[("val", best), "normalized_accuracy"],
         "test_accuracy": test["accuracy"],
@@ -294,5 +330,6 @@ def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
         "test_accuracy_high": test["accuracy"] + 0.015,
         "test_normalized_low": test["normalized_accuracy"] - 0.017,
         "test_normalized_high": test["normalized_accuracy"] + 0.017,
-        "at_edge": best in (frame["lambda"].min(), frame["lambda"].max()),
+        "at_edge": best in (frame["point"].min(), frame["point"].max()),
+        "met": True,
     }

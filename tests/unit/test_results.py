@@ -14,7 +14,6 @@ from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.results import read_grid, read_published, read_selected, read_summary
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from taskgrid.studies import get_study
 from tests.unit.example_plans import FakeBench, method, setting
 
 
@@ -23,15 +22,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A folder that looks like a Hive partition must not add a column.
     folder = tmp_path_factory.mktemp("x") / "seed=7"
     store, bench, ours = OutcomeStore(folder / "store"), FakeBench(), setting("ab")
-    study = get_study("addition")
     plan = make_plan(ours, method(), ["a", "a+b"], ["0.00", "0.50"])
-    tables = [
-        run_reference(ours, store, bench.open).table,
-        run_plan(plan, store, bench.open, [study]).table,
-    ]
-    grid = sort_rows(pa.concat_tables(tables))
+    result = run_plan(plan, store, bench.open)
+    grid = sort_rows(pa.concat_tables([run_reference(ours, store, bench.open).table, result.table]))
     write_table(folder / "tables" / "grid.parquet", grid)
-    write_table(folder / "tables" / "selected.parquet", select(grid, [study], store.find))
+    write_table(folder / "tables" / "selected.parquet", select(grid, result.choices, store.find))
     return folder
 
 
@@ -41,7 +36,8 @@ def test_the_grid_is_a_frame_with_typed_columns(results: Path) -> None:
     assert str(frame["seed"].dtype) == "Int64"
     assert frame["seed"].isna().sum() == (frame["method"] == "zeroshot").sum() == 4
     assert set(frame.loc[frame["method"] == "task_arithmetic", "seed"]) == {0}
-    assert set(frame["lambda"]) == {"0.00", "0.50", "1.00"}
+    assert set(frame["point"]) == {"0.00", "0.50", "1.00"}
+    assert frame["scale"].equals(frame["point"].astype(float))
     assert frame["in_subset"].dtype == bool
     merges = frame[frame["method"] == "task_arithmetic"]
     assert merges["accuracy"].equals(merges["correct"] / merges["n"])
@@ -55,7 +51,7 @@ def test_the_grid_is_an_arrow_table_on_request(results: Path) -> None:
 
 def test_chosen_points_join_with_the_grid(results: Path) -> None:
     chosen, grid = read_selected(results), read_grid(results)
-    on = ["model", "mode", "seed", "method", "options", "subset", "lambda"]
+    on = ["model", "mode", "seed", "method", "options", "subset", "point"]
     joined = grid[grid["split"] == "test"].merge(chosen, on=on)
     assert len(joined) == 1 + 2
     assert (joined["role"] == "selected").all()

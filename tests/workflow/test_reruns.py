@@ -182,9 +182,9 @@ def test_adding_a_lambda_evaluates_its_points_alone(checkout: Checkout) -> None:
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before.index)]
     assert outcome.evaluated == new["key"].nunique()
-    assert set(new[new["split"] == "val"]["lambda"]) == {"0.25"}
+    assert set(new[new["split"] == "val"]["point"]) == {"0.25"}
     # Test is read for chosen points alone; where the choice moved, it moved to the new lambda.
-    assert set(new["lambda"]) == {"0.25"}
+    assert set(new["point"]) == {"0.25"}
     assert len(new[new["split"] == "val"]) == 2 * 12
 
 

@@ -21,11 +21,11 @@ def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
     assert set(grid["mode"].dropna()) == {"standard", "posthoc"}
     keys = {
         mode: set(rows["key"])
-        for mode, rows in grid[grid["lambda"] != "0.00"].groupby("mode")
+        for mode, rows in grid[grid["point"] != "0.00"].groupby("mode")
         if mode != "zeroshot"
     }
     assert not keys["standard"] & keys["posthoc"]
-    origin = grid[(grid["method"] == "task_arithmetic") & (grid["lambda"] == "0.00")]
+    origin = grid[(grid["method"] == "task_arithmetic") & (grid["point"] == "0.00")]
     counts = origin.groupby(["subset", "task", "split"])["key"].nunique()
     assert (counts == 1).all()
 
@@ -36,12 +36,12 @@ def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
     # At the best of all real lambdas validation is no worse than at the best of the grid's.
     best = (
         grid[(grid["mode"] == "posthoc") & (grid["split"] == "val") & (grid["subset"] == "a+b")]
-        .groupby("lambda")["normalized_accuracy"]
+        .groupby("point")["normalized_accuracy"]
         .mean()
         .max()
     )
     (row,) = whole[whole["subset"] == "a+b"].to_dict("records")
-    assert row["low"] <= row["lambda"] <= row["high"]
+    assert row["low"] <= row["scale"] <= row["high"]
     assert row["val_normalized"] >= best - 1e-12
 
     exported = checkout / "results" / "export" / point

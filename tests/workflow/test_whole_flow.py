@@ -20,7 +20,8 @@ pytestmark = pytest.mark.workflow
 SHARED = Path(os.environ.get("TASKGRID_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 GRID_COLUMNS = {
-    *("model", "mode", "seed", "method", "options", "subset", "size", "lambda", "task"),
+    *("model", "mode", "seed", "method", "options", "subset", "size", "point", "scale", "task"),
+    *("role", "accuracy_low", "accuracy_high"),
     *("in_subset", "split", "n", "correct", "accuracy", "normalized_accuracy", "nll", "ece", "key"),
 }
 
@@ -28,7 +29,7 @@ GRID_COLUMNS = {
 def test_the_grid_has_every_point_once(finished: Checkout) -> None:
     grid = finished.table("grid.parquet")
     assert set(grid.columns) >= GRID_COLUMNS
-    point = ["model", "mode", "seed", "method", "options", "subset", "lambda", "task", "split"]
+    point = ["model", "mode", "seed", "method", "options", "subset", "point", "task", "split"]
     assert not grid.duplicated(point).any()
     val = grid[(grid["split"] == "val") & ~grid["method"].isin(["zeroshot", "expert"])]
     # 7 subsets of 3 tasks hold 12 (subset, task) pairs; 3 lambdas; 2 methods.
@@ -42,7 +43,7 @@ def test_the_grid_has_every_point_once(finished: Checkout) -> None:
 
 def test_lambda_zero_is_the_base_and_one_task_at_lambda_one_the_expert(finished: Checkout) -> None:
     grid = finished.table("grid.parquet")
-    val = grid[grid["split"] == "val"].set_index(["method", "subset", "lambda", "task"])["nll"]
+    val = grid[grid["split"] == "val"].set_index(["method", "subset", "point", "task"])["nll"]
     for task in "abc":
         zeroshot = val["zeroshot", "", "0.00", task]
         expert = val["expert", task, "1.00", task]
@@ -62,10 +63,10 @@ def test_the_chosen_lambda_is_the_first_maximum_on_validation(finished: Checkout
         rows = val[(val["method"] == row.method) & (val["subset"] == row.subset)]
         scores = {
             scale: (part.set_index("task")["accuracy"] / own).dropna().mean()
-            for scale, part in rows.groupby("lambda")
+            for scale, part in rows.groupby("point")
         }
         best = max(sorted(scores, key=float), key=lambda scale: round(scores[scale], 12))
-        assert row._asdict().get("lambda", row[selected.columns.get_loc("lambda") + 1]) == best
+        assert row.point == best and row.scale == float(best)
 
 
 def test_the_registry_holds_a_run_per_expert_and_merge(finished: Checkout) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from taskgrid.evaluation.precision.proof import Proof
+from taskgrid.lattice.points import point_scale
 from taskgrid.store.atomic import atomic_path, read_json
 
 Parts = Iterable[Mapping[str, Any]]
 
 
 def lattice_reports(parts: Parts) -> pd.DataFrame:
-    """Return what is known about the errors of predicted lattices: a row per lattice and lambda.
+    """Return what is known about the errors of predicted lattices: a row per lattice and point.
 
     Args:
         parts: ``{"labels": columns to add, "report": file}`` of each lattice.
@@ -24,9 +25,9 @@ def lattice_reports(parts: Parts) -> pd.DataFrame:
         ArtifactError: if a file is missing or damaged.
     """
     rows = [
-        {**part["labels"], "lambda": scale, **report}
+        {**part["labels"], "point": point, "scale": point_scale(point), **report}
         for part in parts
-        for scale, report in read_json(Path(part["report"])).items()
+        for point, report in read_json(Path(part["report"])).items()
     ]
     return pd.json_normalize(rows, sep="_")
 

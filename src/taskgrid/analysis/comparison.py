@@ -15,6 +15,7 @@ import pandas as pd
 
 from taskgrid.analysis.counterparts import AVERAGE, Counterparts, Names, Row, Score
 from taskgrid.analysis.literature import flag_words
+from taskgrid.lattice.points import point_scale
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.store.intervals import wilson
 
@@ -27,7 +28,8 @@ COLUMNS = (
     "method",
     "options",
     "lambda_rule",
-    "lambda",
+    "point",
+    "scale",
     "subset",
     "task",
     "split",
@@ -126,11 +128,12 @@ def _row(number: Row, score: Score) -> dict[str, Any]:
     problem = _problem(number, score)
     remarks = [problem, *_remarks(number, score)] if problem else _remarks(number, score)
     return {
-        **score.point._asdict(),
+        **score.merge._asdict(),
         "lineage": number["lineage"],
         "source": number["source"],
         "lambda_rule": number["lambda"],
-        "lambda": score.scale,
+        "point": score.point,
+        "scale": point_scale(score.point) if score.point else None,
         "task": score.task,
         "split": number["split"],
         "metric": number["metric"],

@@ -43,7 +43,7 @@ class Names:
     modes: Mapping[str, str]
 
 
-class _Point(NamedTuple):
+class _Merge(NamedTuple):
     model: str
     mode: str | None
     seed: int | None
@@ -71,8 +71,8 @@ class _Cell(NamedTuple):
 class Score(NamedTuple):
     """A number of the run with its interval: of one task and its ``n`` images, or an average."""
 
-    point: _Point
-    scale: str
+    merge: _Merge
+    point: str
     task: str
     value: float
     low: float
@@ -100,14 +100,14 @@ class Counterparts:
         subsets = {subset_name(tasks) for tasks in self._sets.values()}
         kept = grid[grid["subset"].isin(subsets) | grid["method"].isin(("zeroshot", "expert"))]
         kept = kept[kept["model"].isin(names.models)]
-        self._cells: dict[tuple[_Point, str, str, str], _Cell] = {}
-        self._swept: dict[_Point, set[str]] = {}
-        columns = [*_Point._fields, "lambda", "task", "split", "correct", "n"]
-        for *at, scale, task, split, correct, n in kept[columns].itertuples(index=False):
-            point = _point(at)
-            self._cells[point, scale, task, split] = _Cell(int(correct), int(n))
+        self._cells: dict[tuple[_Merge, str, str, str], _Cell] = {}
+        self._swept: dict[_Merge, set[str]] = {}
+        columns = [*_Merge._fields, "point", "task", "split", "correct", "n"]
+        for *at, point, task, split, correct, n in kept[columns].itertuples(index=False):
+            merge = _merge(at)
+            self._cells[merge, point, task, split] = _Cell(int(correct), int(n))
             if split == "val":
-                self._swept.setdefault(point, set()).add(scale)
+                self._swept.setdefault(merge, set()).add(point)
         self._runs = sorted(
             {(p.model, p.mode, p.seed) for p, *_ in self._cells if p.method == "expert"},
             key=str,
@@ -115,10 +115,10 @@ class Counterparts:
         addition = selected[selected["study"] == "addition"]
         self._pairs = addition[addition["size"] == 2]
         addition = addition[addition["subset"].isin(subsets)]
-        self._chosen: dict[_Point, Row] = {}
+        self._chosen: dict[_Merge, Row] = {}
         for line in addition.to_dict("records"):
-            point = _point([line[name] for name in _Point._fields])
-            self._chosen.setdefault(point, line)
+            merge = _merge([line[name] for name in _Merge._fields])
+            self._chosen.setdefault(merge, line)
 
     def of(self, model: str, number: Row) -> Iterator[Score]:
         """Return the run's numbers that answer the same question as a published one."""
@@ -143,61 +143,61 @@ class Counterparts:
         return (self._ours[number["task"]],) if number["task"] in self._ours else ()
 
     def _zeroshot(self, model: str, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
-        base = _Point(model, None, None, "zeroshot", "{}", "")
+        base = _Merge(model, None, None, "zeroshot", "{}", "")
         cells = [self._cells.get((base, "0.00", task, number["split"])) for task in tasks]
         yield from _accuracy(base._replace(subset=subset_name(tasks)), "", number, tasks, cells)
 
     def _experts(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
-        point = _Point(*run, method="expert", options="{}", subset=subset_name(tasks))
-        yield from _accuracy(point, "", number, tasks, self._own(run, number, tasks))
+        merge = _Merge(*run, method="expert", options="{}", subset=subset_name(tasks))
+        yield from _accuracy(merge, "", number, tasks, self._own(run, number, tasks))
 
     def _own(self, run: _Run, number: Row, tasks: Sequence[str]) -> list[_Cell | None]:
-        point = _Point(*run, method="expert", options="{}", subset="")
+        merge = _Merge(*run, method="expert", options="{}", subset="")
         return [
-            self._cells.get((point._replace(subset=task), "1.00", task, number["split"]))
+            self._cells.get((merge._replace(subset=task), "1.00", task, number["split"]))
             for task in tasks
         ]
 
     def _merges(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         subset = subset_name(self._sets[number["tasks"]])
-        for point, chosen in self._chosen.items():
-            mine = (*point[:3], point.method, point.subset) == (*run, number["method"], subset)
-            if not mine or not _states(number["options"], point.options):
+        for merge, chosen in self._chosen.items():
+            mine = (*merge[:3], merge.method, merge.subset) == (*run, number["method"], subset)
+            if not mine or not _states(number["options"], merge.options):
                 continue
-            scale = self._scale(number["lambda"], point, chosen)
-            if scale is None:
+            point = self._point_of(number["lambda"], merge, chosen)
+            if point is None:
                 continue
-            if number["task"] == AVERAGE and scale == chosen["lambda"]:
-                yield _chosen_average(point, chosen, number["metric"])
+            if number["task"] == AVERAGE and point == chosen["point"]:
+                yield _chosen_average(merge, chosen, number["metric"])
                 continue
-            cells = [self._cells.get((point, scale, task, number["split"])) for task in tasks]
+            cells = [self._cells.get((merge, point, task, number["split"])) for task in tasks]
             if number["metric"] == "accuracy":
-                yield from _accuracy(point, scale, number, tasks, cells)
+                yield from _accuracy(merge, point, number, tasks, cells)
             else:
-                yield from _normalized(point, scale, cells, self._own(run, number, tasks))
+                yield from _normalized(merge, point, cells, self._own(run, number, tasks))
 
-    def _scale(self, rule: str, point: _Point, chosen: Row) -> str | None:
+    def _point_of(self, rule: str, merge: _Merge, chosen: Row) -> str | None:
         """Return the lambda of the run that a published rule stands for; None: there is none."""
         if rule in _CHOSEN_RULES:
-            return str(chosen["lambda"]) if len(self._swept.get(point, ())) > 1 else None
+            return str(chosen["point"]) if len(self._swept.get(merge, ())) > 1 else None
         return None if rule == "test" else rule or "1.00"
 
     def _mean_of_pairs(self, run: _Run, number: Row, tasks: Sequence[str]) -> Iterator[Score]:
         names = {subset_name(pair) for pair in itertools.combinations(tasks, 2)}
         rows = self._pairs[self._pairs["subset"].isin(names)]
         rows = rows[rows["method"] == number["method"]]
-        for at, part in rows.groupby([*_Point._fields[:5]], sort=True):
-            point = _point([*at, subset_name(tasks)])
-            if point[:3] == run and len(part) == len(names):
+        for at, part in rows.groupby([*_Merge._fields[:5]], sort=True):
+            merge = _merge([*at, subset_name(tasks)])
+            if merge[:3] == run and len(part) == len(names):
                 score = float(part[f"test_{number['metric']}"].mean(skipna=False))
-                yield Score(point, "", AVERAGE, score, math.nan, math.nan, None)
+                yield Score(merge, "", AVERAGE, score, math.nan, math.nan, None)
 
 
-def _point(values: Sequence[Any]) -> _Point:
+def _merge(values: Sequence[Any]) -> _Merge:
     model, mode, seed, *merge = values
     if pd.isna(seed):
-        return _Point(model, None, None, *merge)
-    return _Point(model, mode, int(seed), *merge)
+        return _Merge(model, None, None, *merge)
+    return _Merge(model, mode, int(seed), *merge)
 
 
 def _states(published: str, options: str) -> bool:
@@ -207,8 +207,8 @@ def _states(published: str, options: str) -> bool:
 
 
 def _accuracy(
-    point: _Point,
-    scale: str,
+    merge: _Merge,
+    point: str,
     number: Row,
     tasks: Sequence[str],
     cells: Sequence[_Cell | None],
@@ -219,7 +219,7 @@ def _accuracy(
     if number["task"] != AVERAGE:
         (task,), (cell,) = tasks, known
         low, high = wilson(cell.correct, cell.n)
-        yield Score(point, scale, task, cell.accuracy, float(low), float(high), cell.n)
+        yield Score(merge, point, task, cell.accuracy, float(low), float(high), cell.n)
         return
     pairs = [
         Pair(
@@ -227,17 +227,17 @@ def _accuracy(
             0,
             0,
             cell.n - cell.correct,
-            derive_seed("published", *map(str, point), task),
+            derive_seed("published", *map(str, merge), task),
         )
         for task, cell in zip(tasks, known, strict=True)
     ]
     interval, _ = mean_intervals(pairs)
     mean = math.fsum(cell.accuracy for cell in known) / len(known)
-    yield Score(point, scale, AVERAGE, mean, interval.low, interval.high, None)
+    yield Score(merge, point, AVERAGE, mean, interval.low, interval.high, None)
 
 
 def _normalized(
-    point: _Point, scale: str, cells: Sequence[_Cell | None], own: Sequence[_Cell | None]
+    merge: _Merge, point: str, cells: Sequence[_Cell | None], own: Sequence[_Cell | None]
 ) -> Iterator[Score]:
     ratios = [
         cell.correct / expert.correct
@@ -246,9 +246,9 @@ def _normalized(
     ]
     if len(ratios) == len(cells):
         mean = math.fsum(ratios) / len(ratios)
-        yield Score(point, scale, AVERAGE, mean, math.nan, math.nan, None)
+        yield Score(merge, point, AVERAGE, mean, math.nan, math.nan, None)
 
 
-def _chosen_average(point: _Point, chosen: Row, metric: str) -> Score:
+def _chosen_average(merge: _Merge, chosen: Row, metric: str) -> Score:
     value, low, high = (float(chosen[f"test_{metric}{end}"]) for end in ("", "_low", "_high"))
-    return Score(point, str(chosen["lambda"]), AVERAGE, value, low, high, None)
+    return Score(merge, str(chosen["point"]), AVERAGE, value, low, high, None)

@@ -1,7 +1,6 @@
-"""Choosing on validation: exact on counts, so that a tie is a tie and the first maximum wins.
+"""The table of chosen points: what studies chose, with its scores and their intervals.
 
-Means of ratios are compared as fractions. In floating point, two lambdas that are equally good can
-differ in the last bit, and which of them wins would depend on the order of a sum.
+Nothing is chosen here. The choices were made, and stored, when their blocks were evaluated.
 """
 
 from __future__ import annotations
@@ -9,90 +8,52 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from taskgrid.errors import ArtifactError, DataError
-from taskgrid.lattice.points import lambda_value
+from taskgrid.evaluation.plan.choices import Chosen
+from taskgrid.lattice.points import point_scale
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.intervals import Pair, mean_intervals
+from taskgrid.store.columns import schema_of
+from taskgrid.store.intervals import Interval, Pair, mean_intervals
 from taskgrid.store.outcome import Outcome
-from taskgrid.studies.seam import Choice, Curves, Study
 
-
-def best_normalized(curves: Curves, allowed: Sequence[int]) -> int:
-    """Return the first index of the largest mean of accuracy relative to the expert's.
-
-    A task whose expert gets nothing right has no normalised accuracy and is left out of the mean;
-    when that is so for every task, accuracy itself is compared.
-
-    Args:
-        curves: validation results.
-        allowed: the indices of coefficients to choose among, increasing.
-
-    Raises:
-        DataError: if there is nothing to choose from.
-    """
-    defined = [at for at, correct in enumerate(curves.expert) if correct]
-    over = curves.expert if defined else curves.n
-    tasks = defined or range(len(curves.tasks))
-    scores = [
-        sum((Fraction(int(curves.correct[row, at]), int(over[at])) for at in tasks), Fraction())
-        for row in allowed
-    ]
-    return allowed[first_maximum(scores)]
-
-
-def first_maximum(scores: Sequence[Fraction]) -> int:
-    """Return the index of the largest score; of equal ones, the first.
-
-    Raises:
-        DataError: if there are no scores.
-    """
-    if not scores:
-        raise DataError("there are no validation rows to choose lambda from")
-    return max(range(len(scores)), key=lambda index: (scores[index], -index))
-
-
-def edges(allowed: Sequence[int]) -> tuple[int, ...]:
-    """Return the first and the last of several indices; a single one is no edge."""
-    return (allowed[0], allowed[-1]) if len(allowed) > 1 else ()
-
-
-SELECTED = pa.schema(
-    [
-        ("model", pa.string()),
-        ("mode", pa.string()),
-        ("seed", pa.int64()),
-        ("method", pa.string()),
-        ("options", pa.string()),
-        ("subset", pa.string()),
-        ("size", pa.int64()),
-        ("study", pa.string()),
-        ("rule", pa.string()),
-        ("lambda", pa.string()),
-        ("val_accuracy", pa.float64()),
-        ("val_normalized", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("test_normalized", pa.float64()),
-        ("test_accuracy_low", pa.float64()),
-        ("test_accuracy_high", pa.float64()),
-        ("test_normalized_low", pa.float64()),
-        ("test_normalized_high", pa.float64()),
-        ("level", pa.float64()),
-        ("tasks", pa.string()),
-        ("at_edge", pa.bool_()),
-    ]
+SELECTED = schema_of(
+    (
+        "model",
+        "mode",
+        "seed",
+        "method",
+        "options",
+        "subset",
+        "size",
+        "study",
+        "rule",
+        "about",
+        "point",
+        "scale",
+        "val_accuracy",
+        "val_normalized",
+        "test_accuracy",
+        "test_normalized",
+        "test_accuracy_low",
+        "test_accuracy_high",
+        "test_normalized_low",
+        "test_normalized_high",
+        "level",
+        "tasks",
+        "at_edge",
+        "met",
+    )
 )
 """Columns of the table of chosen points.
 
-``val_*`` and ``test_*`` are means over ``tasks`` (joined by ``+``). The intervals, of coverage
-``level``, are those of the test numbers for the given experts and the given choice: test chose
-nothing, so there is no winner's curse in them.
+``val_*`` and ``test_*`` are means over ``tasks`` (joined by ``+``), normalised ones over those of them
+that have a normalised accuracy. The intervals, of coverage ``level``, are those of the test numbers for
+the given experts and the given choice: test chose nothing, so there is no winner's curse in them.
 """
 
 Find = Callable[[Iterable[str]], Mapping[str, Outcome]]
@@ -101,42 +62,43 @@ Find = Callable[[Iterable[str]], Mapping[str, Outcome]]
 
 def select(
     grid: pa.Table,
-    studies: Sequence[Study],
+    choices: Iterable[Chosen],
     find: Find,
     *,
     level: float = 0.95,
     draws: int = 2000,
 ) -> pa.Table:
-    """Return the chosen point of every merge for every study, with its scores.
+    """Return the chosen points with their scores.
 
     Args:
-        grid: rows of the grid, columns ``rows.GRID``, with those of the experts and the base.
-        studies: the studies.
+        grid: rows of the grid, columns ``rows.GRID``, with those of the experts.
+        choices: what was chosen; a choice that is there twice counts once.
         find: where the per-sample outcomes of the test rows are.
         level: coverage of the intervals.
         draws: bootstrap samples.
 
     Returns:
-        A table with columns ``SELECTED``, in the order of the grid.
+        A table with columns ``SELECTED``, in the order of the grid, the choices of one merge in theirs.
 
     Raises:
-        DataError: if an expert's row, a validation row or the chosen point's test row is missing.
+        DataError: if a chosen point's row is missing, or that of an expert of a merged task.
         ArtifactError: if an outcome behind a test row is not stored any more.
     """
-    ledger = _Ledger(grid)
-    picks = [
-        _pick(ledger, point, study)
-        for point in ledger.points
-        for study in studies
-        if study.covers(parse_subset(point.subset))
-    ]
-    outcomes = find({key for pick in picks for row in pick.pairs for key in row})
+    ordered = sorted(dict.fromkeys(choices), key=_place)
+    ledger = _Ledger(grid, ordered)
+    picks = [_pick(ledger, chosen) for chosen in ordered]
+    outcomes = find({key for pick in picks for key in pick.keys})
     rows = [_scored(pick, outcomes, level, draws) for pick in picks]
     columns = {name: [row[name] for row in rows] for name in SELECTED.names}
     return pa.table(columns, schema=SELECTED)
 
 
-class _Point(NamedTuple):
+def _place(chosen: Chosen) -> tuple[str | int, ...]:
+    merge = (chosen.model, chosen.mode, chosen.seed, chosen.method, chosen.options)
+    return (*merge, len(parse_subset(chosen.subset)), chosen.subset)
+
+
+class _Merge(NamedTuple):
     model: str
     mode: str
     seed: int
@@ -159,146 +121,141 @@ class _Cell(NamedTuple):
 
 
 class _Ledger:
-    """The grid's rows, found by what they are rows of."""
+    """The rows of chosen points and of experts, found by what they are rows of."""
 
-    def __init__(self, grid: pa.Table) -> None:
-        self._cells: dict[tuple[_Point, str, str, str], _Cell] = {}
-        self._lambdas: dict[_Point, dict[str, None]] = {}
-        names = [*_Point._fields, "lambda", "task", "split", "correct", "n", "key"]
+    def __init__(self, grid: pa.Table, choices: Sequence[Chosen]) -> None:
+        wanted = {(_merge(chosen), chosen.point) for chosen in choices}
+        self._cells: dict[tuple[_Merge, str, str, str], _Cell] = {}
+        names = [*_Merge._fields, "point", "task", "split", "correct", "n", "key"]
         columns = [grid[name].to_pylist() for name in names]
-        for *point, scale, task, split, correct, n, key in zip(*columns, strict=True):
-            at = _Point(*point)
-            self._cells[at, scale, task, split] = _Cell(correct, n, key)
-            if split == "val" and at.method not in ("zeroshot", "expert"):
-                self._lambdas.setdefault(at, {})[scale] = None
+        for *merge, point, task, split, correct, n, key in zip(*columns, strict=True):
+            at = _Merge(*merge)
+            if at.method == "expert" or (at, point) in wanted:
+                self._cells[at, point, task, split] = _Cell(correct, n, key)
 
-    @property
-    def points(self) -> tuple[_Point, ...]:
-        return tuple(self._lambdas)
-
-    def lambdas(self, point: _Point) -> tuple[str, ...]:
-        return tuple(sorted(self._lambdas[point], key=lambda_value))
-
-    def cell(self, point: _Point, scale: str, task: str, split: str) -> _Cell:
-        cell = self._cells.get((point, scale, task, split))
+    def cell(self, merge: _Merge, point: str, task: str, split: str) -> _Cell:
+        cell = self._cells.get((merge, point, task, split))
         if cell is None:
             raise DataError(
-                f"{point} has no {split} row on task {task!r} at lambda {scale}; "
-                "run the evaluate rule of its block again"
+                f"{merge} has no {split} row on task {task!r} at {point}; "
+                "run the eval rule of its block again"
             )
         return cell
 
-    def expert(self, point: _Point, task: str, split: str) -> _Cell:
-        own = point._replace(method="expert", options="{}", subset=task)
+    def expert(self, merge: _Merge, task: str, split: str) -> _Cell | None:
+        """Return the row of a task's own expert; None where the task has none: it is a control."""
+        own = merge._replace(method="expert", options="{}", subset=task)
         cell = self._cells.get((own, "1.00", task, split))
-        if cell is None:
+        if cell is None and task in parse_subset(merge.subset):
             raise DataError(
-                f"{point} cannot be normalised: there is no {split} row of the expert of task {task!r}; "
+                f"{merge} cannot be normalised: there is no {split} row of the expert of task {task!r}; "
                 "run the reference rule of its model, mode and seed"
             )
         return cell
 
-    def zeroshot(self, point: _Point, task: str, split: str) -> _Cell:
-        base = _Point(point.model, None, None, "zeroshot", "{}", "")  # type: ignore[arg-type]
-        cell = self._cells.get((base, "0.00", task, split))
-        if cell is None:
-            raise DataError(
-                f"there is no zero-shot {split} row of model {point.model!r} on task {task!r}; "
-                "run its reference rule"
-            )
-        return cell
+
+def _merge(chosen: Chosen) -> _Merge:
+    return _Merge(*(getattr(chosen, name) for name in _Merge._fields))
+
+
+class _Both(NamedTuple):
+    """A chosen point on one task, and the task's own expert."""
+
+    own: _Cell
+    expert: _Cell | None
+
+    @property
+    def ratio(self) -> float | None:
+        if self.expert is None or not self.expert.correct:
+            return None
+        return self.own.correct / self.expert.correct
 
 
 @dataclass(frozen=True)
 class _Pick:
-    point: _Point
-    study: Study
-    choice: Choice
-    tasks: tuple[str, ...]
-    val: tuple[_Cell, ...]
-    val_expert: tuple[_Cell, ...]
-    test: tuple[_Cell, ...]
-    test_expert: tuple[_Cell, ...]
+    chosen: Chosen
+    val: tuple[_Both, ...]
+    test: tuple[_Both, ...]
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        cells = zip(self.test, self.test_expert, strict=True)
-        return tuple((own.key, expert.key) for own, expert in cells)
+    def keys(self) -> tuple[str, ...]:
+        return tuple(cell.key for both in self.test for cell in both if cell is not None)
 
 
-def _pick(ledger: _Ledger, point: _Point, study: Study) -> _Pick:
-    subset = parse_subset(point.subset)
-    tasks = study.tasks(subset)
-    sweep = study.sweep(ledger.lambdas(point))
-    swept = [[ledger.cell(point, scale, task, "val") for task in tasks] for scale in sweep]
-    val_expert = tuple(ledger.expert(point, task, "val") for task in tasks)
-    curves = Curves(
-        subset=subset,
-        lambdas=sweep,
-        tasks=tasks,
-        n=np.array([cell.n for cell in val_expert], dtype=np.int64),
-        correct=np.array([[cell.correct for cell in row] for row in swept], dtype=np.int64),
-        expert=np.array([cell.correct for cell in val_expert], dtype=np.int64),
-        zeroshot=np.array(
-            [ledger.zeroshot(point, task, "val").correct for task in tasks], dtype=np.int64
-        ),
+def _pick(ledger: _Ledger, chosen: Chosen) -> _Pick:
+    merge = _merge(chosen)
+    val, test = (
+        tuple(
+            _Both(ledger.cell(merge, chosen.point, task, split), ledger.expert(merge, task, split))
+            for task in chosen.tasks
+        )
+        for split in ("val", "test")
     )
-    choice = study.choose(curves)
-    return _Pick(
-        point=point,
-        study=study,
-        choice=choice,
-        tasks=tasks,
-        val=tuple(swept[sweep.index(choice.scale)]),
-        val_expert=val_expert,
-        test=tuple(ledger.cell(point, choice.scale, task, "test") for task in tasks),
-        test_expert=tuple(ledger.expert(point, task, "test") for task in tasks),
-    )
+    return _Pick(chosen, val, test)
 
 
 def _scored(
     pick: _Pick, outcomes: Mapping[str, Outcome], level: float, draws: int
 ) -> dict[str, object]:
-    pairs = []
-    for own, expert in pick.pairs:
-        for key in (own, expert):
-            if key not in outcomes:
-                raise ArtifactError(
-                    f"the outcomes behind {pick.point} are not in the store any more; delete its rows "
-                    "under results/eval and run again"
-                )
-        first, second = outcomes[own].hits(), outcomes[expert].hits()
-        pairs.append(Pair.of(first, second, derive_seed("bootstrap", own, expert)))
-    accuracy, normalized = mean_intervals(pairs, level=level, draws=draws)
+    chosen = pick.chosen
+    if not set(pick.keys) <= outcomes.keys():
+        raise ArtifactError(
+            f"the outcomes behind {_merge(chosen)} are not in the store any more; delete its rows "
+            "under results/eval and run again"
+        )
+    accuracy, normalized = _intervals(pick.test, outcomes, level, draws)
     return {
-        **pick.point._asdict(),
-        "size": len(parse_subset(pick.point.subset)),
-        "study": pick.study.name,
-        "rule": pick.study.rule,
-        "lambda": pick.choice.scale,
-        "val_accuracy": _mean([cell.accuracy for cell in pick.val]),
-        "val_normalized": _mean_ratio(pick.val, pick.val_expert),
-        "test_accuracy": _mean([cell.accuracy for cell in pick.test]),
-        "test_normalized": _mean_ratio(pick.test, pick.test_expert),
+        **_merge(chosen)._asdict(),
+        "size": len(parse_subset(chosen.subset)),
+        "study": chosen.study,
+        "rule": chosen.rule,
+        "about": chosen.about,
+        "point": chosen.point,
+        "scale": point_scale(chosen.point),
+        "val_accuracy": _mean([both.own.accuracy for both in pick.val]),
+        "val_normalized": _mean_ratio(pick.val),
+        "test_accuracy": _mean([both.own.accuracy for both in pick.test]),
+        "test_normalized": _mean_ratio(pick.test),
         "test_accuracy_low": accuracy.low,
         "test_accuracy_high": accuracy.high,
         "test_normalized_low": _known(normalized.low),
         "test_normalized_high": _known(normalized.high),
         "level": level,
-        "tasks": "+".join(pick.tasks),
-        "at_edge": pick.choice.at_edge,
+        "tasks": "+".join(chosen.tasks),
+        "at_edge": chosen.at_edge,
+        "met": chosen.met,
     }
+
+
+def _intervals(
+    cells: Sequence[_Both], outcomes: Mapping[str, Outcome], level: float, draws: int
+) -> tuple[Interval, Interval]:
+    """Return the intervals of mean accuracy, over all tasks, and of the mean of what is normalised."""
+    pairs = [_pair(both, outcomes) for both in cells]
+    judged = [pair for both, pair in zip(cells, pairs, strict=True) if both.ratio is not None]
+    accuracy, normalized = mean_intervals(pairs, level=level, draws=draws)
+    if not judged:
+        return accuracy, Interval(math.nan, math.nan)
+    if len(judged) < len(pairs):
+        _, normalized = mean_intervals(judged, level=level, draws=draws)
+    return accuracy, normalized
+
+
+def _pair(both: _Both, outcomes: Mapping[str, Outcome]) -> Pair:
+    # Without an expert the merge stands in for it: the ratio that comes of it is not looked at.
+    beside = both.expert or both.own
+    first, second = outcomes[both.own.key].hits(), outcomes[beside.key].hits()
+    return Pair.of(first, second, derive_seed("bootstrap", both.own.key, beside.key))
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _mean_ratio(cells: Sequence[_Cell], experts: Sequence[_Cell]) -> float | None:
-    if not all(expert.correct for expert in experts):
-        return None
-    pairs = zip(cells, experts, strict=True)
-    return _mean([cell.correct / expert.correct for cell, expert in pairs])
+def _mean_ratio(cells: Sequence[_Both]) -> float | None:
+    ratios = [both.ratio for both in cells]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return _mean(known) if known else None
 
 
 def _known(value: float) -> float | None:

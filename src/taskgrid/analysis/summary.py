@@ -21,7 +21,8 @@ LEADING = (
     "row",
     "size",
     "subsets",
-    "lambda",
+    "point",
+    "scale",
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -30,16 +31,16 @@ LEADING = (
     "normalized_low",
     "normalized_high",
     "normalized_min",
-    "at_edge",
+    "edges",
 )
 """The columns before those of the tasks.
 
 ``row`` is what a line is about: ``zeroshot`` (the base), ``expert`` (each expert on its own task),
-``size`` (the ``subsets`` of one size, each at its own chosen lambda: means and minima over them),
-``all`` (the merge of all tasks, at the ``lambda`` shown, with its interval). All numbers are
+``size`` (the ``subsets`` of one size, each at its own chosen point: means and minima over them),
+``all`` (the merge of all tasks, at the ``point`` shown, with its interval). All numbers are
 fractions of the test split: ``accuracy`` is a mean over tasks, ``normalized`` the mean of accuracy
-relative to the task's expert, ``*_min`` the worst subset's, ``at_edge`` how many of the subsets
-chose the first or last lambda.
+relative to the task's expert, ``*_min`` the worst subset's, ``edges`` how many of the subsets chose
+the first or last point of their sweep.
 """
 
 PUBLISHED = ("published", "difference", "published_from")
@@ -87,7 +88,7 @@ def summarise(
             lines.append({**named, **words, **_reference(scores, expert)})
         lines += [{**named, **line} for line in _methods(_of(chosen, run), _of(test, run), tasks)]
     frame = pd.DataFrame(lines, columns=[*LEADING, *tasks])
-    return frame.astype(dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"))
+    return frame.astype(dict.fromkeys(("seed", "size", "subsets", "edges"), "Int64"))
 
 
 def with_published(
@@ -118,7 +119,7 @@ def _published(line: Mapping[Hashable, Any], means: pd.DataFrame) -> dict[str, A
     if line["row"] != "zeroshot":
         rows = _of(rows, (line["model"], line["mode"], line["seed"]))
     if line["row"] == "all":
-        rows = rows[(rows["options"] == line["options"]) & (rows["lambda"] == line["lambda"])]
+        rows = rows[(rows["options"] == line["options"]) & (rows["point"] == line["point"])]
     if rows.empty or line["row"] == "size":
         return {}
     first = rows.iloc[0]
@@ -146,7 +147,7 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
 def _methods(
     chosen: pd.DataFrame, test: pd.DataFrame, tasks: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    on = [*_METHOD, "subset", "lambda"]
+    on = [*_METHOD, "subset", "point"]
     scores = test.merge(chosen[on].drop_duplicates(), on=on, how="inner")
     scores = scores[scores["in_subset"].astype(bool)]
     for method, points in chosen.groupby(_METHOD, sort=True):
@@ -162,7 +163,8 @@ def _methods(
                 "row": "all",
                 "size": len(tasks),
                 **_group(everything, rows, tasks),
-                "lambda": point["lambda"],
+                "point": point["point"],
+                "scale": point["scale"],
                 "accuracy_low": point["test_accuracy_low"],
                 "accuracy_high": point["test_accuracy_high"],
                 "normalized_low": point["test_normalized_low"],
@@ -179,7 +181,7 @@ def _group(group: pd.DataFrame, rows: pd.DataFrame, tasks: Sequence[str]) -> dic
         "accuracy_min": group["test_accuracy"].min(),
         "normalized": group["test_normalized"].mean(),
         "normalized_min": group["test_normalized"].min(),
-        "at_edge": int(group["at_edge"].sum()),
+        "edges": int(group["at_edge"].sum()),
         **{task: means[task] for task in tasks if task in means.index},
     }
 

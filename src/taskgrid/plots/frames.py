@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from taskgrid.lattice.points import lambda_value
 from taskgrid.plots.style import label
 
 REFERENCE_METHODS = ("zeroshot", "expert")
 """Rows of these methods are levels to compare with, not merges."""
 
-POINT = ["model", "mode", "seed", "method", "options", "subset", "size", "lambda"]
+POINT = ["model", "mode", "seed", "method", "options", "subset", "size", "point"]
 """The columns that name a grid point."""
 
 
@@ -36,14 +35,16 @@ def panels(rows: pd.DataFrame, by: Sequence[str] = ("model", "mode")) -> list[Pa
 
     Args:
         rows: a table with the columns of ``by``.
-        by: ``model`` and ``mode``, and ``method`` and ``options`` for a panel per method.
+        by: ``model`` and ``mode``, and ``method`` and ``options`` for a panel per method; ``study`` where
+            several have a table.
     """
     several = {key for key in by if rows[key].nunique(dropna=False) > 1}
     titles = method_titles(rows) if "method" in by else {}
     cut = []
     for values, part in rows.groupby(list(by), sort=True, dropna=False):
         named = dict(zip(by, map(str, values), strict=True))
-        words = [" · ".join(label(named[key]) for key in ("model", "mode") if key in several)]
+        telling = [key for key in by if key in several and key not in ("method", "options")]
+        words = [" · ".join(label(named[key]) for key in telling)]
         if titles:
             words.append(titles[named["method"], named["options"]])
         title = "\n".join(word for word in words if word)
@@ -76,25 +77,25 @@ def option_words(versions: Sequence[str]) -> list[list[str]]:
 
 
 def merged_rows(grid: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return the rows of merges on a split, each task inside its subset, lambda as a number >= 0."""
+    """Return the rows of merges on a split, each task inside its subset."""
     inside = grid["in_subset"].astype(bool)
-    rows = grid[~grid["method"].isin(REFERENCE_METHODS) & (grid["split"] == split) & inside]
-    rows = rows.assign(**{"lambda": rows["lambda"].map(lambda_value)})
-    return rows[rows["lambda"] >= 0]
+    return grid[~grid["method"].isin(REFERENCE_METHODS) & (grid["split"] == split) & inside]
 
 
 def subset_means(grid: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return one row per grid point: its scores averaged over the tasks of its subset.
+    """Return one row per grid point of a sweep: its scores averaged over the tasks of its subset.
 
-    A mean is ``interpolated`` where any of its rows is; its ``bound`` is the mean of theirs, a measured
-    row counting as 0.
+    Points below zero are left out, and those whose tasks have coefficients of their own: a curve has no
+    place for them. A mean is ``interpolated`` where any of its rows is; its ``bound`` is the mean of
+    theirs, a measured row counting as 0.
     """
     rows = merged_rows(grid, split)
+    rows = rows[rows["scale"].astype(float) >= 0]
     rows = rows.assign(
         interpolated=rows["interpolated"].astype(bool),
         bound=rows["bound"].astype(float).fillna(0.0),
     )
-    grouped = rows.groupby(POINT, sort=True, dropna=False, as_index=False)
+    grouped = rows.groupby([*POINT, "scale"], sort=True, dropna=False, as_index=False)
     return grouped.agg(
         accuracy=("accuracy", "mean"),
         normalized_accuracy=("normalized_accuracy", "mean"),
@@ -104,7 +105,7 @@ def subset_means(grid: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def chosen_points(selected: pd.DataFrame, study: str = "addition") -> pd.DataFrame:
-    """Return the chosen points of a study, lambda as a number.
+    """Return the chosen points of a study.
 
     Where several rules chose, the first one of the table counts.
     """
@@ -112,11 +113,11 @@ def chosen_points(selected: pd.DataFrame, study: str = "addition") -> pd.DataFra
     if rows.empty:
         return rows
     rows = rows[rows["rule"] == rows["rule"].iloc[0]]
-    return rows.assign(**{"lambda": rows["lambda"].map(lambda_value)}).reset_index(drop=True)
+    return rows.reset_index(drop=True)
 
 
 def chosen_scores(grid: pd.DataFrame, selected: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return the rows of merges on a split at each subset's chosen lambda."""
+    """Return the rows of merges on a split at each subset's chosen point."""
     chosen = chosen_points(selected)
     return merged_rows(grid, split).merge(chosen[POINT], on=POINT, how="inner")
 

@@ -100,7 +100,7 @@ def _curves(
 ) -> None:
     for size in sorted(rows["size"].unique()):
         part = rows[rows["size"] == size]
-        scores = 100 * part.groupby("lambda")["accuracy"].apply(_quartiles).unstack()
+        scores = 100 * part.groupby("scale")["accuracy"].apply(_quartiles).unstack()
         colour = colours[int(size)]
         axes.plot(
             scores.index,
@@ -120,7 +120,7 @@ def _curves(
 
 
 def _few(panel: frames.Panel) -> bool:
-    return bool(panel.rows["lambda"].nunique() <= _MANY_LAMBDAS)
+    return bool(panel.rows["scale"].nunique() <= _MANY_LAMBDAS)
 
 
 def _mark(
@@ -130,7 +130,7 @@ def _mark(
     size = rows["size"].iloc[0]
     # A median moves with its values, so it lies between those of the lower and of the upper ends.
     ends = rows.assign(low=rows["accuracy"] - rows["bound"], high=rows["accuracy"] + rows["bound"])
-    at = ends.groupby("lambda").agg(
+    at = ends.groupby("scale").agg(
         low=("low", "median"), high=("high", "median"), interpolated=("interpolated", "any")
     )
     between, low, high = at["interpolated"], 100 * at["low"], 100 * at["high"]
@@ -181,7 +181,7 @@ def _choices(axes: Axes, chosen: pd.DataFrame, colours: dict[int, style.Colour])
     sizes = list(colours)
     for size in sorted(chosen["size"].unique()):
         part = chosen[chosen["size"] == size]
-        share = part["lambda"].value_counts(normalize=True).sort_index()
+        share = part["scale"].value_counts(normalize=True).sort_index()
         axes.scatter(
             share.index,
             np.full(len(share), sizes.index(int(size))),

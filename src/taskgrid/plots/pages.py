@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from taskgrid.plots.render import read_table
+from taskgrid.results import read_frame
 from taskgrid.store.atomic import write_text
 
 _NOT_FRACTIONS = (
-    "lambda",
+    "scale",
     "level",
     "largest_logit_difference",
     "mean_logit_difference",
@@ -90,7 +90,7 @@ def write_page(table: str | Path, page: str | Path, title: str) -> None:
     Raises:
         ArtifactError: if the table is missing or damaged, or the page cannot be written.
     """
-    write_text(page, table_page(read_table(table), title))
+    write_text(page, table_page(read_frame(table), title))
 
 
 class _Column:

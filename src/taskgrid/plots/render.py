@@ -7,22 +7,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError
 from taskgrid.plots import style
 from taskgrid.plugins.cards import figure_card
+from taskgrid.results import read_frame
 
 RunLabels = Mapping[str, Any]
 """Columns to add to a table (model, mode, seed, task) and their values."""
 
-# In CSV: lambda is text ("0.30" is a name), counts are whole where some are missing.
-_TEXT_AND_COUNTS = {
-    **dict.fromkeys(("lambda", "lambda_rule"), "string"),
-    **dict.fromkeys(("seed", "size", "subsets", "at_edge"), "Int64"),
-}
 _COLUMNS = {
     "history": ["model", "mode", "seed", "task", "step", "metric", "value"],
     "cosine": ["model", "mode", "seed", "task_a", "task_b", "cosine"],
@@ -64,25 +59,8 @@ def read_tables(listing: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
     }
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a Parquet or CSV table.
-
-    Raises:
-        ArtifactError: if the file is missing or damaged.
-    """
-    try:
-        if Path(path).suffix == ".parquet":
-            # A path inside "seed=0" is no partition of a data set: this file and nothing else.
-            return cast(pd.DataFrame, pq.ParquetFile(path).read().to_pandas())
-        return pd.read_csv(path, dtype=_TEXT_AND_COUNTS)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); delete it and run again") from error
-
-
 def _join(parts: Sequence[tuple[RunLabels, str | Path]], name: str) -> pd.DataFrame:
-    tables = [_labelled(read_table(path), labels) for labels, path in parts]
+    tables = [_labelled(read_frame(path), labels) for labels, path in parts]
     if not tables:
         return pd.DataFrame(columns=_COLUMNS.get(name, []))
     return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]

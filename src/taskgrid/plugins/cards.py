@@ -84,18 +84,48 @@ class ModeCard(Card):
     others: tuple[str, ...] = ()
 
 
+ColumnKind = Literal["text", "integer", "number", "flag"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        kind: the type of its values.
+        about: what it is, in words for ``docs/tables.md`` and the file itself.
+    """
+
+    kind: ColumnKind
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCard:
+    """A study's own table.
+
+    Attributes:
+        row: what a row is.
+        columns: its columns in order; None where ``store.columns`` says what it is. A name that is there
+            has that type here too, and may have other words.
+    """
+
+    row: str
+    columns: Mapping[str, Column | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyCard(Card):
     """A study.
 
     Attributes:
-        rule: how it chooses, in words for the table of chosen points.
-        tables: its own tables: name -> what a row is.
+        rule: how it chooses, in words for the table of chosen points; empty where it chooses nothing.
+        tables: its own tables, by name.
         figures: names of the figures drawn from them.
     """
 
-    rule: str
-    tables: Mapping[str, str] = field(default_factory=dict)
+    rule: str = ""
+    tables: Mapping[str, TableCard] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
 
 
@@ -110,7 +140,8 @@ class FigureCard(Card):
 
     Attributes:
         category: the part of the report it belongs to.
-        tables: the tables it reads.
+        tables: the tables it reads; ``STUDY/TABLE`` is a study's own, and the figure is drawn only where
+            that study is configured.
         caption: what is seen, how it was chosen and on which split; reStructuredText, one paragraph.
     """
 
@@ -118,11 +149,16 @@ class FigureCard(Card):
     tables: tuple[str, ...]
     caption: str
 
+    def __post_init__(self) -> None:
+        """Join the lines of the caption: it is one paragraph."""
+        object.__setattr__(self, "caption", " ".join(self.caption.split()))
+
 
 _CLASSES: Mapping[str, type] = {
     one.__name__: one
     for one in (
-        Option, MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
+        Option, Column, TableCard,
+        MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
     )
 }  # fmt: skip
 _KINDS: Mapping[Kind, type[Card]] = {

@@ -83,6 +83,7 @@ _PLUGINS = MappingProxyType(
         "aligner": {},
         "study": {
             "addition": "taskgrid.studies.addition",
+            "shapley": "taskgrid.studies.shapley",
         },
         "figure": {
             "lambda_curve": "taskgrid.plots.lambda_curve",
@@ -92,6 +93,7 @@ _PLUGINS = MappingProxyType(
             "cosine": "taskgrid.plots.cosine",
             "training": "taskgrid.plots.training",
             "published": "taskgrid.plots.published",
+            "shapley": "taskgrid.plots.shapley",
         },
     }
 )

@@ -26,6 +26,7 @@ NEUTRAL = frozenset(
         "taskgrid.provenance.listing",
         "taskgrid.sentences",
         "taskgrid.store.atomic",
+        "taskgrid.store.columns",
         "taskgrid.store.tables",
     }
 )

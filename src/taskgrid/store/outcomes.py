@@ -299,14 +299,21 @@ def _read(path: Path) -> pa.Table:
     return table.filter(pa.array(sound, pa.bool_()))
 
 
+class _OutdatedError(ValueError):
+    """A file has other columns than this version writes."""
+
+
 def _check_schema(found: pa.Schema, wanted: pa.Schema) -> None:
     if found != wanted:
-        raise ValueError("it has other columns than an outcome file")
+        raise _OutdatedError
 
 
 def _warn(path: Path, reason: object) -> None:
-    warnings.warn(
-        f"{path} is damaged ({reason}); its outcomes are computed again, the file can be deleted",
-        RuntimeWarning,
-        stacklevel=2,
+    # Of an earlier version's files there may be thousands: one sentence for the folder.
+    words = (
+        f"{path.parent} holds outcomes of an earlier version of taskgrid, which are computed again; delete "
+        "the folder if no results of that version are needed"
+        if isinstance(reason, _OutdatedError)
+        else f"{path} is damaged ({reason}); its outcomes are computed again, the file can be deleted"
     )
+    warnings.warn(words, RuntimeWarning, stacklevel=2)

@@ -1,9 +1,12 @@
-"""Tables as Parquet and small ones as CSV: equal tables give equal bytes."""
+"""Tables as Parquet and small ones as CSV: equal tables give equal bytes.
+
+In Parquet the words of the columns go with the table.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ def write_table(path: str | Path, table: pa.Table) -> None:
             use_dictionary=True,
             write_statistics=True,
             row_group_size=1 << 20,
-            store_schema=False,
+            # The words of the columns are in the schema.
+            store_schema=True,
         )
 
 
@@ -39,15 +43,31 @@ def read_table(path: str | Path) -> pa.Table:
     """Read a Parquet file.
 
     Raises:
-        ArtifactError: if the file is missing or damaged.
+        ArtifactError: if the file is missing or damaged, or of a version that is not read any more.
     """
     try:
         # A path inside "seed=0" is no partition of a data set: read this file and nothing else.
-        return pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read()
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing; run the workflow first") from error
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
+    refuse_outdated(path, table.schema.names)
+    return table
+
+
+def refuse_outdated(path: str | Path, columns: Iterable[str]) -> None:
+    """Refuse a table that was written before points had coefficients per task.
+
+    Raises:
+        ArtifactError: if it is one; the text says what to do.
+    """
+    names = set(columns)
+    if "lambda" in names and "point" not in names:
+        raise ArtifactError(
+            f"{path} is of an earlier version of taskgrid (its column `lambda` is `point` and `scale` now); "
+            "delete it and run the workflow again, which makes it anew"
+        )
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

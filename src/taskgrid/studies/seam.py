@@ -102,16 +102,24 @@ class Results:
     """The finished grid, from which a study makes its tables.
 
     Attributes:
+        label: the study's name in tables.
         grid: rows of the grid, columns of ``results/tables/grid.parquet``.
-        selected: the study's own chosen points, columns of ``results/tables/selected.parquet``.
+        selected: the chosen points of all studies, columns of ``results/tables/selected.parquet``.
         find: finds outcomes by row key, with hits and predicted classes of every image.
         tasks: the tasks in the order of the configuration.
     """
 
+    label: str
     grid: pd.DataFrame
     selected: pd.DataFrame
     find: Callable[[Iterable[str]], Mapping[str, Outcome]]
     tasks: tuple[str, ...]
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """The points that the study itself chose."""
+        chosen: pd.DataFrame = self.selected[self.selected["study"] == self.label]
+        return chosen
 
 
 class Study(Protocol):

@@ -3,12 +3,12 @@
 Names that a person meets in the registry:
 
 - curves over lambda (a subset): ``val/mean_accuracy``, ``val/mean_normalized``,
-  ``val/accuracy/<task>``, at step ``lambda_step(lambda)``; the same under ``test/`` where the
-  configuration asks for test curves;
-- the chosen point (a subset): ``chosen/lambda``, ``chosen/val_normalized``,
+  ``val/accuracy/<task>``, at step ``scale_step(scale)``; the same under ``test/`` where the
+  configuration asks for test curves; points whose tasks have coefficients of their own lie on none;
+- the chosen point (a subset): ``chosen/scale``, ``chosen/val_normalized``,
   ``chosen/test_accuracy``, ``chosen/test_normalized``, ..., single tasks under
   ``chosen_tasks/test_accuracy/``; for a study other than ``addition`` the study's name stands in
-  place of ``chosen``;
+  place of ``chosen``, with what it is about behind it where it asks several questions;
 - training (an expert): ``train/loss``, ``train/lr``, ``val/accuracy`` over steps, and
   ``start/val_accuracy``, ``final/val_accuracy``.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from taskgrid.lattice.points import lambda_value
+from taskgrid.lattice.points import point_order, read_point
 from taskgrid.provenance.digests import canonical_json, digest
 from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord
 
@@ -36,9 +36,9 @@ _CHOSEN = ("test_normalized", "test_accuracy", "val_normalized", "val_accuracy")
 _LINEAGE = ("base", "text", "split", "head", "digest", "layout", "activation")
 
 
-def lambda_step(text: str) -> int:
+def scale_step(scale: float) -> int:
     """Return the step at which a coefficient is logged."""
-    return round(lambda_value(text) * STEPS_PER_UNIT)
+    return round(scale * STEPS_PER_UNIT)
 
 
 def expert_record(
@@ -142,7 +142,7 @@ def subset_records(
                     **named,
                     **_flat(options, f"{merge[3]}."),
                     "size": str(len(tasks)),
-                    "lambdas": _span(row["lambda"] for row in rows),
+                    "scales": _span(row["point"] for row in rows),
                 },
                 metrics=_finite(metrics),
                 tags={
@@ -169,7 +169,7 @@ def subset_records(
 
 
 def point_records(grid: pd.DataFrame) -> list[RunRecord]:
-    """Return a record for every grid point, lambda as a parameter, below the record of its subset.
+    """Return a record for every grid point, its coefficients as parameters, below the record of its subset.
 
     Args:
         grid: rows of the grid.
@@ -178,18 +178,18 @@ def point_records(grid: pd.DataFrame) -> list[RunRecord]:
     for merge, rows in _by_merge(_merges(grid)).items():
         named, options = _named(merge), json.loads(merge[4] or "{}")
         size = str(len(str(merge[5]).split("+")))
-        by_lambda: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        by_point: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
-            by_lambda[row["lambda"]].append(row)
-        for scale in sorted(by_lambda, key=lambda_value):
-            here = by_lambda[scale]
-            values = [Metric(key, value) for key, value, _ in _curves(here)]
-            settings = {**named, "size": size, "lambda": scale}
+            by_point[row["point"]].append(row)
+        for point in sorted(by_point, key=point_order):
+            here = by_point[point]
+            values = [Metric(key, value) for key, value in _scores(here)]
+            settings = {**named, "size": size, **_coefficients(point)}
             records.append(
                 RunRecord(
-                    point_id=f"{_merge_id(merge)}/{scale}",
+                    point_id=f"{_merge_id(merge)}/{point}",
                     kind="point",
-                    name=f"{merge[5]} · {merge[3]} · {scale}",
+                    name=f"{merge[5]} · {merge[3]} · {point}",
                     parent=_merge_id(merge),
                     params={**settings, **_flat(options, f"{merge[3]}.")},
                     metrics=_finite(values),
@@ -216,7 +216,7 @@ def grid_record(
     """Return the record of a whole grid: what it spans, and its scores against subset size.
 
     The curves ``test_normalized/<method>`` and ``test_accuracy/<method>`` have the number of merged
-    tasks as step (each subset at its own lambda, chosen on validation; mean over subsets and seeds),
+    tasks as step (each subset at its own point, chosen on validation; mean over subsets and seeds),
     with the model and the mode in front of the method where there are several.
 
     Args:
@@ -228,7 +228,7 @@ def grid_record(
         study: whose choices are shown.
     """
     merges = _merges(grid)
-    points = merges[[*_MERGE, "lambda"]].drop_duplicates()
+    points = merges[[*_MERGE, "point"]].drop_duplicates()
     several = [key for key in ("model", "mode") if merges[key].nunique() > 1]
     chosen = selected[selected["study"] == study]
     metrics = [
@@ -252,7 +252,7 @@ def grid_record(
             **_flat(settings or {}),
             **spans,
             "tasks": _joined(merges["task"]),
-            "lambdas": _span(points["lambda"]),
+            "scales": _span(points["point"]),
             "subsets": str(points["subset"].nunique()),
             "points": str(len(points)),
         },
@@ -292,34 +292,52 @@ def _merge_id(merge: tuple[Any, ...]) -> str:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    """Return curves on validation, and on test where every lambda was read there for its curve."""
+    """Return curves on validation, and on test where every scale was read there for its curve."""
     at: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["split"] == "val" or row.get("role") == "curve":
-            at[row["split"], row["lambda"]].append(row)
-    metrics = []
-    for (split, scale), here in sorted(
-        at.items(), key=lambda item: (item[0][0], lambda_step(item[0][1]))
-    ):
-        step = lambda_step(scale)
-        accuracy = [row["accuracy"] for row in here]
-        normalized = [row["normalized_accuracy"] for row in here]
-        metrics.append(Metric(f"{split}/mean_accuracy", _mean(accuracy), step))
-        metrics.append(Metric(f"{split}/mean_normalized", _mean(normalized), step))
-        metrics += [
-            Metric(f"{split}/accuracy/{row['task']}", row["accuracy"], step) for row in here
-        ]
-    return metrics
+        if _on_curve(row) and not read_point(row["point"]).named:
+            at[row["split"], row["point"]].append(row)
+    return [
+        Metric(key, value, scale_step(read_point(point).lambda_value))
+        for (_, point), here in sorted(
+            at.items(), key=lambda item: (item[0][0], point_order(item[0][1]))
+        )
+        for key, value in _scores(here)
+    ]
+
+
+def _on_curve(row: Mapping[str, Any]) -> bool:
+    return row["split"] == "val" or row.get("role") == "curve"
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Return the scores of one point by the names of their curves, one split after the other."""
+    scores: list[tuple[str, float]] = []
+    for split in ("test", "val"):
+        here = [row for row in rows if row["split"] == split and _on_curve(row)]
+        if here:
+            accuracy = [row["accuracy"] for row in here]
+            normalized = [row["normalized_accuracy"] for row in here]
+            scores.append((f"{split}/mean_accuracy", _mean(accuracy)))
+            scores.append((f"{split}/mean_normalized", _mean(normalized)))
+            scores += [(f"{split}/accuracy/{row['task']}", row["accuracy"]) for row in here]
+    return scores
+
+
+def _coefficients(point: str) -> dict[str, str]:
+    """Return a point as parameters: as text, and as a number where it is one."""
+    return {"point": point} | ({} if read_point(point).named else {"scale": point})
 
 
 def _choice(choice: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    head = "chosen" if choice["study"] == "addition" else choice["study"]
+    words = "chosen" if choice["study"] == "addition" else choice["study"]
+    head = "_".join(filter(None, [words, choice.get("about")]))
     metrics = [Metric(f"{head}/{key}", _number(choice.get(key))) for key in _CHOSEN]
-    metrics.append(Metric(f"{head}/lambda", lambda_value(choice["lambda"])))
+    metrics.append(Metric(f"{head}/scale", _number(read_point(choice["point"]).scale)))
     metrics += [
         Metric(f"{head}_tasks/test_accuracy/{row['task']}", row["accuracy"])
         for row in rows
-        if row["split"] == "test" and row["lambda"] == choice["lambda"]
+        if row["split"] == "test" and row["point"] == choice["point"]
     ]
     return metrics
 
@@ -366,8 +384,8 @@ def _joined(values: pd.Series[Any]) -> str:
     return ", ".join(str(value) for value in sorted(values.dropna().unique()))
 
 
-def _span(lambdas: Iterable[str]) -> str:
-    distinct = sorted(set(lambdas), key=lambda_value)
+def _span(points: Iterable[str]) -> str:
+    distinct = sorted(set(points), key=point_order)
     if len(distinct) < 2:
         return ", ".join(distinct)
     return f"{distinct[0]} to {distinct[-1]}, {len(distinct)} values"

@@ -54,7 +54,7 @@ _NOTES = {
     "{}": "One run per merge (method and subset of tasks), below one run per grid. Curves have "
     "lambda as step (step 300 is lambda 0.3); `chosen/...` is the point chosen on validation.",
     "{}-experts": "One run per fine-tuned expert.",
-    "{}-points": "One run per grid point, lambda as a parameter: for scatter and contour plots.",
+    "{}-points": "One run per grid point, its scale as a parameter: for scatter and contour plots.",
 }
 _FILTER = "\n\nWhat counts now: `tags.superseded = 'false' and tags.in_grid = 'true'`."
 

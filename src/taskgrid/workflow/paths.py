@@ -44,5 +44,7 @@ LATTICE_ROWS = f"{_LATTICE}/rows.parquet"
 LATTICE_REPORT = f"{_LATTICE}/report.json"
 
 FIGURE = "results/figures/{figure}.{suffix}"
+SELECTED = "results/tables/selected.parquet"
+STUDY_TABLE = "results/tables/{study}/{table}.parquet"
 PRECISION_TABLE = "results/tables/precision.csv"
 SUMMARY = "results/tables/summary.csv"

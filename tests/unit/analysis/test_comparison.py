@@ -19,12 +19,12 @@ from taskgrid.analysis.literature import (
     read_numbers,
 )
 from taskgrid.analysis.summary import LEADING, write_csv
+from taskgrid.evaluation.plan.choices import write_choices
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.results import read_published, read_summary
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
-from taskgrid.studies import get_study
 from tests.unit.analysis.test_literature import EIGHT, value
 from tests.unit.example_plans import FakeBench, method, setting
 
@@ -52,7 +52,7 @@ def row(
         "options": "{}",
         "subset": subset,
         "size": len(subset.split("+")) if subset else 0,
-        "lambda": scale,
+        "point": scale,
         "task": task,
         "in_subset": task in subset.split("+"),
         "split": "test",
@@ -84,7 +84,7 @@ def run(
             },
             "method": method,
             "study": "addition",
-            "lambda": scale,
+            "point": scale,
             "test_accuracy": score,
             "test_accuracy_low": score - 0.004,
             "test_accuracy_high": score + 0.004,
@@ -141,7 +141,7 @@ def test_averages_take_their_interval_from_the_chosen_points(
     table = compare(*fair, read_numbers(["tangent"]), NAMES)
     merges = table[(table["method"] == "task_arithmetic") & (table["metric"] == "accuracy")]
     assert len(merges) == 3 and set(merges["task"]) == {"average"}
-    assert set(merges["subset"]) == {ALL} and set(merges["lambda"]) == {"0.40"}
+    assert set(merges["subset"]) == {ALL} and set(merges["point"]) == {"0.40"}
     found = one(merges, published=0.704)
     assert (found["run"], found["run_low"], found["run_high"]) == pytest.approx((0.7, 0.696, 0.704))
     assert found["inside"] is True
@@ -162,17 +162,21 @@ def test_lambda_is_compared_under_the_same_rule_only(
     grid, selected = fair
     table = compare(grid, selected, read_numbers(["tanganke"]), NAMES)
     fixed = table[table["method"] == "task_arithmetic"]  # published at 0.30, which was a curve
-    assert set(fixed["lambda"]) == {"0.30"} and set(fixed["lambda_rule"]) == {"0.30"}
+    assert (
+        set(fixed["point"]) == {"0.30"}
+        and set(fixed["scale"]) == {0.3}
+        and set(fixed["lambda_rule"]) == {"0.30"}
+    )
     assert one(fixed, task="mnist")["run"] == 0.65
     assert one(fixed, task="average")["run"] == pytest.approx(0.65)
     mean = one(table, method="average", task="average")  # no lambda in the publication: 1.00
-    assert (mean["lambda_rule"], mean["lambda"], mean["run"]) == ("", "1.00", 0.6)
+    assert (mean["lambda_rule"], mean["point"], mean["run"]) == ("", "1.00", 0.6)
     # Without the row at 0.30 nothing stands beside the number printed at 0.30.
-    absent = grid[(grid["lambda"] != "0.30") | (grid["split"] == "val")]
+    absent = grid[(grid["point"] != "0.30") | (grid["split"] == "val")]
     again = compare(absent, selected, read_numbers(["tanganke"]), NAMES)
     assert "task_arithmetic" not in set(again["method"])
     # One lambda is no choice: numbers tuned on validation have no like.
-    single = grid[grid["lambda"] != "0.30"]
+    single = grid[grid["point"] != "0.30"]
     tangent = read_numbers(["tangent"])
     assert "task_arithmetic" not in set(compare(single, selected, tangent, NAMES)["method"])
 
@@ -249,7 +253,7 @@ def test_the_table_is_written_and_read_back(
     write_csv(tmp_path / "tables/published.csv", table)
     back = read_published(tmp_path)
     assert list(back.columns) == [*COLUMNS] and len(back) == len(table) > 50
-    assert set(back["lambda"].dropna()) == {"0.30", "0.40", "1.00"}
+    assert set(back["point"].dropna()) == {"0.30", "0.40", "1.00"}
     assert set(back["lambda_rule"].dropna()) == {"0.30", "val"}
     assert back["published"].tolist() == pytest.approx(table["published"].tolist(), abs=5e-5)
     assert back["inside"].eq(True).sum() == table["inside"].eq(True).sum() > 0
@@ -276,17 +280,19 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, bench, ours = OutcomeStore(folder / "store"), FakeBench(), setting(EIGHT)
     plan = make_plan(ours, method(), ["+".join(sorted(EIGHT))], ["0.00", "0.10", "0.20"])
     write_table(folder / "reference.parquet", run_reference(ours, store, bench.open).table)
-    study = get_study("addition")
-    write_table(folder / "block.parquet", run_plan(plan, store, bench.open, [study]).table)
+    result = run_plan(plan, store, bench.open)
+    write_table(folder / "block.parquet", result.table)
+    write_choices(folder / "choices.json", result.choices)
     return folder
 
 
 def tables(rows: Path, out: Path, *more: str, **settings: object) -> str:
     command = [sys.executable, "scripts/grid.py", "--store", str(rows / "store")]
     command += ["--reference", str(rows / "reference.parquet")]
-    command += ["--rows", str(rows / "block.parquet"), *more, "--settings"]
-    command.append(json.dumps({"studies": ["addition"], "tasks": EIGHT, **settings}))
-    for name in ("grid.parquet", "selected.parquet", "summary.csv"):
+    command += ["--rows", str(rows / "block.parquet"), "--choices", str(rows / "choices.json")]
+    command += [*more, "--settings"]
+    command.append(json.dumps({"tasks": EIGHT, **settings}))
+    for name in ("grid.parquet", "selected.parquet", "summary.csv", "pairs.csv"):
         command += [f"--{name.split('.')[0]}", str(out / "tables" / name)]
     root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}

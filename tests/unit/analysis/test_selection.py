@@ -1,21 +1,16 @@
+"""The table of chosen points: scores and intervals of what was chosen and stored."""
+
 from __future__ import annotations
 
-import functools
-import itertools
-import operator
-from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from taskgrid.analysis.selection import SELECTED, first_maximum, select
-from taskgrid.errors import ArtifactError, ConfigError, DataError
+from taskgrid.analysis.selection import SELECTED, select
+from taskgrid.errors import ArtifactError, DataError
+from taskgrid.evaluation.plan.choices import Chosen
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
@@ -23,134 +18,31 @@ from taskgrid.provenance import derive_seed
 from taskgrid.store.intervals import Pair, mean_intervals
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
-from taskgrid.studies import get_study
-from taskgrid.studies.seam import Curves
 from tests.unit.example_plans import FakeBench, method, setting
 
-ADDITION = get_study("addition")
 
-
-def curves(
-    correct: Sequence[Sequence[int]],
-    expert: Sequence[int],
-    n: Sequence[int] | None = None,
-    lambdas: Sequence[str] | None = None,
-) -> Curves:
-    tasks = tuple("abcdefgh"[: len(expert)])
-    return Curves(
-        subset=tasks,
-        lambdas=tuple(lambdas or [f"{i / 10:.2f}" for i in range(len(correct))]),
-        tasks=tasks,
-        n=np.array(n or [100] * len(expert)),
-        correct=np.array(correct).reshape(-1, len(expert)),
-        expert=np.array(expert),
-        zeroshot=np.zeros(len(expert), dtype=np.int64),
-    )
-
-
-def chosen(*args: Any, **options: Any) -> str:
-    return ADDITION.choose(curves(*args, **options)).scale
-
-
-# --- the choice ------------------------------------------------------------------------------------
-
-
-def test_the_mean_of_normalised_accuracy_decides_not_that_of_accuracy() -> None:
-    # Accuracies 0.90 + 0.10 and 0.80 + 0.15: the second gains more relative to weak expert b.
-    assert chosen([[90, 10], [80, 15]], expert=[90, 20]) == "0.10"
-    assert chosen([[90, 10], [80, 15]], expert=[90, 90]) == "0.00"
-
-
-def test_the_first_maximum_wins_a_tie() -> None:
-    assert chosen([[50], [70], [70], [60], [70]], expert=[90]) == "0.10"
-    assert chosen([[50, 50]] * 4, expert=[90, 80]) == "0.00"
-
-
-def test_a_tie_is_a_tie_although_floats_differ() -> None:
-    # 1/10 + 2/10 + 3/10 and its permutations: equal as fractions, not always as sums of floats.
-    rows = [list(row) for row in itertools.permutations([1, 2, 3, 7, 9])]
-
-    def added(row: list[int]) -> float:
-        # One after the other: the built-in sum() of Python 3.12 compensates for what rounding loses.
-        return functools.reduce(operator.add, (c / 10 for c in row))
-
-    rows.sort(key=added)
-    # As floats the last one would win.
-    assert added(rows[0]) < added(rows[-1])
-    assert chosen(rows, expert=[10] * 5) == "0.00"
-    assert chosen([[0] * 5, *rows], expert=[10] * 5) == "0.10"
-
-
-@given(
-    data=st.data(),
-    tasks=st.integers(1, 4),
-    lambdas=st.integers(1, 8),
-)
-def test_the_choice_equals_brute_force(data: st.DataObject, tasks: int, lambdas: int) -> None:
-    counts = st.integers(0, 12)
-    expert = data.draw(st.lists(st.integers(1, 12), min_size=tasks, max_size=tasks))
-    correct = data.draw(
-        st.lists(
-            st.lists(counts, min_size=tasks, max_size=tasks), min_size=lambdas, max_size=lambdas
-        )
-    )
-    scores = [
-        sum(Fraction(c, e) for c, e in zip(row, expert, strict=True)) / tasks for row in correct
-    ]
-    assert chosen(correct, expert=expert) == f"{scores.index(max(scores)) / 10:.2f}"
-
-
-def test_a_task_whose_expert_gets_nothing_right_is_left_out() -> None:
-    assert chosen([[0, 50], [99, 40]], expert=[0, 80]) == "0.00"
-    assert chosen([[30, 10], [20, 30]], expert=[0, 0], n=[100, 100]) == "0.10"
-
-
-def test_the_edge_of_the_sweep_is_reported() -> None:
-    rows = [[10], [30], [20]]
-    assert not ADDITION.choose(curves(rows, [50])).at_edge
-    assert ADDITION.choose(curves(rows[1:], [50])).at_edge
-    assert ADDITION.choose(curves(rows[:2], [50])).at_edge
-    assert not ADDITION.choose(curves(rows[:1], [50])).at_edge
-
-
-def test_negative_lambdas_are_not_chosen_unless_there_are_no_others() -> None:
-    lambdas = ["-0.50", "0.00", "0.50", "1.00"]
-    best_negative = curves([[90], [10], [30], [20]], [50], lambdas=lambdas)
-    assert ADDITION.choose(best_negative).scale == "0.50"
-    at_zero = curves([[90], [60], [30], [20]], [50], lambdas=lambdas)
-    assert (ADDITION.choose(at_zero).scale, ADDITION.choose(at_zero).at_edge) == ("0.00", True)
-    only = curves([[10], [30]], [50], lambdas=["-0.50", "-0.25"])
-    assert ADDITION.choose(only).scale == "-0.25"
-
-
-def test_nothing_to_choose_from_is_an_error() -> None:
-    with pytest.raises(DataError, match="no validation rows"):
-        first_maximum([])
-
-
-def test_studies_are_found_by_name() -> None:
-    assert ADDITION.name == "addition"
-    with pytest.raises(ConfigError, match="did you mean 'addition'"):
-        get_study("aditions")
-
-
-# --- the table of chosen points ------------------------------------------------------------------------
+class Measured(NamedTuple):
+    grid: pa.Table
+    choices: tuple[Chosen, ...]
+    store: OutcomeStore
 
 
 LAMBDAS = ("0.00", "0.25", "0.50", "0.75", "1.00")
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, OutcomeStore]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     store, bench = OutcomeStore(tmp_path_factory.mktemp("store")), FakeBench()
-    tables = []
+    tables, choices = [], []
     for seed in (0, 1):
         ours = replace(setting("abc"), seed=seed)
         tables.append(run_reference(ours, store, bench.open).table)
         for name in ("task_arithmetic", "average"):
             plan = make_plan(ours, method(name), ["a", "b", "a+b", "a+b+c"], LAMBDAS)
-            tables.append(run_plan(plan, store, bench.open, [ADDITION]).table)
-    return unique_rows(sort_rows(pa.concat_tables(tables))), store
+            result = run_plan(plan, store, bench.open)
+            tables.append(result.table)
+            choices += result.choices
+    return Measured(unique_rows(sort_rows(pa.concat_tables(tables))), tuple(choices), store)
 
 
 def without(table: pa.Table, **wanted: Any) -> pa.Table:
@@ -162,14 +54,14 @@ def without(table: pa.Table, **wanted: Any) -> pa.Table:
 
 
 def test_every_merge_has_one_chosen_point_per_study(
-    measured: tuple[pa.Table, OutcomeStore],
+    measured: Measured,
 ) -> None:
-    grid, store = measured
-    table = select(grid, [ADDITION], store.find)
+    grid, choices, store = measured
+    table = select(grid, choices, store.find)
     assert table.schema == SELECTED
     assert table.num_rows == 2 * 2 * 4
     by_subset = {row["subset"]: row for row in table.to_pylist()}
-    assert {name: row["lambda"] for name, row in by_subset.items()} == {
+    assert {name: row["point"] for name, row in by_subset.items()} == {
         "a": "1.00",
         "b": "1.00",
         "a+b": "0.50",
@@ -183,16 +75,16 @@ def test_every_merge_has_one_chosen_point_per_study(
 
 
 def test_scores_are_means_over_the_tasks_of_the_rows(
-    measured: tuple[pa.Table, OutcomeStore],
+    measured: Measured,
 ) -> None:
-    grid, store = measured
+    grid, choices, store = measured
     frame = grid.to_pandas()
-    for row in select(grid, [ADDITION], store.find).to_pylist():
+    for row in select(grid, choices, store.find).to_pylist():
         same = frame[
             (frame["method"] == row["method"])
             & (frame["seed"] == row["seed"])
             & (frame["subset"] == row["subset"])
-            & (frame["lambda"] == row["lambda"])
+            & (frame["point"] == row["point"])
         ]
         for split in ("val", "test"):
             rows = same[same["split"] == split]
@@ -204,11 +96,11 @@ def test_scores_are_means_over_the_tasks_of_the_rows(
         assert row["test_normalized_low"] < row["test_normalized"] < row["test_normalized_high"]
 
 
-def test_intervals_come_from_the_stored_outcomes(measured: tuple[pa.Table, OutcomeStore]) -> None:
-    grid, store = measured
+def test_intervals_come_from_the_stored_outcomes(measured: Measured) -> None:
+    grid, choices, store = measured
     (row,) = (
         row
-        for row in select(grid, [ADDITION], store.find, level=0.8, draws=500).to_pylist()
+        for row in select(grid, choices, store.find, level=0.8, draws=500).to_pylist()
         if (row["method"], row["subset"], row["seed"]) == ("average", "a+b", 1)
     )
     keys: list[tuple[str, str]] = []
@@ -241,11 +133,12 @@ def test_intervals_come_from_the_stored_outcomes(measured: tuple[pa.Table, Outco
 
 
 def test_the_table_does_not_depend_on_what_else_is_in_the_grid(
-    measured: tuple[pa.Table, OutcomeStore],
+    measured: Measured,
 ) -> None:
-    grid, store = measured
-    everything = select(grid, [ADDITION], store.find).to_pylist()
-    part = select(without(grid, method="average"), [ADDITION], store.find).to_pylist()
+    grid, choices, store = measured
+    everything = select(grid, choices, store.find).to_pylist()
+    ours = [choice for choice in choices if choice.method != "average"]
+    part = select(without(grid, method="average"), ours, store.find).to_pylist()
     assert part == [row for row in everything if row["method"] != "average"]
 
 
@@ -258,29 +151,26 @@ MISSING: list[tuple[dict[str, Any], str]] = [
         {"method": "expert", "subset": "b", "task": "b", "split": "test"},
         "test row of the expert of task",
     ),
-    ({"method": "zeroshot", "task": "a"}, "no zero-shot val row of model 'tiny' on task 'a'"),
     (
         {"method": "average", "subset": "a+b", "split": "test", "task": "a"},
         "no test row on task 'a'",
     ),
     (
-        {"method": "average", "subset": "a+b", "split": "val", "task": "b", "lambda": "0.25"},
-        "no val row",
+        {"method": "average", "subset": "a+b", "split": "val", "task": "b", "point": "0.50"},
+        "no val row on task 'b' at 0.50; run the eval rule",
     ),
 ]
 
 
 @pytest.mark.parametrize(("row", "sentence"), MISSING, ids=[text for _, text in MISSING])
-def test_a_missing_row_is_named(
-    row: dict[str, Any], sentence: str, measured: tuple[pa.Table, OutcomeStore]
-) -> None:
-    grid, store = measured
+def test_a_missing_row_is_named(row: dict[str, Any], sentence: str, measured: Measured) -> None:
+    grid, choices, store = measured
     with pytest.raises(DataError, match=sentence):
-        select(without(grid, **row), [ADDITION], store.find)
+        select(without(grid, **row), choices, store.find)
 
 
-def test_a_lost_store_is_named(measured: tuple[pa.Table, OutcomeStore]) -> None:
-    grid, _ = measured
+def test_a_lost_store_is_named(measured: Measured) -> None:
+    grid, choices, _ = measured
     nothing: dict[str, Outcome] = {}
     with pytest.raises(ArtifactError, match="are not in the store any more"):
-        select(grid, [ADDITION], lambda keys: nothing)
+        select(grid, choices, lambda keys: nothing)

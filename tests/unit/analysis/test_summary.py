@@ -29,7 +29,7 @@ def row(
         "method": method,
         "options": "{}",
         "subset": subset,
-        "lambda": scale,
+        "point": scale,
         "task": task,
         "in_subset": task in subset.split("+"),
         "split": "test",
@@ -72,7 +72,8 @@ def selected(seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
                     "subset": subset,
                     "size": len(scores),
                     "study": "addition",
-                    "lambda": CHOSEN[subset],
+                    "point": CHOSEN[subset],
+                    "scale": float(CHOSEN[subset]),
                     "test_accuracy": accuracy,
                     "test_normalized": normalized,
                     "test_accuracy_low": accuracy - 0.01,
@@ -115,19 +116,19 @@ def test_reference_lines() -> None:
 
 def test_lines_by_size_are_means_over_subsets() -> None:
     one = line(summarise(grid(), selected(), TASKS), "size", 1)
-    assert (one["subsets"], one["at_edge"]) == (2, 1)
+    assert (one["subsets"], one["edges"]) == (2, 1)
     assert one["accuracy"] == pytest.approx((0.7 + 0.9) / 2)
     assert one["accuracy_min"] == pytest.approx(0.7)
     assert one["normalized"] == pytest.approx((0.7 / 0.8 + 0.9) / 2)
     assert one["normalized_min"] == pytest.approx(0.7 / 0.8)
     assert (one["a"], one["b"]) == (0.7, 0.9)
-    assert pd.isna(one["lambda"])
+    assert pd.isna(one["point"]) and pd.isna(one["scale"])
 
 
 def test_the_merge_of_all_tasks_has_its_lambda_and_interval() -> None:
     table = summarise(grid(), selected(), TASKS)
     every = line(table, "all", 2)
-    assert (every["lambda"], every["a"], every["b"]) == ("0.40", 0.6, 0.8)
+    assert (every["point"], every["scale"], every["a"], every["b"]) == ("0.40", 0.4, 0.6, 0.8)
     assert every["accuracy"] == pytest.approx(0.7)
     assert (every["accuracy_low"], every["accuracy_high"]) == pytest.approx((0.69, 0.71))
     normalized = (0.6 / 0.8 + 0.8) / 2
@@ -172,11 +173,11 @@ def test_the_file_holds_fractions_with_four_decimals(tmp_path: Path) -> None:
     write_csv(path, table)
     content = path.read_bytes()
     assert b"\r" not in content
-    assert b",all,2,1,0.40,0.7000,0.6900,0.7100," in content
+    assert b",all,2,1,0.40,0.4000,0.7000,0.6900,0.7100," in content
     write_csv(path, table)
     assert path.read_bytes() == content
     back = read_summary(tmp_path)
-    assert list(back["lambda"].dropna()) == ["0.40"]
+    assert list(back["point"].dropna()) == ["0.40"]
     assert back["accuracy"].tolist() == pytest.approx(table["accuracy"].tolist(), abs=5e-5)
 
 
@@ -199,9 +200,9 @@ def test_published_numbers_stand_in_the_line_they_answer() -> None:
         compared(method="expert", published=0.88, published_low=0.87, published_high=0.88, **run),
         compared(method="expert", published=0.87, published_low=0.87, published_high=0.88, **run),
         compared(method="expert", mode="linear", seed=0, published=0.5),
-        compared(method="ties", **{"lambda": "0.30"}, published=0.1, **run),
-        compared(method="ties", metric="normalized", **{"lambda": "0.40"}, published=0.1, **run),
-        compared(method="ties", **{"lambda": "0.40"}, published=0.75, published_low=0.75, **run),
+        compared(method="ties", point="0.30", published=0.1, **run),
+        compared(method="ties", metric="normalized", point="0.40", published=0.1, **run),
+        compared(method="ties", point="0.40", published=0.75, published_low=0.75, **run),
     ]
     table = with_published(summary, pd.DataFrame(numbers).astype({"seed": "Int64"}), TASKS)
     assert list(table.columns) == [*LEADING, *PUBLISHED, "b", "a"]

@@ -115,41 +115,21 @@ def hidden_tick(figure: Figure, text: Text) -> bool:
     return False
 
 
-def test_every_figure_states_what_it_is() -> None:
-    assert plugins.names("figure") == FIGURES
+def test_every_figure_says_what_it_is(five: Example) -> None:
     for name in FIGURES:
         card = figure_card(name)
-        assert card.name == name and card.title and card.category
-        assert set(card.tables) <= set(TABLES)
+        assert card == plugins.load("figure", name).CARD
+        assert card.title and card.category
+        assert set(card.tables) <= set(five.tables())
         # One paragraph of words that names its split, or says that there is none.
         assert "\n" not in card.caption and len(card.caption) > 100
         assert any(word in card.caption for word in ("**validation**", "**test**", "no data split"))
 
 
-def test_statement_read_from_source_is_the_imported_one() -> None:
-    for name in FIGURES:
-        card, imported = figure_card(name), plugins.load("figure", name).FIGURE
-        assert (card.title, card.category, card.tables) == (
-            imported.title,
-            imported.category,
-            imported.tables,
-        )
-
-
-def test_incomplete_statement_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "lonely_figure.py").write_text("FIGURE = Statement(title='x', tables=('grid',))")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(
-        "taskgrid.plugins.registry._PLUGINS", {"figure": {"lonely": "lonely_figure"}}
-    )
-    with pytest.raises(ConfigError, match="lonely_figure does not state category and caption"):
-        figure_card("lonely")
-
-
-def test_statements_are_read_without_matplotlib() -> None:
+def test_cards_are_read_without_matplotlib() -> None:
     code = (
-        "import sys; from taskgrid.plots import figure_card, figure_names\n"
-        "[figure_card(name) for name in figure_names()]\n"
+        "import sys; from taskgrid import plugins; from taskgrid.plugins.cards import figure_card\n"
+        "[figure_card(name) for name in plugins.names('figure')]\n"
         "heavy = {'matplotlib', 'seaborn', 'pandas', 'numpy', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -183,9 +163,9 @@ def test_lambda_curve_draws_medians_and_references(five: Example) -> None:
     for size in (1, 2, 5):
         x, y = drawn[place, f"size {size}"]
         expected = {}
-        for text in five.grid.loc[five.grid["method"] == "task_arithmetic", "lambda"].unique():
+        for text in five.grid.loc[five.grid["method"] == "task_arithmetic", "point"].unique():
             rows = five.grid.query("method == 'task_arithmetic' and split == 'val' and in_subset")
-            rows = rows[(rows["size"] == size) & (rows["lambda"] == text)]
+            rows = rows[(rows["size"] == size) & (rows["point"] == text)]
             expected[float(text)] = 100 * np.median(
                 rows.groupby(["seed", "subset"])["accuracy"].mean()
             )
@@ -205,7 +185,7 @@ def test_lambda_curve_tells_interpolated_points_apart(five: Example) -> None:
     wide = next(c for c in figure.axes[place].collections if c.get_label() == "bounds, size 2")
     ends = np.array(wide.get_segments())
     hollow: dict[float, tuple[float, float]] = {}
-    for text, here in rows[rows["size"] == 2].groupby("lambda"):
+    for text, here in rows[rows["size"] == 2].groupby("scale"):
         if here["interpolated"].any():
             low = here["accuracy"] - here["bound"].fillna(0)
             high = here["accuracy"] + here["bound"].fillna(0)
@@ -214,10 +194,10 @@ def test_lambda_curve_tells_interpolated_points_apart(five: Example) -> None:
                 100 * np.median(end.groupby(by).mean()) for end in (low, high)
             )
     x, _ = lines(figure)[place, "interpolated, size 2"]
-    assert np.allclose(x, list(hollow)) and 0 < len(hollow) < rows["lambda"].nunique()
+    assert np.allclose(x, list(hollow)) and 0 < len(hollow) < rows["scale"].nunique()
     assert np.allclose(ends[:, :, 1], list(hollow.values()))
     # The largest merge is measured where its lambda was chosen.
-    chosen = set(given.selected.query("method == 'task_arithmetic' and size == 5")["lambda"])
+    chosen = set(given.selected.query("method == 'task_arithmetic' and size == 5")["scale"])
     x, _ = lines(figure)[place, "interpolated, size 5"]
     assert len(chosen) == 1 and float(chosen.pop()) not in x
     words = {"measured", "interpolated,\nwith its bound"}
@@ -233,7 +213,7 @@ def test_lambda_curve_of_a_fine_sweep_marks_the_measured_points() -> None:
     figure = draw_figure("lambda_curve", interpolated(given, every=10).tables())
     drawn = lines(figure)
     assert drawn[0, "size 2"][0].size == 51
-    (chosen,) = given.selected.query("size == 2")["lambda"]
+    (chosen,) = given.selected.query("size == 2")["scale"]
     assert set(drawn[0, "measured, size 2"][0]) == {0, 0.2, 0.4, 0.6, 0.8, 1, float(chosen)}
     assert not any(
         "measured" in label for _, label in lines(draw_figure("lambda_curve", given.tables()))
@@ -246,9 +226,7 @@ def test_lambda_curve_strip_counts_chosen_lambdas(five: Example) -> None:
     strip = figure.axes[titles.index("task arithmetic") + 2]
     assert strip.get_title(loc="left") == "chosen λ"
     dots = {dot.get_label(): dot for dot in strip.collections if isinstance(dot, PathCollection)}
-    chosen = five.selected.query("method == 'task_arithmetic' and size == 2")["lambda"].astype(
-        float
-    )
+    chosen = five.selected.query("method == 'task_arithmetic' and size == 2")["scale"]
     shares = chosen.value_counts(normalize=True).sort_index()
     pair = dots["chosen, size 2"]
     assert np.allclose(pair.get_offsets()[:, 0], shares.index)
@@ -278,10 +256,10 @@ def test_heatmap_cells_are_the_scores_at_the_chosen_lambda(five: Example) -> Non
     subsets = sorted(all_subsets(tasks), key=lambda subset: (len(subset), "+".join(subset)))
     assert matrix.shape == (31, 6)
     chosen = five.selected.query("method == 'task_arithmetic'").set_index(["seed", "subset"])[
-        "lambda"
+        "point"
     ]
     rows = five.grid.query("method == 'task_arithmetic' and split == 'test'")
-    rows = rows.set_index(["seed", "subset", "lambda", "task"])["normalized_accuracy"]
+    rows = rows.set_index(["seed", "subset", "point", "task"])["normalized_accuracy"]
     for row in (0, 7, 17, 30):
         name = "+".join(subsets[row])
         for column, task in enumerate(tasks):
@@ -299,7 +277,7 @@ def test_heatmap_of_many_subsets_is_by_size() -> None:
     (matrix,) = cells(figure)
     assert matrix.shape == (8, 9)
     rows = many.grid.query("method == 'task_arithmetic' and split == 'test' and in_subset")
-    rows = rows.merge(many.selected[["subset", "lambda"]], on=["subset", "lambda"])
+    rows = rows.merge(many.selected[["subset", "point"]], on=["subset", "point"])
     means = rows.groupby(["size", "task"])["normalized_accuracy"].mean().unstack()
     assert np.allclose(matrix[:, :8], 100 * means)
     assert "2 tasks" in texts(figure)
@@ -397,6 +375,26 @@ def test_published_numbers_of_zero_shot_alone_are_drawn(five: Example) -> None:
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["zero-shot"]
 
 
+def test_shapley_draws_values_intervals_and_gains_alone(five: Example) -> None:
+    figure = draw_figure("shapley", five.tables())
+    mean = (
+        five.values[five.values["method"] == "task_arithmetic"]
+        .groupby("task")
+        .mean(numeric_only=True)
+    )
+    order = list(five.values.groupby("task")["value"].mean().sort_values(ascending=False).index)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == order
+    for label, column in (("values", "value"), ("alone", "alone")):
+        x, y = lines(figure)[0, f"task arithmetic: {label}"]
+        assert np.allclose(x, 100 * mean.loc[order, column])
+        assert np.allclose(np.round(y), range(5)) and axes.yaxis_inverted()
+    spans = five.values[five.values["method"] == "task_arithmetic"].groupby("task")
+    bars = [np.array(each.get_segments()) for each in axes.collections]
+    low, high = spans["low"].min()[order], spans["high"].max()[order]
+    assert any(np.allclose(bar[:, :, 0], 100 * np.stack([low, high], axis=1)) for bar in bars)
+
+
 def test_axes_say_what_they_measure(five: Example) -> None:
     wanted = {
         "lambda_curve": {
@@ -411,6 +409,7 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "cosine": {"cosine similarity"},
         "training": {"training step", "training loss [nats]", "learning rate", "signs"},
         "published": {"accuracy on test [%]", "zero-shot", "mean of 5", "this run", "tall masks"},
+        "shapley": {"Shapley value on test [points]", "signs", "task arithmetic", "alone"},
     }
     assert tuple(wanted) == FIGURES
     for name, words in wanted.items():
@@ -483,9 +482,9 @@ def test_options_tell_one_method_apart() -> None:
 def test_bytes_do_not_depend_on_process_hash_seed_or_row_order(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.unit.example_tables import example\n"
-        "from taskgrid.plots import figure_names; from taskgrid.plots.render import write_figure\n"
+        "from taskgrid import plugins; from taskgrid.plots.render import write_figure\n"
         "out = Path(sys.argv[1]); tables = example(tasks=3, lambdas=('0.00', '1.00'), steps=9).tables()\n"
-        "[write_figure(n, tables, out / f'{n}.pdf', out / f'{n}.png') for n in figure_names()]"
+        "[write_figure(n, tables, out / f'{n}.pdf', out / f'{n}.png') for n in plugins.names('figure')]"
     )
     env = environment() | {"PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True, env=env)
@@ -520,13 +519,13 @@ def test_tables_are_read_with_their_labels(five: Example, tmp_path: Path) -> Non
         part[["task_a", "task_b", "cosine"]].to_csv(path, index=False)
         listing["cosine"].append({"labels": labels, "path": path})
     tables = read_tables(listing)
-    pd.testing.assert_frame_equal(tables["grid"], five.grid)
+    pd.testing.assert_frame_equal(tables["grid"], five.grid.astype({"seed": "Int64"}))
     pd.testing.assert_frame_equal(tables["cosine"], five.cosine, check_like=True)
 
 
 def test_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "grid.parquet").write_bytes(b"PAR1 but not really")
-    for name, words in (("grid.parquet", "cannot be read"), ("missing.csv", "is missing")):
+    for name, words in (("grid.parquet", "is damaged"), ("missing.csv", "is missing")):
         with pytest.raises(ArtifactError, match=f"{name} {words}"):
             read_tables({"grid": [{"labels": {}, "path": tmp_path / name}]})
 
@@ -537,7 +536,8 @@ def test_page_shows_a_table_in_percent(tmp_path: Path) -> None:
             "model": ["m<1>", "m<1>"],
             "row": ["zeroshot", "all"],
             "subsets": [None, 5],
-            "lambda": [None, "0.30"],
+            "point": [None, "0.30"],
+            "scale": [None, 0.3],
             "accuracy": [0.28749, 0.5],
             "empty": [None, None],
         }

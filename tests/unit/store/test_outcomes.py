@@ -10,9 +10,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import ipc
 
 from taskgrid.errors import ArtifactError
 from taskgrid.provenance import digest
@@ -124,6 +126,25 @@ def test_a_damaged_file_is_named_once_and_can_be_computed_again(tmp_path: Path) 
         warnings.simplefilter("error")
         fresh.append(list(kept.values()))
         assert fresh.find(kept) == kept
+
+
+def test_a_store_of_an_earlier_version_is_named_once(tmp_path: Path) -> None:
+    store, kept = OutcomeStore(tmp_path), outcomes(1, 2)
+    for outcome in kept.values():
+        path = store.append([outcome])
+        assert path is not None
+        with pa.OSFile(str(path)) as source:
+            table = ipc.open_file(source).read_all().drop_columns(["predicted"])
+        with ipc.new_file(path, table.schema) as sink:
+            sink.write_table(table)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        assert OutcomeStore(tmp_path).find(kept) == {}
+    (warning,) = caught
+    assert f"{tmp_path} holds outcomes of an earlier version" in str(warning.message)
+    store.append(list(kept.values()))
+    with pytest.warns(RuntimeWarning, match="earlier version"):
+        assert OutcomeStore(tmp_path).find(kept) == kept
 
 
 def test_a_flipped_bit_costs_one_outcome_until_compaction_drops_it(tmp_path: Path) -> None:

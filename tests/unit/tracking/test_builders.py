@@ -10,8 +10,8 @@ import pytest
 from taskgrid.tracking.builders import (
     expert_record,
     grid_record,
-    lambda_step,
     point_records,
+    scale_step,
     subset_records,
 )
 from taskgrid.tracking.records import (
@@ -56,8 +56,8 @@ def test_a_merge_has_the_time_of_its_rows_or_none(small: Example) -> None:
     assert plain[name].content_key == made[name].content_key
 
 
-def test_lambda_is_the_step() -> None:
-    assert [lambda_step(text) for text in ("0.00", "0.05", "0.30", "-0.30", "1.00")] == [
+def test_the_scale_is_the_step() -> None:
+    assert [scale_step(scale) for scale in (0.0, 0.05, 0.3, -0.3, 1.0)] == [
         0, 50, 300, -300, 1000,
     ]  # fmt: skip
 
@@ -91,26 +91,26 @@ def test_subset_record_has_the_curves_and_the_chosen_point(small: Example) -> No
         "method == 'task_arithmetic' and subset == 'digits+signs' and in_subset and split == 'val'"
     )
     for key, column in (("mean_accuracy", "accuracy"), ("mean_normalized", "normalized_accuracy")):
-        expected = rows.groupby("lambda")[column].mean()
+        expected = rows.groupby("scale")[column].mean()
         drawn = curve(record, f"val/{key}")
-        assert drawn == pytest.approx({lambda_step(t): v for t, v in expected.items()})
-    one = rows[rows["task"] == "signs"].set_index("lambda")["accuracy"]
-    assert curve(record, "val/accuracy/signs") == {lambda_step(t): v for t, v in one.items()}
+        assert drawn == pytest.approx({scale_step(t): v for t, v in expected.items()})
+    one = rows[rows["task"] == "signs"].set_index("scale")["accuracy"]
+    assert curve(record, "val/accuracy/signs") == {scale_step(t): v for t, v in one.items()}
     assert not curve(record, "val/accuracy/glyphs")
     choice = small.selected.query("method == 'task_arithmetic' and subset == 'digits+signs'").iloc[
         0
     ]
-    assert curve(record, "chosen/lambda") == {0: float(choice["lambda"])}
+    assert curve(record, "chosen/scale") == {0: choice["scale"]}
     for key in ("val_normalized", "test_accuracy", "test_normalized"):
         assert curve(record, f"chosen/{key}") == {0: choice[key]}
     test = small.grid.query(
         "method == 'task_arithmetic' and subset == 'digits+signs' and task == 'signs'"
         " and split == 'test'"
-    ).set_index("lambda")["accuracy"]
-    assert curve(record, "chosen_tasks/test_accuracy/signs") == {0: test[choice["lambda"]]}
+    ).set_index("point")["accuracy"]
+    assert curve(record, "chosen_tasks/test_accuracy/signs") == {0: test[choice["point"]]}
     assert record.parent == "grid/g"
     assert record.params["size"] == "2" and record.tags["tasks"] == "digits+signs"
-    assert record.params["lambdas"] == "0.00 to 1.00, 3 values"
+    assert record.params["scales"] == "0.00 to 1.00, 3 values"
     # What a plot of the registry shows first.
     assert record.metrics[0].key == "chosen/test_normalized"
 
@@ -135,15 +135,13 @@ def test_missing_numbers_are_left_out(small: Example) -> None:
 def test_merges_without_a_choice_still_have_curves(small: Example) -> None:
     records = subset_records(small.grid, small.selected.iloc[:0])
     assert len(records) == 14
-    assert curve(records[0], "val/mean_accuracy") and not curve(records[0], "chosen/lambda")
+    assert curve(records[0], "val/mean_accuracy") and not curve(records[0], "chosen/scale")
 
 
 def test_another_study_has_its_own_names(small: Example) -> None:
-    both = pd.concat(
-        [small.selected, small.selected.assign(study="negation", **{"lambda": "0.00"})]
-    )
+    both = pd.concat([small.selected, small.selected.assign(study="negation", point="0.00")])
     (record, *_) = subset_records(small.grid, both)
-    assert curve(record, "negation/lambda") == {0: 0.0}
+    assert curve(record, "negation/scale") == {0: 0.0}
     assert record.tags["study"] == "addition,negation"
 
 
@@ -183,17 +181,17 @@ def test_order_of_rows_does_not_matter(small: Example) -> None:
     )
 
 
-def test_point_records_have_lambda_as_a_parameter(small: Example) -> None:
+def test_point_records_have_their_coefficients_as_parameters(small: Example) -> None:
     points = {record.point_id: record for record in point_records(small.grid)}
     assert len(points) == 7 * 3 + 7 * 2  # average sweeps two lambdas in the example
     point = points["subset/small-clip/standard/0/task_arithmetic/digits/0.30"]
     assert point.parent == "subset/small-clip/standard/0/task_arithmetic/digits"
-    assert point.params["lambda"] == "0.30"
+    assert point.params["point"] == point.params["scale"] == "0.30"
     (value,) = curve(point, "val/mean_accuracy").values()
     rows = small.grid.query(
         "method == 'task_arithmetic' and subset == 'digits' and in_subset and split == 'val'"
     )
-    assert value == rows.set_index("lambda")["accuracy"]["0.30"]
+    assert value == rows.set_index("point")["accuracy"]["0.30"]
 
 
 def test_grid_record_has_curves_over_size(small: Example, tmp_path: Path) -> None:

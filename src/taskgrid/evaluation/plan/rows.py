@@ -13,6 +13,7 @@ from taskgrid.errors import ArtifactError
 from taskgrid.evaluation.plan.setting import Request, Setting
 from taskgrid.lattice.points import point_order, point_scale
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.columns import schema_of
 from taskgrid.store.intervals import wilson
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.tables import read_table
@@ -21,34 +22,34 @@ Role = Literal["reference", "selection", "selected", "curve", "lattice"]
 """Why a row was measured: zero-shot or expert; to choose lambda (val); the chosen point (test); a
 curve that was read from test and chose nothing; a lattice on a budget, measured and predicted rows."""
 
-GRID = pa.schema(
-    [
-        ("model", pa.string()),
-        ("mode", pa.string()),
-        ("seed", pa.int64()),
-        ("method", pa.string()),
-        ("options", pa.string()),
-        ("subset", pa.string()),
-        ("size", pa.int64()),
-        ("point", pa.string()),
-        ("scale", pa.float64()),
-        ("task", pa.string()),
-        ("in_subset", pa.bool_()),
-        ("split", pa.string()),
-        ("role", pa.string()),
-        ("n", pa.int64()),
-        ("correct", pa.int64()),
-        ("accuracy", pa.float64()),
-        ("accuracy_low", pa.float64()),
-        ("accuracy_high", pa.float64()),
-        ("normalized_accuracy", pa.float64()),
-        ("nll", pa.float64()),
-        ("ece", pa.float64()),
-        ("key", pa.string()),
-        ("interpolated", pa.bool_()),
-        ("bound", pa.float64()),
-        ("transductive", pa.bool_()),
-    ]
+GRID = schema_of(
+    (
+        "model",
+        "mode",
+        "seed",
+        "method",
+        "options",
+        "subset",
+        "size",
+        "point",
+        "scale",
+        "task",
+        "in_subset",
+        "split",
+        "role",
+        "n",
+        "correct",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "normalized_accuracy",
+        "nll",
+        "ece",
+        "key",
+        "interpolated",
+        "bound",
+        "transductive",
+    )
 )
 """Columns of the grid's tables. ``mode`` and ``seed`` are null for zero-shot rows.
 
@@ -156,7 +157,9 @@ def collect_rows(paths: Sequence[str | Path]) -> pa.Table:
     """
     if not paths:
         return pa.table({name: [] for name in GRID.names}, schema=GRID)
-    return unique_rows(sort_rows(pa.concat_tables([read_rows(path) for path in paths])))
+    rows = pa.concat_tables([read_rows(path) for path in paths])
+    # The words of the columns are today's, whenever a block was evaluated.
+    return unique_rows(sort_rows(rows)).cast(GRID)
 
 
 def unique_rows(table: pa.Table) -> pa.Table:

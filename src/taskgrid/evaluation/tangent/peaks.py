@@ -23,37 +23,38 @@ from taskgrid.evaluation.tangent.continuous import (
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.store.columns import schema_of
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.tables import read_table
 
 if TYPE_CHECKING:
     from taskgrid.evaluation.tangent.line import Line
 
-CONTINUOUS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("mode", pa.string()),
-        ("seed", pa.int64()),
-        ("method", pa.string()),
-        ("options", pa.string()),
-        ("subset", pa.string()),
-        ("size", pa.int64()),
-        ("task", pa.string()),
-        ("lambda", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("at_edge", pa.bool_()),
-        ("val_accuracy", pa.float64()),
-        ("val_normalized", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("test_normalized", pa.float64()),
-    ]
+CONTINUOUS = schema_of(
+    (
+        "model",
+        "mode",
+        "seed",
+        "method",
+        "options",
+        "subset",
+        "size",
+        "task",
+        "scale",
+        "low",
+        "high",
+        "at_edge",
+        "val_accuracy",
+        "val_normalized",
+        "test_accuracy",
+        "test_normalized",
+    )
 )
 """Columns of the table of exact best lambdas.
 
 ``task`` is null where lambda is the best one for all tasks of the subset together, by the mean of
 their accuracies relative to their experts', and the numbers are means; else it is the best one for
-that task alone. ``lambda`` is the middle of the plateau from ``low`` to ``high`` on which the number
+that task alone. ``scale`` is the middle of the plateau from ``low`` to ``high`` on which the number
 of right answers on validation does not change. Test is read at the chosen lambda alone.
 """
 
@@ -121,7 +122,9 @@ def collect_peaks(paths: Sequence[str | Path]) -> pa.Table:
             )
         tables.append(table)
     order = ("model", "mode", "seed", "method", "options", "size", "subset", "task")
-    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in order])
+    return (
+        pa.concat_tables(tables).sort_by([(name, "ascending") for name in order]).cast(CONTINUOUS)
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def _cells(plan: Plan, row: _Row, own: Mapping[tuple[str, Split], int]) -> dict[
         "subset": "+".join(row.subset),
         "size": len(row.subset),
         "task": row.tasks[0] if row.alone else None,
-        "lambda": row.peak.scale,
+        "scale": row.peak.scale,
         "low": row.peak.low,
         "high": row.peak.high,
         "at_edge": row.peak.at_edge,

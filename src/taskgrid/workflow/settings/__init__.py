@@ -19,6 +19,7 @@ from taskgrid.workflow.settings import (
     precision,
     registry,
     statistics,
+    studies,
     tables,
     vectors,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "precision",
     "registry",
     "statistics",
+    "studies",
     "tables",
     "vectors",
 ]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.runs import proven_runs
-from taskgrid.workflow.settings import merge
+from taskgrid.workflow.settings import merge, studies
 
 KINDS = ("card", "base", "split", "images", "head", "expert", "vector", "statistic")
 """What points are measured with. Their manifests have gone into the plan, which is followed."""
@@ -41,14 +40,7 @@ def block(experiment: Experiment) -> str:
 
 def modules(experiment: Experiment, method: str) -> list[str]:
     """Return the plug-ins that merge and that choose."""
-    return [*merge.modules(experiment, method), *studies(experiment)]
-
-
-def studies(experiment: Experiment) -> list[str]:
-    """Return the plug-ins of the configured studies."""
-    return [
-        plugins.module_of("study", experiment.study(label).name) for label in experiment.studies
-    ]
+    return [*merge.modules(experiment, method), *studies.modules(experiment)]
 
 
 def reference_files(experiment: Experiment, *, model: str, mode: str, seed: str) -> Files:

@@ -8,25 +8,44 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.plugins.cards import figure_card
+from taskgrid.errors import ConfigError
+from taskgrid.plugins.cards import figure_card, study_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 from taskgrid.workflow.runs import experts
+from taskgrid.workflow.settings import studies
 
 
 def names(experiment: Experiment) -> tuple[str, ...]:
     """Return the figures of an experiment.
 
-    Where no published numbers are asked for, "all" figures are those that need none.
+    "all" figures are those whose tables there are: published numbers may not be asked for, and a study
+    with tables of its own may not be configured.
+
+    Raises:
+        ConfigError: if a figure is named that draws a study which is not configured.
     """
     config = experiment.config
-    if config.figures != "all":
-        return tuple(config.figures)
-    return tuple(
-        name
-        for name in plugins.names("figure")
-        if config.published or "published" not in figure_card(name).tables
-    )
+    if config.figures == "all":
+        return tuple(
+            name
+            for name in plugins.names("figure")
+            if not _absent(experiment, name)
+            and (config.published or "published" not in figure_card(name).tables)
+        )
+    for name in config.figures:
+        for study in _absent(experiment, name):
+            raise ConfigError(
+                f"figures: {name!r} draws tables of the study {study!r}, which is not configured; add it to "
+                "`studies`, or leave the figure out"
+            )
+    return tuple(config.figures)
+
+
+def _absent(experiment: Experiment, figure: str) -> list[str]:
+    """Return the studies whose tables a figure draws and that are not configured."""
+    wanted = [table.partition("/") for table in figure_card(figure).tables]
+    return [study for study, own, _ in wanted if own and not studies.labels_of(experiment, study)]
 
 
 def files(experiment: Experiment) -> list[str]:
@@ -36,6 +55,17 @@ def files(experiment: Experiment) -> list[str]:
         for figure in names(experiment)
         for suffix in ("pdf", "png")
     ]
+
+
+def of_study(experiment: Experiment, label: str) -> list[str]:
+    """Return what a study comes to: its own tables and figures, or the chosen points where it has none."""
+    drawn = set(study_card(experiment.study(label).name).figures) & set(names(experiment))
+    figures = [
+        paths.FIGURE.format(figure=figure, suffix=suffix)
+        for figure in sorted(drawn)
+        for suffix in ("pdf", "png")
+    ]
+    return [*studies.tables(experiment, label), *figures] or [paths.SELECTED]
 
 
 def tables(experiment: Experiment, figure: str) -> list[str]:
@@ -68,6 +98,15 @@ def _parts(experiment: Experiment, table: str) -> list[dict[str, Any]]:
         return _labelled(paths.HISTORY, experts(experiment))
     if table == "cosine":
         return _labelled(paths.COSINE, [asdict(run) for run in experiment.expert_runs])
+    study, own, name = table.partition("/")
+    if own:
+        return [
+            {
+                "labels": {"study": label},
+                "path": paths.STUDY_TABLE.format(study=label, table=name),
+            }
+            for label in studies.labels_of(experiment, study)
+        ]
     suffix = "csv" if table == "published" else "parquet"
     return [{"labels": {}, "path": f"results/tables/{table}.{suffix}"}]
 

@@ -12,6 +12,7 @@ from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.studies.seam import Field
 from taskgrid.workflow.files import Files, files_of
+from taskgrid.workflow.settings import studies
 
 KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest", "statistic_manifest")
 """Manifests of all that a row depends on."""
@@ -24,7 +25,9 @@ def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
     subsets = [parse_subset(name) for name in experiment.subsets(experiment.block(block))]
     control = sorted(set(experiment.tasks) - set(experiment.trained))
     known = Field(tuple(sorted(experiment.trained)), tuple(control))
-    refs = [StudyRef(**study) for study in studies(experiment)]
+    refs = [
+        StudyRef(**studies.reference(experiment, label)) for label in studies.asking(experiment)
+    ]
     asked = ask(refs, subsets, known, lambda subset, measured: measured)
     needed = {task for one in asked for task in one.question.tasks}
     return tuple(sorted(needed.union(*subsets)))
@@ -73,7 +76,9 @@ def plan(
             "points": points(experiment, method, block),
             "outside": evaluation.outside,
             "curves_on": evaluation.curves_on,
-            "studies": studies(experiment),
+            "studies": [
+                studies.reference(experiment, label) for label in studies.asking(experiment)
+            ],
             "precision": evaluation.precision,
             "evaluation": experiment.evaluation(mode),
             **_curves(experiment),
@@ -93,18 +98,6 @@ def points(experiment: Experiment, method: str, block: str) -> dict[str, list[st
     there = experiment.subsets(experiment.block(block))
     found = {subset_name(subset): list(texts) for subset, texts in named.items()}
     return {name: texts for name, texts in found.items() if name in there}
-
-
-def studies(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return the studies that ask for rows: name, name in tables, options with their defaults."""
-    return [
-        {
-            "name": (spec := experiment.study(label)).name,
-            "label": label,
-            "options": dict(plugin_options("study", spec.name, spec.options)),
-        }
-        for label in experiment.studies
-    ]
 
 
 def _curves(experiment: Experiment) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from typing import Any
 from taskgrid.config import Experiment
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
-from taskgrid.workflow.settings import merge
 
 
 def grid(experiment: Experiment) -> str:
     """Return the settings of the grid's tables."""
     config = experiment.config
-    known: dict[str, Any] = {"studies": merge.studies(experiment), "tasks": experiment.tasks}
+    known: dict[str, Any] = {"tasks": experiment.tasks}
     return canonical_json({**known, **(_published(experiment) if config.published else {})})
 
 

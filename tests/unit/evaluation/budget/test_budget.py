@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError
-from taskgrid.evaluation.budget import budget
 from taskgrid.evaluation.budget.anova import core_numbers
 from taskgrid.evaluation.budget.book import ImageSet
 from taskgrid.evaluation.budget.budget import Prediction, predict_lattice
@@ -284,7 +283,7 @@ def test_logits_in_memory_and_in_files_give_the_same(
         return replace(images, logits_of=logits)
 
     monkeypatch.setattr("taskgrid.evaluation.budget.book._CHUNK", 1)
-    monkeypatch.setattr(budget, "_BLOCK", 3)
+    monkeypatch.setattr("taskgrid.evaluation.budget.book._BLOCK", 3)
     pieces = predict_lattice(ORDER, [mapped(images) for images in sets], LATTICE, spec)
     assert whole.evaluated == pieces.evaluated
     assert whole.report.sentence() == pieces.report.sentence()

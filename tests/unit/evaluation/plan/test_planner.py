@@ -168,7 +168,7 @@ def test_a_merged_task_needs_a_vector() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda value: {**value, "format": 1},
+        lambda value: {**value, "format": 3},
         lambda value: {key: value[key] for key in value if key != "lambdas"},
         lambda value: [value],
     ],
@@ -177,6 +177,12 @@ def test_a_file_that_is_no_plan_is_named(damage: Any, tmp_path: Path) -> None:
     value = json.loads(written(plan_of(), tmp_path))
     write_json(tmp_path / "plan.json", damage(value))
     with pytest.raises(ArtifactError, match=r"plan\.json is not a plan"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_a_plan_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+    write_json(tmp_path / "plan.json", {"format": 1, "setting": {}, "lambdas": ["0.30"]})
+    with pytest.raises(ArtifactError, match="earlier version of taskgrid; delete it and run"):
         Plan.read(tmp_path / "plan.json")
 
 

@@ -1,0 +1,28 @@
+"""Make a table of a study's own from the finished grid."""
+
+from taskgrid.results import frame_of
+from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.store.tables import read_table, write_table
+from taskgrid.studies.seam import Results
+from taskgrid.studies.tables import study_table
+from taskgrid.workflow.command import parse, run
+
+
+def main() -> None:
+    """Read the grid, the chosen points and the per-sample outcomes; write the table."""
+    args = parse(__doc__, paths=("store", "grid", "selected", "name", "table"))
+    settings = args.settings
+    results = Results(
+        label=settings["label"],
+        grid=frame_of(read_table(args.grid)),
+        selected=frame_of(read_table(args.selected)),
+        find=OutcomeStore(args.store).find,
+        tasks=tuple(settings["tasks"]),
+    )
+    table = study_table(settings["name"], settings["options"], args.name, results)
+    write_table(args.table, table)
+    print(f"{settings['label']}: {table.num_rows} rows of {args.name}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,58 @@
+"""Studies: which ask for rows, and the tables that are their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskgrid import plugins
+from taskgrid.config import Experiment
+from taskgrid.plugins.cards import plugin_options, study_card
+from taskgrid.provenance.digests import canonical_json
+from taskgrid.workflow import paths
+
+
+def asking(experiment: Experiment) -> tuple[str, ...]:
+    """Return the labels of the studies that ask for rows; the others read what is there."""
+    return tuple(
+        label for label in experiment.studies if study_card(experiment.study(label).name).rule
+    )
+
+
+def reference(experiment: Experiment, label: str) -> dict[str, Any]:
+    """Return a study's name, its name in tables, and its options with their defaults."""
+    spec = experiment.study(label)
+    options = dict(plugin_options("study", spec.name, spec.options))
+    return {"name": spec.name, "label": label, "options": options}
+
+
+def modules(experiment: Experiment) -> list[str]:
+    """Return the plug-ins of the studies that ask for rows."""
+    return [module(experiment, label) for label in asking(experiment)]
+
+
+def module(experiment: Experiment, label: str) -> str:
+    """Return the plug-in behind a study."""
+    return plugins.module_of("study", experiment.study(label).name)
+
+
+def settings(experiment: Experiment, label: str) -> str:
+    """Return the settings of a study's tables."""
+    return canonical_json({**reference(experiment, label), "tasks": experiment.tasks})
+
+
+def tables(experiment: Experiment, label: str) -> list[str]:
+    """Return the files of a study's own tables."""
+    return [
+        paths.STUDY_TABLE.format(study=label, table=table)
+        for table in study_card(experiment.study(label).name).tables
+    ]
+
+
+def labels_of(experiment: Experiment, name: str) -> list[str]:
+    """Return the labels under which a study is configured."""
+    return [label for label in experiment.studies if experiment.study(label).name == name]
+
+
+def every_table(experiment: Experiment) -> list[str]:
+    """Return the files of all studies' own tables."""
+    return [file for label in experiment.studies for file in tables(experiment, label)]
