@@ -18,8 +18,9 @@ class History:
 
     Attributes:
         rows: ``(step, metric, value)``; ``step`` counts finished updates. Metrics are
-            ``train/loss``, ``train/lr``, ``train/grad_norm`` (before clipping; steps 1 to N) and
-            ``val/accuracy`` (steps 0 to N).
+            ``train/loss`` (with the mode's penalty), ``train/penalty`` (where there is one),
+            ``train/lr``, ``train/grad_norm`` (before clipping; steps 1 to N) and ``val/accuracy``
+            (steps 0 to N).
     """
 
     rows: tuple[tuple[int, str, float], ...]
@@ -43,14 +44,22 @@ class Recorder:
         self._task = task
         self._recipe = recipe
         self._total = total
-        self._train = torch.full((total, 2), math.nan, device=device)
+        self._train = torch.full((total, 3), math.nan, device=device)
         self._val: list[tuple[int, float]] = []
         self._checked = 0
 
-    def train(self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor) -> None:
+    def train(
+        self,
+        step: int,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor,
+        penalty: torch.Tensor | None = None,
+    ) -> None:
         """Record update ``step`` (counted from 0)."""
         self._train[step, 0] = loss
         self._train[step, 1] = grad_norm
+        if penalty is not None:
+            self._train[step, 2] = penalty
 
     def val(self, step: int, accuracy: float) -> None:
         """Record the validation accuracy after ``step`` updates."""
@@ -71,7 +80,8 @@ class Recorder:
         Raises:
             TrainingError: names the task, the first bad step and its learning rate.
         """
-        fresh = self._train[self._checked : step].cpu()
+        # What is not finite in a penalty is not finite in the loss.
+        fresh = self._train[self._checked : step, :2].cpu()
         bad = (~torch.isfinite(fresh)).any(dim=1).nonzero()
         if len(bad):
             index = int(bad[0])
@@ -99,9 +109,11 @@ class Recorder:
     def history(self) -> History:
         """Return the whole history, ordered by step."""
         rows: list[tuple[int, str, float]] = []
-        for index, (loss, norm) in enumerate(self._train.cpu().tolist()):
+        for index, (loss, norm, penalty) in enumerate(self._train.cpu().tolist()):
             rate = self._recipe.learning_rate(index, self._total)
             rows.append((index + 1, "train/loss", loss))
+            if not math.isnan(penalty):
+                rows.append((index + 1, "train/penalty", penalty))
             rows.append((index + 1, "train/lr", rate))
             rows.append((index + 1, "train/grad_norm", norm))
         rows += [(step, "val/accuracy", value) for step, value in self._val]
