@@ -44,7 +44,8 @@ class Recorder:
         self._task = task
         self._recipe = recipe
         self._total = total
-        self._train = torch.full((total, 3), math.nan, device=device)
+        self._train = torch.full((total, 2), math.nan, device=device)
+        self._penalty = torch.full((total,), math.nan, device=device)
         self._val: list[tuple[int, float]] = []
         self._checked = 0
 
@@ -59,7 +60,7 @@ class Recorder:
         self._train[step, 0] = loss
         self._train[step, 1] = grad_norm
         if penalty is not None:
-            self._train[step, 2] = penalty
+            self._penalty[step] = penalty
 
     def val(self, step: int, accuracy: float) -> None:
         """Record the validation accuracy after ``step`` updates."""
@@ -81,7 +82,7 @@ class Recorder:
             TrainingError: names the task, the first bad step and its learning rate.
         """
         # What is not finite in a penalty is not finite in the loss.
-        fresh = self._train[self._checked : step, :2].cpu()
+        fresh = self._train[self._checked : step].cpu()
         bad = (~torch.isfinite(fresh)).any(dim=1).nonzero()
         if len(bad):
             index = int(bad[0])
@@ -97,24 +98,33 @@ class Recorder:
     def pack(self, step: int) -> State:
         """Return the curves of the first ``step`` updates as tensors."""
         val = torch.tensor(self._val, dtype=torch.float64).reshape(-1, 2)
-        return {"train": self._train[:step].cpu(), "val": val}
+        penalty = torch.tensor(self._penalties(step), dtype=torch.float64).reshape(-1, 2)
+        return {"train": self._train[:step].cpu(), "penalty": penalty, "val": val}
 
     def restore(self, curves: State) -> None:
         """Put back what ``pack`` took out."""
         done = len(curves["train"])
         self._train[:done] = curves["train"].to(self._train.device)
+        for index, value in curves["penalty"].tolist():
+            self._penalty[int(index)] = value
         self._val = [(int(step), value) for step, value in curves["val"].tolist()]
         self._checked = done
 
     def history(self) -> History:
         """Return the whole history, ordered by step."""
         rows: list[tuple[int, str, float]] = []
-        for index, (loss, norm, penalty) in enumerate(self._train.cpu().tolist()):
+        for index, (loss, norm) in enumerate(self._train.cpu().tolist()):
             rate = self._recipe.learning_rate(index, self._total)
             rows.append((index + 1, "train/loss", loss))
-            if not math.isnan(penalty):
-                rows.append((index + 1, "train/penalty", penalty))
             rows.append((index + 1, "train/lr", rate))
             rows.append((index + 1, "train/grad_norm", norm))
+        rows += [
+            (index + 1, "train/penalty", value) for index, value in self._penalties(self._total)
+        ]
         rows += [(step, "val/accuracy", value) for step, value in self._val]
         return History(tuple(sorted(rows, key=lambda row: row[0])))
+
+    def _penalties(self, step: int) -> list[tuple[int, float]]:
+        """Return ``(index, value)`` of the first ``step`` updates that had a penalty."""
+        values = enumerate(self._penalty[:step].tolist())
+        return [(index, value) for index, value in values if not math.isnan(value)]

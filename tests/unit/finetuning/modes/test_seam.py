@@ -138,7 +138,7 @@ def test_a_penalty_on_a_statistic_of_other_tasks_is_that_of_a_loop_by_hand(clip:
     base = clip.visual_state()
     generator = torch.Generator().manual_seed(3)
     importance = {
-        task: {k: 100 * torch.rand(t.shape, generator=generator) for k, t in base.items()}
+        task: {k: 300 * torch.rand(t.shape, generator=generator) for k, t in base.items()}
         for task in OTHERS
     }
     others = OtherTasks(statistics={"importance": importance, "unasked": {}})
@@ -164,7 +164,7 @@ def test_a_penalty_on_a_statistic_of_other_tasks_is_that_of_a_loop_by_hand(clip:
 
     descend(weights, RECIPE, 9, gradients)
     agree(expert, hand, weights, base)
-    assert hand.penalties[-1] > 0.01
+    assert hand.penalties[-1] > 1e-3
     # What gives no penalty at a step has none in its curve.
     assert [step for step, _ in expert.history.curve("train/penalty")] == list(range(2, 10))
 
@@ -219,7 +219,7 @@ def test_what_a_mode_does_not_read_changes_nothing(clip: Clip) -> None:
 
 
 def test_a_diverged_penalty_is_told(clip: Clip) -> None:
-    with pytest.raises(TrainingError, match="diverged at step 2 of"):
+    with pytest.raises(TrainingError, match=r"diverged at step 1 of 4 \(loss nan"):
         run(
             clip,
             Recipe(steps=4, batch_size=8, warmup_steps=0, lr=1e-2),
