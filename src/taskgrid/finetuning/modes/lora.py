@@ -26,7 +26,7 @@ from taskgrid.store.weights import State
 CARD = ModeCard(
     title="LoRA fine-tuning",
     paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, section 4.1",
-    recipe={"lr": 1e-3},
+    recipe={"lr": 3e-4},
     factors=True,
     options={
         "rank": Option(
