@@ -39,7 +39,7 @@ def test_recipe_counts_steps_as_the_papers_do() -> None:
         ({"steps": 5, "batch_size": 10, "accumulate": 3}, "accumulate 3 does not divide"),
         ({"steps": 5, "lr": -1.0}, r"recipe\.lr is -1\.0"),
         ({"steps": 5, "crop_scale": 1.5}, r"crop_scale is 1\.5"),
-        ({"steps": 5, "momentum": 0.9}, "unknown recipe key 'momentum'"),
+        ({"steps": 5, "momentum": 0.9}, "unknown key 'recipe.momentum'"),
     ],
 )
 def test_impossible_recipes_are_refused(values: dict[str, Any], words: str) -> None:
