@@ -12,6 +12,8 @@ rule finetune:
         originals=ancient(
             lambda w: f"results/data/{E.pixels(w.model)}/{w.task}/train.arrow"
         ),
+        followed=lambda w: settings.finetune.others(E, **w).followed,
+        settled=ancient(lambda w: settings.finetune.others(E, **w).settled),
     output:
         expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
         manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
@@ -22,7 +24,7 @@ rule finetune:
     benchmark:
         "results/benchmarks/finetune/{model}/{mode}/{seed}/{task}.tsv"
     wildcard_constraints:
-        mode=one_of(E.modes),
+        mode=one_of(settings.finetune.modes(E, factors=False)),
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -38,15 +40,29 @@ rule finetune:
             E.config.finetune.checkpoint_seconds,
         ),
         settings=lambda w: settings.finetune.expert(E, **w),
+        listing=lambda w, input: settings.finetune.others(E, **w).listing(
+            input.followed, input.settled
+        ),
         code=lambda w: code("finetune.py", *settings.finetune.modules(E, w.mode)),
     message:
         "fine-tune {wildcards.model} on {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{params.script} --settings {params.settings:q}"
-        ""
+        "{params.script} --settings {params.settings:q} --listing {params.listing:q}"
         " --scratch results/scratch/finetune"
         " --card {input.card} --base {input.base} --head {input.head}"
         " --split {input.split} --dataset {input.dataset}"
         " --images {input.images} --originals {input.originals}"
         " --expert {output.expert} --manifest {output.manifest}"
         " --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
+
+
+# The same, in modes that keep factors beside the expert.
+use rule finetune as finetune_factors with:
+    output:
+        expert="results/experts/{model}/{mode}/{seed}/{task}/expert.safetensors",
+        manifest="results/experts/{model}/{mode}/{seed}/{task}/expert.json",
+        history="results/experts/{model}/{mode}/{seed}/{task}/history.parquet",
+        timing="results/experts/{model}/{mode}/{seed}/{task}/timing.json",
+        factors="results/experts/{model}/{mode}/{seed}/{task}/factors.safetensors",
+    wildcard_constraints:
+        mode=one_of(settings.finetune.modes(E, factors=True)),

@@ -5,6 +5,7 @@ from pathlib import Path
 from taskgrid.finetuning.written import ExpertFiles, TrainingFiles, train_expert
 from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
 
 INPUTS = ("card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")
@@ -15,7 +16,10 @@ def main() -> None:
     args = parse(__doc__, paths=("scratch", *INPUTS, *OUTPUTS))
     use_threads(args.threads)
     trained = train_expert(
-        TrainingFiles(**{name: Path(getattr(args, name)) for name in INPUTS}),
+        TrainingFiles(
+            **{name: Path(getattr(args, name)) for name in INPUTS},
+            others=Listing.read(args.listing).tasks if args.listing else {},
+        ),
         ExpertFiles(**{name: Path(getattr(args, name)) for name in OUTPUTS}),
         args.settings,
         device=args.device,

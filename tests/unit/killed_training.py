@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from taskgrid.finetuning import loop
 from taskgrid.finetuning.loop import Finetuned, Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
+from taskgrid.finetuning.training import Training
 from taskgrid.models.clip import load_clip
 from taskgrid.models.heads import build_head
 from taskgrid.store.weights import digest_state
@@ -52,5 +52,5 @@ def _slowly(update: Callable[[object], None]) -> Callable[[object], None]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    loop._Run._update = _slowly(loop._Run._update)
+    Training._update = _slowly(Training._update)  # type: ignore[method-assign]
     train(Path(sys.argv[1]), Path(sys.argv[2]))

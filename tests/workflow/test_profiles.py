@@ -23,6 +23,8 @@ def test_on_slurm_every_gpu_rule_asks_for_one_gpu() -> None:
     asking = {
         name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=GPU" in body
     }
+    derived = re.findall(r"^use rule (\w+) as (\w+) with:$", text, flags=re.MULTILINE)
+    asking |= {name for of, name in derived if of in asking}
     profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
     assert {"finetune", "reference", "eval"} < asking
     assert profile["set-resources"] == {name: {"gpu": 1} for name in asking}

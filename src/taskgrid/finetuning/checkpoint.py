@@ -8,12 +8,8 @@ and the curves so far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from taskgrid.errors import ArtifactError
 from taskgrid.store.weights import State, load_state, save_state
@@ -90,35 +86,3 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
 def discard_checkpoint(folder: Path) -> None:
     """Remove the checkpoint, once the training's result is safe."""
     (folder / _FILE).unlink(missing_ok=True)
-
-
-def pack_optimiser(optimiser: torch.optim.Optimizer, names: list[str]) -> State:
-    """Return an optimiser's tensors as ``<entry>/<parameter>``.
-
-    Args:
-        optimiser: an optimiser with one group whose parameters are called ``names``, in order.
-        names: the parameters' names.
-    """
-    return {
-        f"{entry}/{names[index]}": torch.as_tensor(value)
-        for index, entries in optimiser.state_dict()["state"].items()
-        for entry, value in entries.items()
-    }
-
-
-def unpack_optimiser(
-    optimiser: torch.optim.Optimizer, names: list[str], packed: Mapping[str, torch.Tensor]
-) -> None:
-    """Put back what ``pack_optimiser`` took out."""
-    place = {name: index for index, name in enumerate(names)}
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in packed.items():
-        entry, name = key.split("/", 1)
-        state.setdefault(place[name], {})[entry] = tensor
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-
-
-def restore_module(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Copy a checkpoint's module state into a trainee."""
-    module.load_state_dict(dict(state), strict=True)

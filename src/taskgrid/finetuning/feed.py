@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from taskgrid.finetuning.augment import crop, draw_boxes
 from taskgrid.finetuning.recipe import Recipe
-from taskgrid.models.inference import Pixels, to_device
+from taskgrid.models.card import ModelCard
+from taskgrid.models.inference import Pixels, to_device, to_input
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.originals import OriginalStore
 
@@ -88,6 +89,10 @@ class Batch:
         """Return the crops, ``(B, side, side, 3)``, float32 or (if nothing is cut) uint8."""
         return self.pixels if self.boxes is None else crop(self.pixels, self.boxes, (side, side))
 
+    def prepared(self, card: ModelCard) -> torch.Tensor:
+        """Return the crops as a tower takes them, ``(B, 3, S, S)`` float32, normalised."""
+        return to_input(self.cropped(card.image_size), card.mean, card.std)
+
 
 class Feed:
     """Hands out the batches of a training, whatever step is asked for.
@@ -96,12 +101,20 @@ class Feed:
         samples: the training images.
         recipe: the recipe.
         root: the seed from which order and boxes follow.
-        total: steps in all.
+        total: steps in all; None has no end.
         device: where batches go.
+        keep: whether a GPU with room for all samples keeps them.
     """
 
     def __init__(
-        self, samples: Samples, recipe: Recipe, root: int, total: int, device: torch.device
+        self,
+        samples: Samples,
+        recipe: Recipe,
+        root: int,
+        total: int | None,
+        device: torch.device,
+        *,
+        keep: bool = True,
     ) -> None:
         self._samples = samples
         self._recipe = recipe
@@ -115,7 +128,8 @@ class Feed:
         self._ahead: Ahead[tuple[Batch, Any]] | None = None
         if device.type != "cuda":
             return
-        pixels = resident(samples.pixels, device) if self._originals is None else None
+        uncut = keep and self._originals is None
+        pixels = resident(samples.pixels, device) if uncut else None
         if isinstance(pixels, torch.Tensor) and pixels.is_cuda:
             labels = torch.as_tensor(np.array(samples.labels), dtype=torch.int64)
             self._resident = pixels, labels.to(device)
@@ -231,10 +245,10 @@ class Ahead(Generic[Item]):
 
     Args:
         make: makes item ``k``; called in one thread alone.
-        total: number of items.
+        total: number of items; None has no end.
     """
 
-    def __init__(self, make: Callable[[int], Item], total: int) -> None:
+    def __init__(self, make: Callable[[int], Item], total: int | None) -> None:
         self._make = make
         self._total = total
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
@@ -243,7 +257,8 @@ class Ahead(Generic[Item]):
     def take(self, number: int) -> Item:
         """Return an item and begin with the one after it."""
         coming = self._coming.pop(number, None) or self._pool.submit(self._make, number)
-        if number + 1 < self._total and number + 1 not in self._coming:
+        ends = self._total is not None and number + 1 >= self._total
+        if not ends and number + 1 not in self._coming:
             self._coming[number + 1] = self._pool.submit(self._make, number + 1)
         return coming.result()
 

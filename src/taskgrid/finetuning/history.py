@@ -18,8 +18,9 @@ class History:
 
     Attributes:
         rows: ``(step, metric, value)``; ``step`` counts finished updates. Metrics are
-            ``train/loss``, ``train/lr``, ``train/grad_norm`` (before clipping; steps 1 to N) and
-            ``val/accuracy`` (steps 0 to N).
+            ``train/loss`` (with the mode's penalty), ``train/penalty`` (where there is one),
+            ``train/lr``, ``train/grad_norm`` (before clipping; steps 1 to N) and ``val/accuracy``
+            (steps 0 to N).
     """
 
     rows: tuple[tuple[int, str, float], ...]
@@ -44,13 +45,22 @@ class Recorder:
         self._recipe = recipe
         self._total = total
         self._train = torch.full((total, 2), math.nan, device=device)
+        self._penalty = torch.full((total,), math.nan, device=device)
         self._val: list[tuple[int, float]] = []
         self._checked = 0
 
-    def train(self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor) -> None:
+    def train(
+        self,
+        step: int,
+        loss: torch.Tensor,
+        grad_norm: torch.Tensor,
+        penalty: torch.Tensor | None = None,
+    ) -> None:
         """Record update ``step`` (counted from 0)."""
         self._train[step, 0] = loss
         self._train[step, 1] = grad_norm
+        if penalty is not None:
+            self._penalty[step] = penalty
 
     def val(self, step: int, accuracy: float) -> None:
         """Record the validation accuracy after ``step`` updates."""
@@ -71,6 +81,7 @@ class Recorder:
         Raises:
             TrainingError: names the task, the first bad step and its learning rate.
         """
+        # What is not finite in a penalty is not finite in the loss.
         fresh = self._train[self._checked : step].cpu()
         bad = (~torch.isfinite(fresh)).any(dim=1).nonzero()
         if len(bad):
@@ -87,12 +98,15 @@ class Recorder:
     def pack(self, step: int) -> State:
         """Return the curves of the first ``step`` updates as tensors."""
         val = torch.tensor(self._val, dtype=torch.float64).reshape(-1, 2)
-        return {"train": self._train[:step].cpu(), "val": val}
+        penalty = torch.tensor(self._penalties(step), dtype=torch.float64).reshape(-1, 2)
+        return {"train": self._train[:step].cpu(), "penalty": penalty, "val": val}
 
     def restore(self, curves: State) -> None:
         """Put back what ``pack`` took out."""
         done = len(curves["train"])
         self._train[:done] = curves["train"].to(self._train.device)
+        for index, value in curves["penalty"].tolist():
+            self._penalty[int(index)] = value
         self._val = [(int(step), value) for step, value in curves["val"].tolist()]
         self._checked = done
 
@@ -104,5 +118,13 @@ class Recorder:
             rows.append((index + 1, "train/loss", loss))
             rows.append((index + 1, "train/lr", rate))
             rows.append((index + 1, "train/grad_norm", norm))
+        rows += [
+            (index + 1, "train/penalty", value) for index, value in self._penalties(self._total)
+        ]
         rows += [(step, "val/accuracy", value) for step, value in self._val]
         return History(tuple(sorted(rows, key=lambda row: row[0])))
+
+    def _penalties(self, step: int) -> list[tuple[int, float]]:
+        """Return ``(index, value)`` of the first ``step`` updates that had a penalty."""
+        values = enumerate(self._penalty[:step].tolist())
+        return [(index, value) for index, value in values if not math.isnan(value)]

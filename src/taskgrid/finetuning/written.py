@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
@@ -15,17 +15,19 @@ import torch
 from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.finetuning.checkpoint import discard_checkpoint
 from taskgrid.finetuning.feed import Originals, Samples
-from taskgrid.finetuning.loop import Finetuned, Scratch, finetune
+from taskgrid.finetuning.loop import Finetuned, OtherTasks, Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
+from taskgrid.plugins.cards import mode_card
+from taskgrid.provenance.digests import digest as digest_of
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.originals import OriginalStore
 from taskgrid.store.tables import write_table
-from taskgrid.store.weights import load_state, save_state
+from taskgrid.store.weights import State, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class TrainingFiles:
         dataset: the manifest of the decoded images.
         images: the decoded images.
         originals: training images as they were, for random crops.
+        others: other task -> what the mode reads of it: ``split``, ``dataset``, ``images`` and
+            ``originals``, and statistics by name.
     """
 
     card: Path
@@ -49,11 +53,12 @@ class TrainingFiles:
     dataset: Path
     images: Path
     originals: Path
+    others: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ExpertFiles:
-    """What a fine-tuning writes.
+    """What a fine-tuning writes. Where the mode has factors, they come to lie beside the expert.
 
     Attributes:
         expert: theta_t.
@@ -66,6 +71,11 @@ class ExpertFiles:
     manifest: Path
     history: Path
     timing: Path
+
+    @property
+    def factors(self) -> Path:
+        """Where factors are."""
+        return self.expert.with_name("factors.safetensors")
 
 
 @dataclass(frozen=True)
@@ -116,11 +126,10 @@ def train_expert(
         TrainingError: the same.
     """
     task, seed = settings["task"], settings["seed"]
-    split = SplitManifest.read(files.split)
-    lineage = {"model": settings["model"], "split": split.digest}
-    train, val, kept = _samples(files, split)
-    if kept is not None:
-        lineage["originals"] = kept
+    own = _TaskImages(files.split, files.dataset, files.images, files.originals)
+    others = _others(files.others, mode_card(settings["mode"]).others)
+    train = own.train()
+    lineage = {"model": settings["model"], **own.lineage(), **others.lineage()}
     recipe = Recipe.from_mapping(settings["recipe"])
     folder = scratch.joinpath(settings["model"], settings["mode_label"], str(seed), task)
     with ExitStack() as held:
@@ -133,11 +142,12 @@ def train_expert(
             load_state(files.base)[0],
             Head.load(files.head),
             train,
-            val,
+            own.val(),
             recipe,
             task=task,
             mode=settings["mode"],
             mode_options=settings["mode_options"],
+            others=others.material,
             seed=seed,
             device=place,
             scratch=Scratch(folder, every_seconds=every_seconds),
@@ -149,10 +159,12 @@ def train_expert(
     names = ("step", "metric", "value")
     columns = zip(names, map(list, zip(*done.history.rows, strict=True)), strict=True)
     write_table(out.history, pa.table(dict(columns)))
-    write_json(
-        out.manifest,
-        {**done.lineage, "digest": digest, "counts": split.counts, "steps": done.steps},
-    )
+    known: dict[str, Any] = {"digest": digest, "counts": own.split.counts, "steps": done.steps}
+    if done.factors:
+        known["factors"] = save_state(
+            out.factors, done.factors, {**done.lineage, "kind": "factors"}
+        )
+    write_json(out.manifest, {**done.lineage, **known})
     write_json(
         out.timing,
         {
@@ -169,15 +181,65 @@ def train_expert(
     return Trained(digest, done)
 
 
-def _samples(files: TrainingFiles, split: SplitManifest) -> tuple[Samples, Samples, str | None]:
-    """Return training and validation images, and the digest of the originals where some were kept."""
-    images = ImageStore.open(files.images)
-    rows, held = (images.rows(split.ids(name)) for name in ("train", "val"))
-    originals: Originals | None = None
-    # Only then: what is made of square images alone has the lineage it always had.
-    if (kept := DatasetManifest.read(files.dataset).originals) is not None:
-        store = OriginalStore.open(files.originals)
-        originals = Originals(store, store.places(images, rows))
-    # Rows of the memory map, which may be larger than memory.
-    train = Samples(PixelRows(images.pixels, rows), images.labels[rows], originals)
-    return train, Samples(PixelRows(images.pixels, held), images.labels[held]), kept
+class _TaskImages:
+    """The decoded images of a task, and which of them train."""
+
+    def __init__(self, split: Path, dataset: Path, images: Path, originals: Path) -> None:
+        self.split = SplitManifest.read(split)
+        self._images = ImageStore.open(images)
+        # None where all images are square: then prepared images are all there is.
+        self._kept = DatasetManifest.read(dataset).originals
+        self._originals = originals
+
+    def train(self) -> Samples:
+        """Return training images."""
+        found = self._samples("train")
+        if self._kept is None:
+            return found
+        store = OriginalStore.open(self._originals)
+        places = store.places(self._images, self._images.rows(self.split.ids("train")))
+        return replace(found, originals=Originals(store, places))
+
+    def val(self) -> Samples:
+        """Return validation images."""
+        return self._samples("val")
+
+    def lineage(self) -> dict[str, str]:
+        """Return the digests that the images are known by."""
+        kept = {"originals": self._kept} if self._kept is not None else {}
+        return {"split": self.split.digest, **kept}
+
+    def _samples(self, name: Literal["train", "val"]) -> Samples:
+        rows = self._images.rows(self.split.ids(name))
+        # Rows of the memory map, which may be larger than memory.
+        return Samples(PixelRows(self._images.pixels, rows), self._images.labels[rows])
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What a mode reads of the other tasks, and what it is known by."""
+
+    material: OtherTasks
+    known: Mapping[str, Mapping[str, str]]
+
+    def lineage(self) -> dict[str, str]:
+        """Return one digest of it all; nothing where nothing is read."""
+        return {"others": digest_of(self.known)} if self.known else {}
+
+
+def _others(files: Mapping[str, Mapping[str, Path]], wanted: tuple[str, ...]) -> _Others:
+    images: dict[str, Samples] = {}
+    statistics: dict[str, dict[str, State]] = {name: {} for name in wanted if name != "images"}
+    known: dict[str, dict[str, str]] = {}
+    for task, kinds in files.items():
+        known[task] = {}
+        if "images" in wanted:
+            found = _TaskImages(
+                *(kinds[kind] for kind in ("split", "dataset", "images", "originals"))
+            )
+            images[task] = found.train()
+            known[task] |= found.lineage()
+        for name, states in statistics.items():
+            states[task], lineage = load_state(kinds[name])
+            known[task][name] = lineage["digest"]
+    return _Others(OtherTasks(images, statistics), known)

@@ -1,10 +1,11 @@
-"""Where the time of an evaluation job goes: its start, and the rows of each merge."""
+"""Where the time of a job goes: its start, the rows of each merge, the updates of a training."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a job's time went into; a job that found all its rows has measured nothing.
+    """What the time of an evaluation job went into; a job that found all its rows has measured nothing.
 
     Attributes:
         startup: seconds from the start of the process to the first image that was measured.
@@ -63,7 +64,7 @@ class Timing:
 
 
 class Clock:
-    """A stopwatch of one job: it starts once, then laps from row to row.
+    """A stopwatch of one evaluation job: it starts once, then laps from row to row.
 
     Args:
         age: seconds that the process has lived already.
@@ -132,6 +133,51 @@ def at_first_pass(tell: Callable[[], None]) -> Callable[[], None]:
 
     handle = register_module_forward_pre_hook(once)
     return handle.remove
+
+
+class Pace:
+    """A stopwatch that runs while a training makes updates and rests during validation and saving.
+
+    Args:
+        arrive: waits until the device has done what it was told; called when the watch rests.
+    """
+
+    def __init__(self, arrive: Callable[[], object] = lambda: None) -> None:
+        self.seconds = 0.0
+        self.marks: list[tuple[int, float]] = []
+        self._arrive = arrive
+        self._since: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run within the block."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stop()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Rest within the block, if the watch runs at all."""
+        ran = self._since is not None
+        self._stop()
+        try:
+            yield
+        finally:
+            if ran:
+                self._since = time.perf_counter()
+
+    def mark(self, step: int) -> None:
+        """Note in ``marks`` how long the first ``step`` updates took; the watch must be resting."""
+        self.marks.append((step, self.seconds))
+
+    def _stop(self) -> None:
+        if self._since is None:
+            return
+        self._arrive()
+        self.seconds += time.perf_counter() - self._since
+        self._since = None
 
 
 def process_age() -> float:

@@ -77,11 +77,13 @@ class ModeCard(Card):
         tangent: whether its experts are tangent models, and are evaluated as such.
         recipe: keys of the training recipe that differ in this mode.
         others: what it reads of the other tasks: ``images``, or the names of statistics.
+        factors: whether it keeps factors beside the expert.
     """
 
     tangent: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    factors: bool = False
 
 
 ColumnKind = Literal["text", "integer", "number", "flag"]

@@ -73,6 +73,8 @@ _PLUGINS = MappingProxyType(
         "mode": {
             "standard": "taskgrid.finetuning.modes.standard",
             "linear": "taskgrid.finetuning.modes.linear",
+            "attention": "taskgrid.finetuning.modes.attention",
+            "lora": "taskgrid.finetuning.modes.lora",
         },
         "merger": {
             "average": "taskgrid.merging.methods.average",

@@ -42,6 +42,7 @@ PER_RUN: Mapping[str, FileKind] = {
 PER_TASK: Mapping[str, FileKind] = {
     "dataset": FileKind(paths.DATASET),
     "images": FileKind(paths.IMAGES, settled=True),
+    "originals": FileKind(paths.ORIGINALS, settled=True),
     "split": FileKind(paths.SPLIT),
     "head": FileKind(paths.HEAD, settled=True),
     "head_manifest": FileKind(paths.HEAD_MANIFEST),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 DOWNLOAD = "results/downloads/{task}.json"
 DATASET = "results/data/{pixels}/{task}/dataset.json"
+ORIGINALS = "results/data/{pixels}/{task}/train.arrow"
 IMAGES = "results/data/{pixels}/{task}/images.arrow"
 SPLIT = "results/splits/{pixels}/{task}.json"
 

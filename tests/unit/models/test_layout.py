@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from taskgrid.models.layout import layer_of, layers, part_of
+from taskgrid.models.layout import layer_of, layers, part_of, projection_of
 
 
 def keys_of(architecture: str) -> list[str]:
@@ -40,6 +40,27 @@ def keys_of(architecture: str) -> list[str]:
 )
 def test_known_keys(key: str, layer: str, part: str) -> None:
     assert (layer_of(key), part_of(key)) == (layer, part)
+
+
+@pytest.mark.parametrize(
+    ("key", "projection"),
+    [
+        ("transformer.resblocks.3.attn.in_proj_weight", "qkv"),
+        ("transformer.resblocks.3.attn.in_proj_bias", "qkv"),
+        ("transformer.resblocks.3.attn.out_proj.weight", "attention_out"),
+        ("transformer.resblocks.11.mlp.c_fc.weight", "mlp_in"),
+        ("transformer.resblocks.11.mlp.c_proj.bias", "mlp_out"),
+        ("trunk.blocks.0.attn.qkv.weight", "qkv"),
+        ("trunk.blocks.0.attn.proj.weight", "attention_out"),
+        ("trunk.blocks.0.mlp.fc2.weight", "mlp_out"),
+        ("trunk.blocks.0.attn.q_norm.weight", None),
+        ("transformer.resblocks.3.ln_1.weight", None),
+        ("attnpool.q_proj.weight", None),
+        ("proj", None),
+    ],
+)
+def test_projections_of_blocks(key: str, projection: str | None) -> None:
+    assert projection_of(key) == projection
 
 
 def test_every_tensor_of_a_vit_has_a_place() -> None:

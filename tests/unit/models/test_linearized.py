@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,16 +14,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taskgrid.errors import LineageError
-from taskgrid.finetuning import loop
-from taskgrid.finetuning.loop import Finetuned, Scratch, finetune
-from taskgrid.finetuning.recipe import Recipe
 from taskgrid.models import ImageEncoder, LinearizedEncoder
-from taskgrid.models.clip import Clip
-from taskgrid.models.inference import features_of, logits_of
+from taskgrid.models.inference import features_of
 from taskgrid.models.linearized import _forward_mode
-from taskgrid.store.weights import State, digest_state
+from taskgrid.store.weights import State
 from tests.unit.example_grid import world
-from tests.unit.example_models import SIZE, tiny_clip, tiny_head, tiny_samples
+from tests.unit.example_models import SIZE, tiny_clip
 
 
 @pytest.fixture(autouse=True)
@@ -264,80 +258,3 @@ def test_what_has_no_derivative_is_refused() -> None:
         encoder.tangent(pictures().float(), {"norm.running_mean": torch.ones(3)})
     with pytest.raises(LineageError, match=r"shape \(4,\) for 'norm.weight'"):
         encoder.tangent(pictures().float(), {"norm.weight": torch.ones(4)})
-
-
-# --------------------------------------------------------------------------------- mode linear
-
-SHORT = Recipe(steps=6, batch_size=8, warmup_steps=2, lr=1e-2)
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Clip:
-    return tiny_clip(tmp_path)
-
-
-def run(clip: Clip, recipe: Recipe = SHORT, **options: Any) -> Finetuned:
-    data = options.pop("data", tiny_samples(30))
-    val = options.pop("val", tiny_samples(20, seed=1))
-    return finetune(
-        clip.card(),
-        clip.visual_state(),
-        tiny_head(clip),
-        data,
-        val,
-        recipe,
-        **{"task": "pets", "mode": "linear", **options},
-    )
-
-
-def test_the_expert_learns_as_a_tangent_model(clip: Clip) -> None:
-    recipe = Recipe(epochs=6, batch_size=16, warmup_steps=5, lr=1e-2)
-    val = tiny_samples(60, seed=1)
-    expert = run(clip, recipe, data=tiny_samples(150), val=val)
-    curve = expert.history.curve("val/accuracy")
-    assert curve[-1][1] > 0.9 > 0.7 > curve[0][1]
-    linear = LinearizedEncoder.from_card(clip.card(), clip.visual_state())
-    linear.load(expert.state)
-    right = logits_of(linear, tiny_head(clip), val.pixels).argmax(1).numpy() == val.labels
-    assert right.mean() == curve[-1][1]
-    assert expert.lineage["mode"] == "linear"
-    base = clip.visual_state()
-    assert {n: (t.shape, t.dtype) for n, t in expert.state.items()} == {
-        n: (t.shape, t.dtype) for n, t in base.items()
-    }
-    assert all(not torch.equal(t, base[n]) for n, t in expert.state.items())
-
-
-def test_its_first_gradient_is_that_of_the_standard_mode(clip: Clip) -> None:
-    # At theta_0 the tangent model and the network have the same value and the same Jacobian.
-    # Each mode has its own order of images; of a batch of all of them the mean does not depend on it.
-    whole = replace(SHORT, batch_size=30, crop_scale=1.0, steps=3, warmup_steps=0)
-    losses, norms = (
-        [dict(run(clip, whole, mode=mode).history.curve(metric)) for mode in ("linear", "standard")]
-        for metric in ("train/loss", "train/grad_norm")
-    )
-    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-5)
-    assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-3)
-    assert losses[0][3] != pytest.approx(losses[1][3], rel=1e-4)
-
-
-def test_an_interrupted_training_ends_with_the_same_bits(
-    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = replace(SHORT, steps=12, eval_every=3)
-    scratch = Scratch(tmp_path / "scratch", every_steps=4)
-    whole = run(clip, recipe)
-    update = loop._Run._update
-
-    def faulty(self: Any) -> None:
-        if self.step == 6:
-            raise KeyboardInterrupt
-        update(self)
-
-    monkeypatch.setattr(loop._Run, "_update", faulty)
-    with pytest.raises(KeyboardInterrupt):
-        run(clip, recipe, scratch=scratch)
-    monkeypatch.setattr(loop._Run, "_update", update)
-    resumed = run(clip, recipe, scratch=scratch)
-    assert digest_state(resumed.state) == digest_state(whole.state)
-    assert resumed.history == whole.history

@@ -5,7 +5,7 @@ Ortiz-Jimenez et al., "Task Arithmetic in the Tangent Space" (NeurIPS 2023), sec
 
 from __future__ import annotations
 
-from taskgrid.finetuning.modes.seam import Trainee, train_only
+from taskgrid.finetuning.modes.seam import Others, Trainee, train_only
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.models.tower import fixed_keys
@@ -27,7 +27,9 @@ class Linear:
     was trained.
     """
 
-    def prepare(self, encoder: ImageEncoder, options: Options, seed: int) -> Trainee:
+    def prepare(
+        self, encoder: ImageEncoder, options: Options, seed: int, others: Others
+    ) -> Trainee:
         """Return the tangent model at the encoder's weights, with all of theta training."""
         fixed = fixed_keys(encoder.card)
         return train_only(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskgrid.finetuning.modes.seam import Trainee, train_only
+from taskgrid.finetuning.modes.seam import Others, Trainee, train_only
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.tower import fixed_keys
 from taskgrid.plugins.cards import ModeCard
@@ -17,7 +17,9 @@ CARD = ModeCard(
 class Standard:
     """Trains every parameter that the architecture trains. No options."""
 
-    def prepare(self, encoder: ImageEncoder, options: Options, seed: int) -> Trainee:
+    def prepare(
+        self, encoder: ImageEncoder, options: Options, seed: int, others: Others
+    ) -> Trainee:
         """Return the encoder with all its parameters training."""
         fixed = fixed_keys(encoder.card)
         return train_only(encoder, lambda key: key not in fixed)

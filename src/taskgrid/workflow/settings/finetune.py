@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.plugins.cards import plugin_options
+from taskgrid.plugins.cards import mode_card, plugin_options
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.workflow.files import Files, files_of
 
 
 def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:
@@ -22,6 +23,21 @@ def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: st
             "recipe": experiment.recipe(task, mode),
         }
     )
+
+
+def modes(experiment: Experiment, *, factors: bool) -> list[str]:
+    """Return the modes that keep factors beside their experts, or those that do not."""
+    return [m for m in experiment.modes if mode_card(experiment.mode(m).name).factors == factors]
+
+
+def others(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> Files:
+    """Return what a mode reads of the other tasks: nothing, unless its card asks for it."""
+    asked = mode_card(experiment.mode(mode).name).others
+    kinds = [kind for kind in asked if kind != "images"]
+    if "images" in asked:
+        kinds += ["dataset", "split", "images", "originals"]
+    tasks = [other for other in experiment.tasks if asked and other != task]
+    return files_of(experiment, kinds, tasks, model=model, mode=mode, seed=seed)
 
 
 def modules(experiment: Experiment, mode: str) -> list[str]:

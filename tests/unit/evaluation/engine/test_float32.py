@@ -12,7 +12,7 @@ import torch
 
 from taskgrid.evaluation.engine.measure import score
 from taskgrid.evaluation.tangent.line import features_along, features_at_origin
-from taskgrid.finetuning.loop import _own_settings
+from taskgrid.finetuning.training import own_settings
 from taskgrid.models import inference
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
@@ -167,7 +167,7 @@ def test_an_error_leaves_torch_as_it_was(caller: list[Any]) -> None:
 
 
 def test_training_is_in_full_float32(caller: list[Any]) -> None:
-    with _own_settings(torch.device("cpu")):
+    with own_settings(torch.device("cpu")):
         assert switches() == FULL
     assert switches() == caller
 

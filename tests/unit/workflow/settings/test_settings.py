@@ -189,3 +189,25 @@ def test_a_delayed_registry_is_tried_again(status: str, kept: bool, tmp_path: Pa
     write_json(report, {"status": status})
     settings.registry.forget_delayed(report)
     assert report.exists() == kept
+
+
+def test_other_tasks_are_inputs_of_modes_that_ask_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = settings.finetune.others(experiment(), **RUN, task="mnist")
+    assert plain.followed == plain.settled == []
+    modes = {"held": "tests.unit.finetuning.modes.other_images"}
+    monkeypatch.setattr("taskgrid.plugins.registry._outside", lambda: {"mode": modes})
+    asking = experiment(finetune={"modes": ["held"]})
+    files = settings.finetune.others(asking, **{**RUN, "mode": "held"}, task="mnist")
+    assert set(files.tasks) == {"textures", "handwritten"}
+    assert files.tasks["textures"] == {
+        "dataset": "results/data/24px/textures/dataset.json",
+        "split": "results/splits/24px/textures.json",
+        "images": "results/data/24px/textures/images.arrow",
+        "originals": "results/data/24px/textures/train.arrow",
+    }
+
+
+def test_modes_with_factors_are_told_from_those_without() -> None:
+    given = experiment(finetune={"modes": ["standard", {"name": "lora", "label": "low"}]})
+    assert settings.finetune.modes(given, factors=True) == ["low"]
+    assert settings.finetune.modes(given, factors=False) == ["standard"]
