@@ -14,7 +14,7 @@ from taskgrid.errors import TaskgridError
 from taskgrid.plugins.cards import figure_card
 from taskgrid.plugins.resources import resource_path
 from taskgrid.store.atomic import check_writable
-from taskgrid.workflow import cost, paths, project, runs, settings
+from taskgrid.workflow import cost, paths, project, runs, stages as settings
 from taskgrid.workflow.project import code, one_of
 
 

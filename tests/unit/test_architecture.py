@@ -35,15 +35,7 @@ UPWARDS: frozenset[tuple[str, str]] = frozenset()
 CIRCLES: frozenset[frozenset[str]] = frozenset()
 ROOMS_IN_CIRCLES: frozenset[frozenset[str]] = frozenset()
 PLAIN: frozenset[tuple[str, str]] = frozenset()
-LONG: frozenset[str] = frozenset(
-    {
-        "rules/settings.smk",
-        "src/taskgrid/config/schema.py",
-        "src/taskgrid/evaluation/budget/budget.py",
-        "src/taskgrid/finetuning/loop.py",
-        "src/taskgrid/store/outcomes.py",
-    }
-)
+LONG: frozenset[str] = frozenset()
 
 
 @cache

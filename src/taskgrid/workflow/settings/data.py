@@ -13,7 +13,7 @@ from taskgrid.workflow import paths
 
 def download(experiment: Experiment, *, task: str) -> str:
     """Return the settings of a download: the task as configured."""
-    return canonical_json({"task": experiment.task(task).model_dump(exclude={"finetune"})})
+    return canonical_json({"task": experiment.task(task).model_dump(exclude={"finetune", "expert"})})
 
 
 def downloaded(experiment: Experiment, task: str) -> list[str]:
@@ -24,7 +24,7 @@ def downloaded(experiment: Experiment, task: str) -> list[str]:
 
 def dataset(experiment: Experiment, *, pixels: str, task: str) -> str:
     """Return the settings of decoding a task's images."""
-    known = experiment.task(task).model_dump(exclude={"finetune"})
+    known = experiment.task(task).model_dump(exclude={"finetune", "expert"})
     if manifest := downloaded(experiment, task):
         known["options"] = {**known["options"], "download": manifest[0]}
     return canonical_json(

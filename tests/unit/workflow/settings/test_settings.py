@@ -12,7 +12,7 @@ import pytest
 from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
 from taskgrid.store.atomic import write_json
-from taskgrid.workflow import settings
+from taskgrid.workflow import stages as settings
 from tests.unit.workflow.example_experiment import BLOCK, RUN, experiment
 
 LATTICE = {"budget": 30, "lambdas": [0.3], "audit": 19}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from taskgrid.errors import ConfigError
-from taskgrid.workflow import settings
+from taskgrid.workflow import stages as settings
 from tests.unit.workflow.example_experiment import BLOCK, experiment
 
 FAIR = {"name": "shapley", "label": "fair", "options": {"draws": 50}}
