@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.errors import ConfigError
 from taskgrid.plugins.cards import mode_card, plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
@@ -31,12 +32,21 @@ def modes(experiment: Experiment, *, factors: bool) -> list[str]:
 
 
 def others(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> Files:
-    """Return what a mode reads of the other tasks: nothing, unless its card asks for it."""
+    """Return what a mode reads of the other tasks: nothing, unless its card asks for it.
+
+    Raises:
+        ConfigError: if it asks for statistics. Those that the workflow makes are of experts, and experts
+            of a mode that waits for each other's would never begin.
+    """
     asked = mode_card(experiment.mode(mode).name).others
-    kinds = [kind for kind in asked if kind != "images"]
-    if "images" in asked:
-        kinds += ["dataset", "split", "images", "originals"]
+    statistics = [name for name in asked if name != "images"]
+    if statistics:
+        raise ConfigError(
+            f"fine-tuning mode {mode!r} reads {' and '.join(statistics)} of the other tasks, and a workflow "
+            "brings their images alone; call taskgrid.finetuning.loop.finetune with statistics instead"
+        )
     tasks = [other for other in experiment.tasks if asked and other != task]
+    kinds = ("dataset", "split", "images", "originals")
     return files_of(experiment, kinds, tasks, model=model, mode=mode, seed=seed)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
+from taskgrid.plugins.cards import ModeCard
 from taskgrid.store.atomic import write_json
 from taskgrid.workflow import stages as settings
 from tests.unit.workflow.example_experiment import BLOCK, RUN, experiment
@@ -205,6 +206,15 @@ def test_other_tasks_are_inputs_of_modes_that_ask_for_them(monkeypatch: pytest.M
         "images": "results/data/24px/textures/images.arrow",
         "originals": "results/data/24px/textures/train.arrow",
     }
+
+
+def test_a_workflow_brings_a_mode_no_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = ModeCard(title="x", others=("images", "fisher"))
+    monkeypatch.setattr("taskgrid.workflow.settings.finetune.mode_card", lambda name: asking)
+    with pytest.raises(
+        ConfigError, match="'standard' reads fisher of the other tasks, and a workflow"
+    ):
+        settings.finetune.others(experiment(), **RUN, task="mnist")
 
 
 def test_modes_with_factors_are_told_from_those_without() -> None:
