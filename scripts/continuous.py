@@ -5,6 +5,7 @@ from typing import cast
 
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.tangent.peaks import Lines, collect_peaks, peaks_table
 from taskgrid.merging.bases.additive import Line
@@ -30,7 +31,7 @@ def main() -> None:
         print(f"{plan.method.name}: no line in lambda, hence no exact curves")
         return
     with engine_on_demand(
-        Listing.read(args.listing).material(plan.setting, plan.method.learned),
+        open_files(Listing.read(args.listing).files(), plan.setting, plan.method.learned),
         plan.setting,
         plan.method,
         device=args.device,

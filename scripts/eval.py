@@ -4,6 +4,7 @@ from pathlib import Path
 
 from taskgrid.evaluation.curves.taking import Taker
 from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.plan.choices import write_choices
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.evaluation.plan.runner import run_plan
@@ -23,7 +24,7 @@ def main() -> None:
     clock = Clock.of_process()
     args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    material = Listing.read(args.listing).material(plan.setting, plan.method.learned)
+    material = open_files(Listing.read(args.listing).files(), plan.setting, plan.method.learned)
     take = Taker(plan) if plan.curves is not None else None
     with engine_on_demand(
         material,

@@ -1,5 +1,6 @@
 """Prove that a reduced precision does what fp32 does: base, experts and one merge, both ways."""
 
+from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.opening.references import read_method, read_setting
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.precision.proving import passes, prove_with_engines
@@ -30,7 +31,7 @@ def main() -> None:
     with lease_device(args.device) as device, Progress("precision", total, "image") as bar:
         proof = prove_with_engines(
             plan,
-            listing.material(setting),
+            open_files(listing.files(), setting, reference.learned),
             MergeRecipe.of(name, options, reference.seed),
             images=settings["images"],
             tolerance=settings["tolerance"],

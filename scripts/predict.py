@@ -7,6 +7,7 @@ from typing import cast
 from taskgrid.evaluation.budget.predict import predict_plan
 from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.plan.planner import Plan
 from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.machine.progress import Progress
@@ -24,7 +25,7 @@ def main() -> None:
     """Read the plan and what it names; write the rows and what is known about their errors."""
     args = parse(__doc__, paths=PATHS, lists=("proof",))
     settings, plan = args.settings, Plan.read(args.plan)
-    material = Listing.read(args.listing).material(plan.setting, plan.method.learned)
+    material = open_files(Listing.read(args.listing).files(), plan.setting, plan.method.learned)
     with engine_on_demand(
         material,
         plan.setting,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from taskgrid.evaluation.opening.engines import engine_on_demand
+from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.evaluation.plan.runner import run_reference
 from taskgrid.machine.progress import Progress
@@ -30,7 +31,7 @@ def main() -> None:
         evaluation=settings["evaluation"],
     )
     with engine_on_demand(
-        listing.material(setting),
+        open_files(listing.files(), setting, {}),
         setting,
         device=args.device,
         threads=args.threads,

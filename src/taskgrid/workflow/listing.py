@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.engine.material import Material
-from taskgrid.evaluation.opening.files import GridFiles, TaskFiles, open_files
+from taskgrid.evaluation.opening.files import GridFiles, TaskFiles
 from taskgrid.evaluation.opening.references import TaskManifests
-from taskgrid.evaluation.plan.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,8 @@ class Listing:
                 found.setdefault(label, {})[task] = path
         return found
 
-    def material(self, setting: Setting, learned: Mapping[str, str] | None = None) -> Material:
-        """Return base, experts, vectors, heads and images, as far as they are listed.
-
-        Args:
-            setting: what the files should hold.
-            learned: digests of what was learned, by the name of the subset.
-        """
+    def files(self) -> GridFiles:
+        """Return the files of base, experts, vectors, heads and images, as far as they are listed."""
         tasks = {
             task: TaskFiles(
                 images=files["images"],
@@ -76,8 +69,7 @@ class Listing:
             )
             for task, files in self.tasks.items()
         }
-        files = GridFiles(self.run["card"], self.run["base"], tasks)
-        return open_files(files, setting, learned or {})
+        return GridFiles(self.run["card"], self.run["base"], tasks)
 
     def manifests(self) -> dict[str, TaskManifests]:
         """Return what is known of each task's data, head, vector or expert."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.data.published.reading import read_description
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
 from taskgrid.provenance.listing import fingerprint
@@ -13,7 +17,7 @@ from taskgrid.workflow import paths
 
 def download(experiment: Experiment, *, task: str) -> str:
     """Return the settings of a download: the task as configured."""
-    return canonical_json({"task": experiment.task(task).model_dump(exclude={"finetune", "expert"})})
+    return canonical_json({"task": _data(experiment, task)})
 
 
 def downloaded(experiment: Experiment, task: str) -> list[str]:
@@ -24,7 +28,7 @@ def downloaded(experiment: Experiment, task: str) -> list[str]:
 
 def dataset(experiment: Experiment, *, pixels: str, task: str) -> str:
     """Return the settings of decoding a task's images."""
-    known = experiment.task(task).model_dump(exclude={"finetune", "expert"})
+    known = _data(experiment, task)
     if manifest := downloaded(experiment, task):
         known["options"] = {**known["options"], "download": manifest[0]}
     return canonical_json(
@@ -35,6 +39,11 @@ def dataset(experiment: Experiment, *, pixels: str, task: str) -> str:
             "keep": _originals(experiment, task),
         }
     )
+
+
+def _data(experiment: Experiment, task: str) -> dict[str, Any]:
+    """Return what a task's images depend on; how it is trained, or whether, is none of it."""
+    return experiment.task(task).model_dump(include={field.name for field in fields(TaskData)})
 
 
 def _originals(experiment: Experiment, task: str) -> str:

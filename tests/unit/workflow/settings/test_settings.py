@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskgrid.config import Experiment
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.cards import ModeCard
 from taskgrid.store.atomic import write_json
@@ -141,6 +142,12 @@ def test_published_data_are_downloaded_and_fingerprinted_with_what_the_project_s
     assert known["task"]["options"]["download"] == "results/downloads/dtd.json"
     assert (known["image_size"], known["keep"]) == (32, "all")
     assert settings.data.modules(given, "textures")[1].endswith("builtin.textures")
+
+
+@pytest.mark.parametrize("ask", ["download", "dataset"])
+def test_images_depend_on_the_data_of_a_task_alone(ask: str) -> None:
+    known = json.loads(EVERY[ask](experiment()))["task"]
+    assert TaskData(**known).path == "data/mnist.npz"
 
 
 def test_ready_made_experts_are_imported_and_checked(tmp_path: Path) -> None:
