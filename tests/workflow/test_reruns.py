@@ -145,6 +145,12 @@ def test_threads_resources_and_device_run_nothing(checkout: Checkout) -> None:
     assert checkout.plan() == NOTHING
 
 
+def test_adding_a_study_that_reads_the_grid_runs_nothing_else(checkout: Checkout) -> None:
+    fair = {"name": "shapley", "label": "fair", "options": {"draws": 50}}
+    checkout.config["studies"] = ["addition", "shapley", fair]
+    assert checkout.plan() == {"study": 1, "figure": 1, "sync": 1}
+
+
 def test_a_setting_of_the_recipe_trains_again(checkout: Checkout) -> None:
     checkout.config["finetune"]["recipe"]["lr"] = 5.0e-4
     assert checkout.plan()["finetune"] == 3
