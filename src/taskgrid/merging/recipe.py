@@ -65,6 +65,14 @@ class MergeRecipe:
         """Whether the model depends on the task that is asked."""
         return self.card.gives == "per_task"
 
+    def statistics_of(self, tasks: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the statistics that a merge of tasks needs: names with tasks, ``""`` for the base."""
+        return [
+            (name, task)
+            for name in self.card.needs
+            for task in (tasks if statistic_card(name).per == "task" else ("",))
+        ]
+
     def context(
         self,
         base: Mapping[str, torch.Tensor],
@@ -193,17 +201,18 @@ class MergeRecipe:
         """The method, which merges logits."""
         return cast(LogitMerger, self.merger)
 
-    def _statistics(self, sources: Sources, tasks: Sequence[str]) -> dict[str, Mapping[str, State]]:
+    def _statistics(
+        self, sources: Sources, tasks: Sequence[str]
+    ) -> Mapping[str, Mapping[str, State]]:
         if self.card.needs and sources.statistic is None:
             raise LineageError(
                 f"merge method {self.name!r} needs statistics of data ({', '.join(self.card.needs)}); give "
                 "`statistics`, or use it through the workflow, which makes them"
             )
-        found: dict[str, Mapping[str, State]] = {}
-        for name in self.card.needs:
-            places = tasks if statistic_card(name).per == "task" else ("",)
+        found: dict[str, dict[str, State]] = {}
+        for name, task in self.statistics_of(tasks):
             assert sources.statistic is not None
-            found[name] = {task: sources.statistic(name, task) for task in places}
+            found.setdefault(name, {})[task] = sources.statistic(name, task)
         return found
 
 

@@ -17,7 +17,6 @@ from taskgrid.errors import ConfigError
 from taskgrid.plugins.options import Option, Options, read_options
 from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
 
-
 Scope: TypeAlias = Literal["element", "tensor", "model"]
 
 

@@ -17,12 +17,13 @@ import torch
 from open_clip import factory
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
-from taskgrid.merging import MergeContext, get_merger
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.models import ImageEncoder, load_clip
 from taskgrid.models.clip import Clip
 from taskgrid.outofcore import export as module
+from taskgrid.outofcore import whole
 from taskgrid.outofcore.export import Method, Point, export_points
-from taskgrid.plugins.options import Options
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector
@@ -72,10 +73,9 @@ def known(tmp_path: Path) -> Iterator[str]:
 
 def merged(clip: Clip, vectors: dict[str, State], tasks: tuple[str, ...], scale: float) -> State:
     """What the engine puts into its encoder."""
-    merger = get_merger("task_arithmetic")
+    recipe = MergeRecipe.of("task_arithmetic", {})
     base = clip.visual_state()
-    prepared = merger.prepare(MergeContext(base, {task: vectors[task] for task in tasks}))
-    return merger.apply(base, prepared, scale, Options())
+    return recipe.apply(base, recipe.prepare(base, Sources(vectors.__getitem__), tasks), scale)
 
 
 def test_open_clip_computes_what_the_engine_measured(
@@ -110,7 +110,7 @@ def test_open_clip_computes_what_the_engine_measured(
         state, lineage = load_state(point.path)
         assert lineage["digest"] == digest == digest_state(state)
         assert lineage["kind"] == "clip" and lineage["mode"] == "standard"
-        assert lineage["base"] == clip.visual_digest and lineage["lambda"] == point.scale
+        assert lineage["base"] == clip.visual_digest and lineage["point"] == point.scale
 
 
 def test_load_clip_takes_the_file_as_a_base(
@@ -137,11 +137,10 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         places = [tmp_path / folder / f"{i}.safetensors" for i in range(len(asked))]
         return [Point(*one, place) for one, place in zip(asked, places, strict=True)]
 
-    read, load = [], module.load_weights
-    monkeypatch.setattr(module, "load_weights", lambda path: (read.append(path), load(path))[1])
+    read, load = [], whole.load_weights
+    monkeypatch.setattr(whole, "load_weights", lambda path: (read.append(path), load(path))[1])
     streamed = export_points(clip, *files, Method("task_arithmetic"), points("streamed"))
-    merger = get_merger("task_arithmetic")
-    monkeypatch.setattr(type(merger), "scope", "model", raising=False)
+    monkeypatch.setattr(MergeRecipe, "scope", "model")
     monkeypatch.setattr(module, "stream_merge", None)
     assert export_points(clip, *files, Method("task_arithmetic"), points("whole")) == streamed
     # Whatever is read is read once.
@@ -203,4 +202,4 @@ def test_the_script_names_the_key_of_a_bound_that_is_too_small(
     words[-1] = json.dumps({**settings, "max_bytes": 8 << 20})
     monkeypatch.setattr(sys, "argv", ["export", *words])
     runpy.run_path(str(ROOT / "scripts" / "export.py"), run_name="__main__")
-    assert load_state(tmp_path / "x.safetensors")[1]["lambda"] == "0.30"
+    assert load_state(tmp_path / "x.safetensors")[1]["point"] == "0.30"
