@@ -51,10 +51,21 @@ def _positive(base: State, seed: int) -> State:
         for name, tensor in base.items()
         if tensor.is_floating_point()
     }
-    return found | {"images": torch.tensor(8.0 + seed)}
+    return found | {"images": torch.tensor(8 + seed)}
 
 
-STATISTICS: dict[str, Callable[[State, int], State]] = {"fisher": _positive}
+def _grams(base: State, seed: int) -> State:
+    """Gram matrices of the inputs of every matrix, and a number of images."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {"images": torch.tensor(8 + seed)}
+    for name, tensor in base.items():
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            inputs = torch.randn(50, tensor[0].numel(), generator=generator)
+            found[name] = inputs.T @ inputs
+    return found
+
+
+STATISTICS: dict[str, Callable[[State, int], State]] = {"fisher": _positive, "gram": _grams}
 """What stands for each statistic where laws are tested: (base, seed) -> State. One line per statistic
 that a registered method needs."""
 
