@@ -15,7 +15,7 @@ from taskgrid.lattice.points import Coefficients, point_text, read_point
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs
-from taskgrid.outofcore.shards import WeightFiles, TensorSpec
+from taskgrid.outofcore.shards import TensorSpec, WeightFiles
 from taskgrid.outofcore.staging import remove_leftovers
 from taskgrid.outofcore.streams import check_space
 from taskgrid.provenance.digests import canonical_json

@@ -18,7 +18,7 @@ import torch
 from taskgrid.errors import ConfigError
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs, check_base
-from taskgrid.outofcore.shards import WeightFiles, TensorReader, TensorSpec
+from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles
 from taskgrid.store.weights import State
 
 Place = tuple[str, str]
