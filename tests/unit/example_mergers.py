@@ -59,7 +59,7 @@ def _grams(base: State, seed: int) -> State:
     generator = torch.Generator().manual_seed(seed)
     found = {"images": torch.tensor(8 + seed)}
     for name, tensor in base.items():
-        if tensor.is_floating_point() and tensor.dim() > 1:
+        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel():
             inputs = torch.randn(50, tensor[0].numel(), generator=generator)
             found[name] = inputs.T @ inputs
     return found

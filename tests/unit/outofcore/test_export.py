@@ -17,6 +17,7 @@ import torch
 from open_clip import factory
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
+from taskgrid.lattice.points import read_point
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Sources
 from taskgrid.models import ImageEncoder, load_clip
@@ -27,6 +28,7 @@ from taskgrid.outofcore.export import Method, Point, export_points
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector
+from tests.unit.example_mergers import STATISTICS
 from tests.unit.example_models import SIZE, tiny_clip, tiny_config
 
 ROOT = Path(__file__).parents[3]
@@ -153,6 +155,62 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(ArtifactError, match="cannot write to the disk of"):
         export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", paths[0])])
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "tasks"),
+    [
+        ("tall_mask", "1.00", TASKS),
+        ("emr", "0.30", TASKS),
+        ("emr", "dtd:0.50,mnist:1.00,svhn:-0.25", TASKS),
+        ("ties", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+        ("fisher", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+    ],
+)
+def test_every_kind_of_method_is_exported_as_it_is_measured(
+    tmp_path: Path,
+    clip: Clip,
+    vectors: dict[str, State],
+    files: tuple[Path, dict[str, Path]],
+    method: str,
+    scale: str,
+    tasks: tuple[str, ...],
+) -> None:
+    recipe, base = MergeRecipe.of(method, {}), clip.visual_state()
+    known = {task: STATISTICS["fisher"](base, i) for i, task in enumerate(TASKS)}
+    stored = {task: tmp_path / f"fisher-{task}.safetensors" for task in TASKS}
+    for task, state in known.items():
+        save_state(stored[task], state, {"kind": "statistic"})
+    asked = tasks if recipe.per_task else (None,)
+    points = [
+        Point(tasks, scale, tmp_path / f"{scale}{f'@{task}' if task else ''}.safetensors", task)
+        for task in asked
+    ]
+    export_points(clip, *files, Method(method), points, statistics={"fisher": stored})
+    point = read_point(scale)
+    sources = Sources(vectors.__getitem__, lambda name, task: known[task])
+    prepared = recipe.prepare(base, sources, tasks, point.named)
+    for one in points:
+        state, lineage = load_state(one.path)
+        engine = recipe.apply(base, prepared, point.lambda_value, task=one.task)
+        assert all(torch.equal(state[f"visual.{key}"], tensor) for key, tensor in engine.items())
+        assert lineage["point"] == scale and lineage.get("task") == one.task
+
+
+def test_points_that_a_method_does_not_have_are_refused(
+    tmp_path: Path, clip: Clip, files: tuple[Path, dict[str, Path]]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    for method, point, words in (
+        ("logit_ensemble", Point(TASKS, "1.00", path), "merges logits, not weights"),
+        ("emr", Point(TASKS, "1.00", path), "none is named"),
+        ("tall_mask", Point(TASKS, "0.30", path, "dtd"), "has no coefficient"),
+        ("ties", Point(TASKS, "dtd:0.30,svhn:0.50", path), "but dtd, mnist, svhn are merged"),
+        ("fisher", Point(TASKS, "1.00", path), "needs the statistic 'fisher' of task 'dtd'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            export_points(clip, *files, Method(method), [point])
+    assert not path.exists()
 
 
 def test_another_base_is_refused(tmp_path: Path, files: tuple[Path, dict[str, Path]]) -> None:

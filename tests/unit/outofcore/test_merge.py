@@ -33,7 +33,7 @@ from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles, loa
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector, add_scaled, subtract
-from tests.unit.example_mergers import recipe_of
+from tests.unit.example_mergers import STATISTICS, recipe_of
 
 METHODS = ("task_arithmetic", "average")
 TASKS = ("svhn", "dtd", "mnist")
@@ -406,6 +406,33 @@ class Weighted(Line):
                 learned = context.learned_coefficient(task, key)
                 total[key] = total.get(key, 0) + factor * delta * learned
         return total
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "scope"),
+    [("fisher", {"normalize": "images"}, "element"), ("regmean", {}, "tensor")],
+)
+def test_statistics_in_files_give_the_merge_in_memory(
+    tmp_path: Path,
+    own: tuple[Path, dict[str, Path]],
+    base: State,
+    experts: dict[str, State],
+    method: str,
+    options: dict[str, Any],
+    scope: str,
+) -> None:
+    recipe = MergeRecipe.of(method, options)
+    (name,) = recipe.card.needs
+    assert recipe.scope == scope
+    known = {task: STATISTICS[name](base, i) for i, task in enumerate(TASKS)}
+    files = {task: tmp_path / f"statistic-{task}.safetensors" for task in TASKS}
+    for task, state in known.items():
+        save_state(files[task], state, {"kind": "statistic"})
+    for scale in (0.7, {"svhn": 0.5, "dtd": -1.0, "mnist": 0.3}):
+        output = Output(tmp_path / "out.safetensors", TASKS, scale)
+        stream_merge(method, *own, [output], statistics={name: files}, **options)
+        in_memory = merge(method, base, experts, scale, statistics={name: known}, **options)
+        assert same(load_state(output.path)[0], in_memory)
 
 
 class Statistic(NamedTuple):
