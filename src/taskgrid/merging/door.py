@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, LineageError
-from taskgrid.lattice.points import Coefficients, point_text, read_point
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, Prepared, Sources
 from taskgrid.store.weights import State
 from taskgrid.vectors import subtract
 
-States = Mapping[str, Mapping[str, torch.Tensor]]
-Statistics = Mapping[str, Mapping[str, State]]
+States: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
+Statistics: TypeAlias = Mapping[str, Mapping[str, State]]
+Scale: TypeAlias = float | Mapping[str, float]
 
 
 def methods() -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def merge(
     method: str,
     base: Mapping[str, torch.Tensor],
     experts: States,
-    scale: float | Mapping[str, float] = 0.3,
+    scale: Scale | None = None,
     *,
     seed: int = 0,
     statistics: Statistics | None = None,
@@ -42,7 +43,8 @@ def merge(
         base: theta_0, the state all experts started from.
         experts: task -> theta_t, with the keys, shapes and dtypes of ``base``. Their order does not
             matter.
-        scale: the scaling coefficient lambda, or one for each task.
+        scale: the scaling coefficient lambda, or one for each task. Default: 0.3, and 1 where the method
+            has no coefficient.
         seed: for methods that draw.
         statistics: name -> task -> statistic, for a method that needs any.
         learned: coefficients, for a method that learns them.
@@ -65,15 +67,17 @@ def merge(
         raise ConfigError(
             f"merge method {method!r} gives a model for each task; call merge_per_task instead"
         )
-    prepared, point = _prepared(recipe, base, experts, scale, statistics, learned)
-    return recipe.apply(base, prepared, point.lambda_value)
+    usual = 1.0 if recipe.card.coefficient == "none" else 0.3
+    point = usual if scale is None else scale
+    prepared, factor = _prepared(recipe, base, experts, point, statistics, learned)
+    return recipe.apply(base, prepared, factor)
 
 
 def merge_per_task(
     method: str,
     base: Mapping[str, torch.Tensor],
     experts: States,
-    scale: float | Mapping[str, float] = 1.0,
+    scale: Scale = 1.0,
     *,
     seed: int = 0,
     statistics: Statistics | None = None,
@@ -86,43 +90,45 @@ def merge_per_task(
         task -> its model. Of a method that gives a single model, that model for every task.
     """
     recipe = MergeRecipe.of(method, options, seed)
-    prepared, point = _prepared(recipe, base, experts, scale, statistics, learned)
-    return {
-        task: recipe.apply(base, prepared, point.lambda_value, task=task)
-        for task in sorted(experts)
-    }
+    prepared, factor = _prepared(recipe, base, experts, scale, statistics, learned)
+    return {task: recipe.apply(base, prepared, factor, task=task) for task in sorted(experts)}
 
 
 def _prepared(
     recipe: MergeRecipe,
     base: Mapping[str, torch.Tensor],
     experts: States,
-    scale: float | Mapping[str, float],
+    scale: Scale,
     statistics: Statistics | None,
     learned: Learned | None,
-) -> tuple[Prepared, Coefficients]:
+) -> tuple[Prepared, float]:
     if not experts:
         raise ConfigError("merge needs at least one expert; for the base alone, use the base")
-    if isinstance(scale, Mapping) and scale.keys() != experts.keys():
-        raise ConfigError(
-            f"coefficients are given for {', '.join(sorted(scale))}, experts for "
-            f"{', '.join(sorted(experts))}; give one for each expert"
-        )
+    for number in scale.values() if isinstance(scale, Mapping) else [scale]:
+        if not math.isfinite(number):
+            raise ConfigError(f"lambda {number} is not a finite number")
+    named, factor = (scale, 1.0) if isinstance(scale, Mapping) else (None, scale)
+    recipe.check_point(sorted(experts), factor, named)
+    if named is not None and len(set(named.values())) == 1:
+        # The same for all is lambda, as in the text of a point.
+        (factor,), named = set(named.values()), None
     vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    point = read_point(point_text(scale))
+    sources = Sources(
+        vectors.__getitem__,
+        None if statistics is None else _given(recipe.name, statistics),
+        None if learned is None else lambda _: learned,
+    )
+    return recipe.prepare(base, sources, sorted(experts), named), factor
 
+
+def _given(method: str, statistics: Statistics) -> Callable[[str, str], State]:
     def statistic(name: str, task: str) -> State:
         try:
-            return (statistics or {})[name][task]
+            return statistics[name][task]
         except KeyError:
             whose = f"of task {task!r}" if task else "of the base"
             raise LineageError(
-                f"merge method {recipe.name!r} needs the statistic {name!r} {whose}; give it in `statistics`"
+                f"merge method {method!r} needs the statistic {name!r} {whose}; give it in `statistics`"
             ) from None
 
-    sources = Sources(
-        vectors.__getitem__,
-        statistic if statistics is not None else None,
-        (lambda _: learned) if learned is not None else None,
-    )
-    return recipe.prepare(base, sources, sorted(experts), point.named), point
+    return statistic

@@ -20,7 +20,7 @@ from taskgrid.merging.seam import (
     Prepared,
     Sources,
 )
-from taskgrid.plugins.cards import MergerCard, merger_card, plugin_options, statistic_card
+from taskgrid.plugins.cards import MergerCard, Scope, merger_card, plugin_options, statistic_card
 from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
 
@@ -55,9 +55,23 @@ class MergeRecipe:
         return cls(method, merger_card(method), merger, checked, seed or 0)
 
     @property
+    def scope(self) -> Scope:
+        """What the method must see at once with these options; its card says it for all options."""
+        narrowed = getattr(self.merger, "scope", None)
+        return narrowed(self.options) if narrowed is not None else self.card.scope
+
+    @property
     def per_task(self) -> bool:
         """Whether the model depends on the task that is asked."""
         return self.card.gives == "per_task"
+
+    def statistics_of(self, tasks: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the statistics that a merge of tasks needs: names with tasks, ``""`` for the base."""
+        return [
+            (name, task)
+            for name in self.card.needs
+            for task in (tasks if statistic_card(name).per == "task" else ("",))
+        ]
 
     def context(
         self,
@@ -75,9 +89,11 @@ class MergeRecipe:
             coefficients: task -> coefficient, where the point names them.
 
         Raises:
+            ConfigError: if coefficients are named for other tasks than these.
             LineageError: if a statistic or learned coefficients are not there.
         """
         tasks, weights = canonical_subset(subset), dict(coefficients or {})
+        self.check_point(tasks, 1.0, weights or None)
         vectors = {task: sources.vector(task) for task in tasks}
         if weights and not getattr(self.merger, "weighs", False):
             vectors = {task: _times(vector, weights[task]) for task, vector in vectors.items()}
@@ -120,13 +136,51 @@ class MergeRecipe:
     ) -> State:
         """Return the merged model at a lambda; of a method with a model per task, that of ``task``."""
         if self.per_task:
-            if task is None:
-                raise ConfigError(
-                    f"merge method {self.name!r} gives a model for each task; say for which one"
-                )
+            assert task is not None, "check_task says so to people"
             model = cast(PerTaskMerger, self.merger)
             return model.apply_task(base, prepared, task, scale, self.options, out)
         return cast(Merger, self.merger).apply(base, prepared, scale, self.options, out)
+
+    def check_point(
+        self, subset: Sequence[str], scale: float, coefficients: Mapping[str, float] | None = None
+    ) -> None:
+        """Refuse a point that the method does not have.
+
+        Args:
+            subset: the merged tasks.
+            scale: lambda; 1 where coefficients are named.
+            coefficients: task -> coefficient, where the point names them.
+
+        Raises:
+            ConfigError: if the method has no coefficient, or they are not one for each task.
+        """
+        if coefficients is not None and coefficients.keys() != set(subset):
+            raise ConfigError(
+                f"coefficients are given for {', '.join(sorted(coefficients)) or 'no task'}, but "
+                f"{', '.join(sorted(subset))} are merged; give one for each of these"
+            )
+        if self.card.coefficient == "none" and (scale != 1 or coefficients):
+            raise ConfigError(
+                f"merge method {self.name!r} has no coefficient; its only point is 1.00"
+            )
+
+    def check_task(self, subset: Sequence[str], task: str | None) -> None:
+        """Refuse a task whose model is asked for where the method has none.
+
+        Raises:
+            ConfigError: if the method gives a model per task and ``task`` is none of the merged ones, or it
+                gives a single model and there is one.
+        """
+        if self.per_task and task not in subset:
+            said = "none is named" if task is None else f"{task!r} is not one of them"
+            raise ConfigError(
+                f"merge method {self.name!r} gives a model for each of {', '.join(sorted(subset))}, and "
+                f"{said}; name the one whose model you want"
+            )
+        if task is not None and not self.per_task:
+            raise ConfigError(
+                f"merge method {self.name!r} gives a single model; leave out the task {task!r}"
+            )
 
     @property
     def weights_merger(self) -> Merger | PerTaskMerger:
@@ -147,17 +201,18 @@ class MergeRecipe:
         """The method, which merges logits."""
         return cast(LogitMerger, self.merger)
 
-    def _statistics(self, sources: Sources, tasks: Sequence[str]) -> dict[str, Mapping[str, State]]:
+    def _statistics(
+        self, sources: Sources, tasks: Sequence[str]
+    ) -> Mapping[str, Mapping[str, State]]:
         if self.card.needs and sources.statistic is None:
             raise LineageError(
                 f"merge method {self.name!r} needs statistics of data ({', '.join(self.card.needs)}); give "
                 "`statistics`, or use it through the workflow, which makes them"
             )
-        found: dict[str, Mapping[str, State]] = {}
-        for name in self.card.needs:
-            places = tasks if statistic_card(name).per == "task" else ("",)
+        found: dict[str, dict[str, State]] = {}
+        for name, task in self.statistics_of(tasks):
             assert sources.statistic is not None
-            found[name] = {task: sources.statistic(name, task) for task in places}
+            found.setdefault(name, {})[task] = sources.statistic(name, task)
         return found
 
 

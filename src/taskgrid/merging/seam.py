@@ -22,8 +22,13 @@ Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
 
 Learned: TypeAlias = Mapping[str, torch.Tensor]
-"""Coefficients that were learned for a subset: task -> one for the model, ``()``, or one per tensor of
-the base in its order, ``(tensors,)``."""
+"""Coefficients that were learned for a subset: task -> one for the model, ``()``, or one per floating
+tensor of the base in the order of their names, ``(tensors,)``."""
+
+
+def learned_names(base: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the tensors that learned coefficients per tensor stand for, in their order."""
+    return sorted(name for name, tensor in base.items() if tensor.is_floating_point())
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,22 @@ class MergeContext:
         return self.coefficients.get(task, 1.0)
 
     def alone(self, task: str) -> MergeContext:
-        """Return the context of one of the tasks."""
-        return replace(self, vectors={task: self.vectors[task]})
+        """Return the context of one vector, without what belongs to a subset or a point."""
+        return replace(self, vectors={task: self.vectors[task]}, coefficients={}, learned=None)
+
+    def learned_coefficient(self, task: str, name: str) -> float:
+        """Return what was learned for a task and a tensor.
+
+        Raises:
+            LineageError: if nothing was learned for the task.
+        """
+        found = (self.learned or {}).get(task)
+        if found is None:
+            raise LineageError(
+                f"no coefficients were learned for task {task!r}; give them in `learned`"
+            )
+        one = found if found.dim() == 0 else found[learned_names(self.base).index(name)]
+        return float(one)
 
     def statistic(self, name: str, task: str = "") -> State:
         """Return a statistic of a task, or of the base.

@@ -8,7 +8,8 @@ and so has the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -56,7 +57,8 @@ def walk(
     elif isinstance(merger, Fold):
         steps = _Folds(merger, _Lifting(merger, recipe, base, sources, room))
     elif isinstance(merger, Factored):
-        return _Joining(merger, _Lifting(merger, recipe, base, sources, room)).prepare
+        lifting = _Lifting(merger, recipe, base, sources, room)
+        return _Joining(merger, lifting, partial(recipe.context, base, sources)).prepare
     anew = partial(recipe.prepare, base, sources)
     return _Prefixes(steps, room, anew).prepare if steps is not None else anew
 
@@ -90,30 +92,23 @@ class _Lifting:
         room: _Room,
     ) -> None:
         self._merger, self._recipe, self._base = merger, recipe, base
-        self._sources, self._room = sources, room
-        self._kept: dict[str, Prepared] = {}
+        # What was learned belongs to a whole subset.
+        self._sources, self._room = replace(sources, learned=lambda tasks: {}), room
+        self._kept: dict[tuple[str, float], Prepared] = {}
 
-    def context(
-        self, tasks: Sequence[str], coefficients: Mapping[str, float] | None = None
-    ) -> MergeContext:
-        return self._recipe.context(self._base, self._sources, tasks, coefficients)
-
-    def lift(self, task: str) -> Prepared:
-        if task in self._kept:
-            return self._kept[task]
-        lifted = self._merger.lift(self.context([task]))
+    def lift(self, task: str, weight: float = 1.0) -> Prepared:
+        """Lift a task's vector times a coefficient, which a method that weighs does not see."""
+        place = (task, 1.0 if self._merger.weighs else weight)
+        if place in self._kept:
+            return self._kept[place]
+        weights = {task: weight} if place[1] != 1 else None
+        context = self._recipe.context(self._base, self._sources, [task], weights)
+        lifted = self._merger.lift(context.alone(task))
         vector = self._sources.vector(task)
         # A vector that needs no lifting takes no memory of its own.
         if self._room.take(t for name, t in lifted.items() if t is not vector.get(name)):
-            self._kept[task] = lifted
+            self._kept[place] = lifted
         return lifted
-
-    def weighted(self, task: str, weight: float) -> Prepared:
-        """Lift a task's vector times a coefficient."""
-        if weight == 1:
-            return self.lift(task)
-        found = self._merger.times(self.lift(task), weight)
-        return self._merger.lift(self.context([task], {task: weight})) if found is None else found
 
 
 class _Steps(Protocol):
@@ -196,15 +191,17 @@ class _Prefixes:
 class _Joining:
     """Joins factors that are kept."""
 
-    def __init__(self, merger: Factored, lifting: _Lifting) -> None:
-        self._merger, self._lifting = merger, lifting
+    def __init__(
+        self, merger: Factored, lifting: _Lifting, context: Callable[..., MergeContext]
+    ) -> None:
+        self._merger, self._lifting, self._context = merger, lifting, context
 
     def prepare(
         self, subset: Sequence[str], coefficients: Mapping[str, float] | None = None, /
     ) -> Prepared:
         weights = coefficients or {}
-        factors = {task: self._lifting.weighted(task, weights.get(task, 1.0)) for task in subset}
-        return self._merger.join(factors, self._lifting.context(subset, coefficients))
+        factors = {task: self._lifting.lift(task, weights.get(task, 1.0)) for task in subset}
+        return self._merger.join(factors, self._context(subset, coefficients))
 
 
 def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:

@@ -6,35 +6,20 @@ streamed; the others merge in memory, which holds any model that the grid was me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from taskgrid.errors import LineageError
-from taskgrid.lattice.points import lambda_value
-from taskgrid.lattice.subsets import canonical_subset
+from taskgrid.lattice.points import read_point
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.seam import Sources
-from taskgrid.merging.walks import walk
+from taskgrid.merging.seam import Learned
 from taskgrid.models.clip import Clip
 from taskgrid.outofcore.inputs import Inputs
-from taskgrid.outofcore.merge import (
-    DEFAULT_BYTES,
-    Output,
-    check_outputs,
-    layout_of,
-    lineage_of,
-    make_room,
-    stream_merge,
-)
-from taskgrid.outofcore.passes import Frame
-from taskgrid.outofcore.shards import load_weights
-from taskgrid.outofcore.streams import write_stream
-from taskgrid.store.weights import State
-from taskgrid.vectors import TaskVector
+from taskgrid.outofcore.merge import DEFAULT_BYTES, stream_merge
+from taskgrid.outofcore.outputs import Frame, Output, check_outputs
+from taskgrid.outofcore.whole import merge_whole
 
 _VISUAL = "visual."
 
@@ -45,13 +30,15 @@ class Point:
 
     Attributes:
         tasks: the subset.
-        scale: lambda as fixed decimals.
+        scale: the text of the point: ``0.30`` or ``a:0.30,b:-0.50``.
         path: the safetensors file.
+        task: of a method with a model per task, the one whose model it is.
     """
 
     tasks: tuple[str, ...]
     scale: str
     path: Path
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +64,8 @@ def export_points(
     points: Sequence[Point],
     *,
     max_bytes: int = DEFAULT_BYTES,
+    statistics: Mapping[str, Mapping[str, str | Path]] | None = None,
+    learned: Callable[[tuple[str, ...]], Learned] | None = None,
     lineage: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Write grid points as whole CLIPs.
@@ -88,6 +77,8 @@ def export_points(
         method: how they are merged.
         points: what to write; all points of one call share one pass over the inputs.
         max_bytes: memory for tensors where the method can merge piece by piece.
+        statistics: name -> task -> file of a statistic, for a method that needs any.
+        learned: subset -> what was learned for it, for a method that learns.
         lineage: entries to add to the lineage in the headers: mode, seed, ...
 
     Returns:
@@ -95,26 +86,24 @@ def export_points(
 
     Raises:
         LineageError: if base and vectors do not belong to ``clip``; names both digests.
-        ConfigError: if the method or an option does not exist, or needs statistics of data.
+        ConfigError: if the method, an option or the point does not exist, or a statistic is not given.
         ArtifactError: if a file cannot be read or written.
     """
-    frame = _frame_of(clip)
     outputs = [
-        Output(p.path, p.tasks, lambda_value(p.scale), {"kind": "clip", **(lineage or {})})
+        Output(p.path, p.tasks, _scale(p), {"kind": "clip", **(lineage or {})}, p.task)
         for p in points
     ]
     recipe = MergeRecipe.of(method.name, method.options, method.seed)
-    inputs = Inputs.open(base, vectors)
+    check_outputs(recipe, outputs)
+    frame, inputs = _frame_of(clip), Inputs.open(base, vectors)
     found = inputs.base.lineage.get("digest")
     if found != clip.visual_digest:
         raise LineageError(
             f"{base} holds the base {found}, but the image tower of {clip.architecture} "
             f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
         )
-    if recipe.card.scope == "model" and not recipe.card.needs:
-        check_outputs(outputs)
-        make_room(outputs, layout_of(inputs.base, frame))
-        return _export_whole(inputs, recipe, outputs, frame)
+    if recipe.scope == "model":
+        return merge_whole(inputs, recipe, outputs, frame, statistics or {}, learned)
     return stream_merge(
         method.name,
         base,
@@ -123,8 +112,15 @@ def export_points(
         max_bytes=max_bytes,
         frame=frame,
         seed=method.seed,
+        statistics=statistics,
+        learned=learned,
         **dict(method.options),
     )
+
+
+def _scale(point: Point) -> float | Mapping[str, float]:
+    at = read_point(point.scale)
+    return at.named if at.scale is None else at.scale
 
 
 def _frame_of(clip: Clip) -> Frame:
@@ -135,38 +131,3 @@ def _frame_of(clip: Clip) -> Frame:
     }
     # transformers' tools want to know the format; `load_clip` compares the activation.
     return Frame(_VISUAL, others, {"activation": clip.activation, "format": "pt"})
-
-
-def _export_whole(
-    inputs: Inputs, recipe: MergeRecipe, outputs: Sequence[Output], frame: Frame
-) -> tuple[str, ...]:
-    """Write merges that must see the whole model: read once, prepared once per subset."""
-    state, _ = load_weights(inputs.base.path)
-    subsets = [canonical_subset(output.tasks) for output in outputs]
-    vectors = {
-        task: TaskVector.load(inputs.experts[task].path).deltas
-        for task in sorted({task for subset in subsets for task in subset})
-    }
-    prepare = walk(recipe, state, Sources(vectors.__getitem__), keep_bytes=0)
-    digests: dict[int, str] = {}
-    for subset in sorted(set(subsets)):
-        prepared = prepare(subset)
-        for index, output in enumerate(outputs):
-            if subsets[index] == subset:
-                merged = recipe.apply(state, prepared, output.scale)
-                digests[index] = _write_whole(inputs, recipe, output, frame, merged)
-    return tuple(digests[index] for index in range(len(outputs)))
-
-
-def _write_whole(
-    inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame, merged: State
-) -> str:
-    everything = {frame.prefix + key: tensor for key, tensor in merged.items()} | dict(frame.others)
-    layout = layout_of(inputs.base, frame)
-    with write_stream(
-        output.path, layout, lineage_of(inputs, recipe, output), metadata=frame.metadata
-    ) as writer:
-        for spec in layout:
-            tensor = everything[spec.name].detach().cpu().contiguous().reshape(-1)
-            writer.write(spec.name, 0, tensor.view(torch.uint8).numpy().data)
-        return writer.digest()

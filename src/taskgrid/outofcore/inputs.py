@@ -36,7 +36,8 @@ class Inputs:
         found = cls(WeightFiles.open(base), ordered)
         for task, expert in found.experts.items():
             _check_alike(found.base, expert, task)
-            _check_lineage(found.base, expert, task)
+            name = "task vector" if is_vector(expert) else "expert"
+            check_base(f"the {name} of task {task!r}", expert, found.base)
         return found
 
 
@@ -64,15 +65,25 @@ def _check_alike(base: WeightFiles, expert: WeightFiles, task: str) -> None:
             raise LineageError(f"{key!r} is {theirs.dtype} in {name}, but should be {dtype}")
 
 
-def _check_lineage(base: WeightFiles, expert: WeightFiles, task: str) -> None:
+def check_base(what: str, found: WeightFiles, base: WeightFiles) -> None:
+    """Refuse what was made with another base, as far as both say it.
+
+    Args:
+        what: what was found, as a person would call it.
+        found: its file.
+        base: theta_0.
+
+    Raises:
+        LineageError: if an entry of the lineage differs; names both values.
+    """
     known = dict(base.lineage)
     if "digest" in known:
         known["base"] = known["digest"]
     check_lineage(
-        f"the {'task vector' if is_vector(expert) else 'expert'} of task {task!r}",
-        expert.lineage,
+        what,
+        found.lineage,
         known,
         # Of files that another program wrote, names, shapes and dtypes are all there is to compare.
-        [entry for entry in IDENTITY if entry in known and entry in expert.lineage],
+        [entry for entry in IDENTITY if entry in known and entry in found.lineage],
         "merge only what shares one base",
     )

@@ -10,52 +10,36 @@ a window's sums stay in the processor's cache, and reading and writing take the 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from taskgrid.errors import ConfigError
-from taskgrid.lattice.points import format_lambda
-from taskgrid.lattice.subsets import subset_name
 from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Learned
 from taskgrid.outofcore.inputs import Inputs
-from taskgrid.outofcore.passes import Frame, Pass
+from taskgrid.outofcore.outputs import (
+    Frame,
+    Output,
+    check_outputs,
+    layout_of,
+    lineage_of,
+    make_room,
+)
+from taskgrid.outofcore.passes import Merges, Pass
 from taskgrid.outofcore.reading import WindowReader
-from taskgrid.outofcore.shards import TensorSpec, WeightFiles
 from taskgrid.outofcore.sink import Sink
-from taskgrid.outofcore.staging import remove_leftovers
-from taskgrid.outofcore.streams import check_space, write_stream
+from taskgrid.outofcore.statistics import Statistics, find_statistics
+from taskgrid.outofcore.streams import write_stream
 from taskgrid.outofcore.windows import Window
-from taskgrid.provenance.digests import canonical_json
 from taskgrid.sentences import choices
-from taskgrid.store.weights import HEADER, Lineage
+from taskgrid.store.weights import HEADER
+
+__all__ = ["DEFAULT_BYTES", "Frame", "Output", "stream_merge"]
 
 DEFAULT_BYTES = 256 << 20
 """Memory for tensors, unless another bound is given."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """One merged model to write.
-
-    Attributes:
-        path: its safetensors file; see ``store.streams.write_stream`` for the names of shards.
-        tasks: the experts that enter.
-        scale: the scaling coefficient lambda.
-        lineage: entries to add to the lineage in its header.
-    """
-
-    path: Path
-    tasks: tuple[str, ...]
-    scale: float
-    lineage: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Take a text for a path."""
-        object.__setattr__(self, "path", Path(self.path))
 
 
 def stream_merge(
@@ -69,6 +53,8 @@ def stream_merge(
     frame: Frame | None = None,
     seed: int = 0,
     threads: int | None = None,
+    statistics: Mapping[str, Mapping[str, str | Path]] | None = None,
+    learned: Callable[[tuple[str, ...]], Learned] | None = None,
     **options: Any,
 ) -> tuple[str, ...]:
     """Merge checkpoints on disk into checkpoints on disk, with bounded memory.
@@ -87,25 +73,30 @@ def stream_merge(
         frame: what stands around the merged tensors.
         seed: for methods that draw.
         threads: threads that write and digest; default: one per processor, but no more than outputs.
+        statistics: name -> task -> file of a statistic, for a method that needs any; the task is ``""``
+            for one of the base.
+        learned: subset -> what was learned for it, for a method that learns.
         **options: the method's own options.
 
     Returns:
         The digests of the outputs' states.
 
     Raises:
-        ConfigError: if the method must see more at once than ``max_bytes`` allows, needs statistics
-            of data, or an option, a task or a path does not fit.
-        LineageError: if an expert does not fit the base; names the key and both values.
+        ConfigError: if the method must see more at once than ``max_bytes`` allows, needs a statistic
+            that is not given, merges logits, or an option, a point, a task or a path does not fit.
+        LineageError: if an expert does not fit the base; names the key and both values. Or if
+            coefficients must be learned and are not given.
         ArtifactError: if an input cannot be read or an output cannot be written.
     """
     recipe = MergeRecipe.of(method, options, seed)
-    check_outputs(outputs)
+    check_outputs(recipe, outputs)
     inputs = Inputs.open(Path(base), _used(experts, outputs))
-    _check_recipe(recipe, inputs)
+    _check_scope(recipe, inputs)
+    given = Statistics(find_statistics(recipe, inputs, statistics or {}), inputs.base.specs)
     frame = frame or Frame()
     layout = layout_of(inputs.base, frame)
     lanes = max(1, min(threads or os.cpu_count() or 1, len(outputs)))
-    window = Window.within(max_bytes, inputs, recipe, lanes)
+    window = Window.within(max_bytes, inputs, recipe, lanes, given.nbytes)
     make_room(outputs, layout)
     texts = {key: text for key, text in inputs.base.metadata.items() if key != HEADER}
     with ExitStack() as opened:
@@ -121,7 +112,6 @@ def stream_merge(
             )
             for output in outputs
         ]
-        points = [(output.tasks, output.scale) for output in outputs]
         merged = [
             inputs.base.specs[spec.name.removeprefix(frame.prefix)]
             for spec in layout
@@ -129,9 +119,12 @@ def stream_merge(
         ]
         with (
             Sink(writers, lanes, window.nbytes) as sink,
-            WindowReader(inputs, window) as reader,
+            given,
+            WindowReader(inputs, window, given) as reader,
         ):
-            Pass(recipe, points, window, sink, frame).run(layout, reader.windows(merged))
+            names = sorted(name for name, spec in inputs.base.specs.items() if spec.floating)
+            merges = Merges(recipe, outputs, learned, names)
+            Pass(merges, window, sink, frame).run(layout, reader.windows(merged))
         return tuple(writer.digest() for writer in writers)
 
 
@@ -144,8 +137,6 @@ def memory_needed(inputs: Inputs) -> int:
 
 def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[str, Path]:
     for output in outputs:
-        if not output.tasks:
-            raise ConfigError(f"{output.path} is asked for without experts; copy the base instead")
         for task in output.tasks:
             if task not in experts:
                 wanted = f"{output.path} needs an expert of task {task!r}"
@@ -153,73 +144,10 @@ def _used(experts: Mapping[str, str | Path], outputs: Sequence[Output]) -> dict[
     return {task: Path(experts[task]) for output in outputs for task in output.tasks}
 
 
-def _check_recipe(recipe: MergeRecipe, inputs: Inputs) -> None:
-    if recipe.card.needs:
-        raise ConfigError(
-            f"merge method {recipe.name!r} needs statistics of data "
-            f"({', '.join(recipe.card.needs)}), which merging from files has not"
-        )
-    if recipe.card.scope == "model":
+def _check_scope(recipe: MergeRecipe, inputs: Inputs) -> None:
+    if recipe.scope == "model":
         raise ConfigError(
             f"merge method {recipe.name!r} looks at all tensors at once and cannot merge them piece by "
             f"piece; merge in memory with taskgrid.merging.merge, which needs about "
             f"{memory_needed(inputs) / 1e9:.1f} GB"
         )
-
-
-def check_outputs(outputs: Sequence[Output]) -> None:
-    """Refuse outputs that cannot all be written where they shall be.
-
-    Raises:
-        ConfigError: if there is none, or a path is asked for twice or is a folder.
-    """
-    if not outputs:
-        raise ConfigError("no outputs are asked for; name at least one")
-    path, times = Counter(output.path.resolve() for output in outputs).most_common(1)[0]
-    if times > 1:
-        raise ConfigError(f"{path} is asked for {times} times; give every output a path of its own")
-    for output in outputs:
-        if output.path.is_dir():
-            raise ConfigError(f"{output.path} is a folder; name a .safetensors file in it")
-
-
-def make_room(outputs: Sequence[Output], layout: Sequence[TensorSpec]) -> None:
-    """Remove what killed runs left of the outputs, and see whether all of them fit.
-
-    Raises:
-        ArtifactError: if a disk has no room for what goes there.
-    """
-    paths = [output.path for output in outputs]
-    for path in paths:
-        remove_leftovers(path)
-    check_space(paths, sum(spec.nbytes for spec in layout))
-
-
-def layout_of(base: WeightFiles, frame: Frame) -> list[TensorSpec]:
-    """Return the tensors of an output in the order they lie in: the base's where nothing is added."""
-    merged = [
-        TensorSpec(frame.prefix + name, spec.dtype, spec.shape) for name, spec in base.specs.items()
-    ]
-    if not frame.others:
-        return merged
-    others = [TensorSpec.of(name, tensor) for name, tensor in frame.others.items()]
-    # The usual order of the format: wide dtypes first, which keeps all of them aligned.
-    return sorted([*merged, *others], key=lambda s: (-s.torch_dtype.itemsize, s.name))
-
-
-def lineage_of(inputs: Inputs, recipe: MergeRecipe, output: Output) -> Lineage:
-    """Return what an output was made from, as far as the inputs say it themselves."""
-    base = inputs.base.lineage
-    kept = {key: value for key, value in base.items() if key not in ("kind", "digest")}
-    made_from = {task: inputs.experts[task].lineage.get("digest", "") for task in output.tasks}
-    return {
-        **kept,
-        **({"base": base["digest"]} if base else {}),
-        **({"experts": canonical_json(made_from)} if all(made_from.values()) else {}),
-        "kind": "merged",
-        "method": recipe.name,
-        "options": canonical_json(dict(recipe.options)),
-        "subset": subset_name(output.tasks),
-        "lambda": format_lambda(output.scale),
-        **output.lineage,
-    }

@@ -2,59 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 
-from taskgrid.lattice.subsets import canonical_subset
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.seam import Sources
+from taskgrid.merging.seam import Learned, Prepared, Sources
+from taskgrid.outofcore.outputs import Frame, Output
 from taskgrid.outofcore.reading import Loaded
 from taskgrid.outofcore.shards import TensorSpec
 from taskgrid.outofcore.sink import Sink
 from taskgrid.outofcore.windows import Window, slices
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What stands around the merged tensors in the files that are written.
+class Merges:
+    """Which merges are made of every piece.
 
-    Attributes:
-        prefix: begins the names of merged tensors.
-        others: tensors to write as they are.
-        metadata: texts for the headers.
+    Args:
+        recipe: how to merge.
+        outputs: what is asked for, in the order of the sink's states.
+        learned: subset -> what was learned for it; None where nothing is.
+        names: the tensors that learned coefficients per tensor stand for.
     """
 
-    prefix: str = ""
-    others: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        recipe: MergeRecipe,
+        outputs: Sequence[Output],
+        learned: Callable[[tuple[str, ...]], Learned] | None,
+        names: Sequence[str],
+    ) -> None:
+        self.recipe = recipe
+        self._learned = cache(learned) if learned is not None else None
+        self._place = {name: place for place, name in enumerate(names)}
+        # Outputs of one subset and its named coefficients share a preparation.
+        self.groups: dict[
+            tuple[tuple[str, ...], tuple[tuple[str, float], ...]], list[tuple[int, Output]]
+        ] = {}
+        for index, output in enumerate(outputs):
+            self.groups.setdefault(output.merge, []).append((index, output))
+
+    def sources(self, loaded: Loaded, piece: slice, shape: tuple[int, ...]) -> Sources:
+        """Give a piece of everything, as that of a model of one tensor."""
+        name, learned = loaded.spec.name, self._learned
+
+        def own(tasks: tuple[str, ...]) -> Learned:
+            assert learned is not None
+            place = self._place[name]
+            return {
+                task: one if one.dim() == 0 else one[place : place + 1]
+                for task, one in learned(tasks).items()
+            }
+
+        return Sources(
+            lambda task: {name: loaded.vectors[task][piece].view(shape)},
+            loaded.statistics.piece(piece, shape),
+            own if learned is not None else None,
+        )
 
 
 class Pass:
     """Merges windows and hands them on.
 
     Args:
-        recipe: how to merge.
-        points: tasks and lambda of each output, in the order of the sink's states.
+        merges: which merges are made.
         window: sizes of the windows.
         sink: where merged tensors go; its buffers have the window's size.
         frame: what stands around them.
     """
 
-    def __init__(
-        self,
-        recipe: MergeRecipe,
-        points: Sequence[tuple[Sequence[str], float]],
-        window: Window,
-        sink: Sink,
-        frame: Frame,
-    ) -> None:
-        self._recipe, self._window, self._sink, self._frame = recipe, window, sink, frame
-        # Outputs of one subset share its preparation.
-        self._subsets: dict[tuple[str, ...], list[tuple[int, float]]] = {}
-        for index, (tasks, scale) in enumerate(points):
-            self._subsets.setdefault(canonical_subset(tasks), []).append((index, scale))
+    def __init__(self, merges: Merges, window: Window, sink: Sink, frame: Frame) -> None:
+        self._merges, self._window, self._sink, self._frame = merges, window, sink, frame
 
     def run(self, layout: Sequence[TensorSpec], windows: Iterator[Loaded]) -> None:
         """Write every tensor of every output.
@@ -82,32 +101,26 @@ class Pass:
 
     def _merge(self, name: str, loaded: Loaded) -> None:
         spec, count = loaded.spec, len(loaded.base)
-        whole = self._recipe.card.scope == "tensor"
+        recipe = self._merges.recipe
+        whole = recipe.scope == "tensor"
         pieces = [slice(0, count)] if whole else list(slices(count))
         shape = spec.shape if whole else (-1,)
         size = spec.torch_dtype.itemsize
         bases = [{spec.name: loaded.base[piece].view(shape)} for piece in pieces]
-        recipe = self._recipe
-        for tasks, members in self._subsets.items():
-            vectors = {task: loaded.vectors[task] for task in tasks}
-            ready = [
-                recipe.prepare(base, _piece(vectors, spec.name, piece, shape), tasks)
-                for base, piece in zip(bases, pieces, strict=True)
+        sources = [self._merges.sources(loaded, piece, shape) for piece in pieces]
+        for (tasks, named), members in self._merges.groups.items():
+            ready: list[Prepared] = [
+                recipe.prepare(base, source, tasks, dict(named))
+                for base, source in zip(bases, sources, strict=True)
             ]
-            for index, scale in members:
+            for index, output in members:
                 buffer = self._sink.take()
                 merged = torch.from_numpy(buffer[: count * size]).view(spec.torch_dtype)
+                scale = output.point.lambda_value
                 for base, piece, prepared in zip(bases, pieces, ready, strict=True):
                     out = {spec.name: merged[piece].view(shape)}
-                    recipe.apply(base, prepared, scale, out=out)
+                    recipe.apply(base, prepared, scale, task=output.task, out=out)
                 self._sink.send(index, name, loaded.start * size, buffer, count * size)
-
-
-def _piece(
-    vectors: Mapping[str, torch.Tensor], name: str, piece: slice, shape: tuple[int, ...]
-) -> Sources:
-    """Give a piece of each task's vector, as the vector of a model of one tensor."""
-    return Sources(lambda task: {name: vectors[task][piece].view(shape)})
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -18,6 +18,7 @@ from taskgrid.errors import LineageError
 from taskgrid.outofcore.inputs import Inputs, is_vector
 from taskgrid.outofcore.shards import TensorReader, TensorSpec
 from taskgrid.outofcore.sink import Buffer
+from taskgrid.outofcore.statistics import Held, Statistics
 from taskgrid.outofcore.windows import SLOTS, Window, slices
 
 
@@ -30,12 +31,14 @@ class Loaded:
         start: its first element.
         base: theta_0 there, flat.
         vectors: task -> tau_t there, flat, float32; empty where the tensor is no weight.
+        statistics: what statistics say of it.
     """
 
     spec: TensorSpec
     start: int
     base: torch.Tensor
     vectors: Mapping[str, torch.Tensor]
+    statistics: Held
 
 
 class WindowReader:
@@ -44,10 +47,11 @@ class WindowReader:
     Args:
         inputs: what is merged.
         window: sizes of the buffers.
+        statistics: what is read beside the weights.
     """
 
-    def __init__(self, inputs: Inputs, window: Window) -> None:
-        self._window = window
+    def __init__(self, inputs: Inputs, window: Window, statistics: Statistics) -> None:
+        self._window, self._statistics = window, statistics
         self._base = TensorReader(inputs.base)
         self._experts = [
             _Expert(task, TensorReader(found), is_vector(found))
@@ -98,13 +102,13 @@ class WindowReader:
         base = _read(self._base, slot.base, spec, start, count)
         if not spec.floating:
             self._compare(spec, start, base)
-            return Loaded(spec, start, base, {})
+            return Loaded(spec, start, base, {}, Held())
         rows = {
             expert.task: row[:count] for expert, row in zip(self._experts, slot.rows, strict=True)
         }
         for expert in self._experts:
             self._load_vector(expert, spec, start, base, rows[expert.task])
-        return Loaded(spec, start, base, rows)
+        return Loaded(spec, start, base, rows, self._statistics.read(spec, start, count))
 
     def _load_vector(
         self,

@@ -72,7 +72,14 @@ class Window:
             yield start, min(length, spec.numel - start)
 
     @classmethod
-    def within(cls, max_bytes: int, inputs: Inputs, recipe: MergeRecipe, threads: int) -> Window:
+    def within(
+        cls,
+        max_bytes: int,
+        inputs: Inputs,
+        recipe: MergeRecipe,
+        threads: int,
+        statistics: tuple[int, int] = (0, 0),
+    ) -> Window:
         """Return the largest useful window whose buffers, all together, stay below a bound.
 
         Args:
@@ -80,6 +87,7 @@ class Window:
             inputs: what is merged.
             recipe: how.
             threads: threads of the sink.
+            statistics: bytes that statistics take: for each element of a window, and whatever its length.
 
         Raises:
             BoundError: if the smallest window does not fit; names the memory it needs.
@@ -89,16 +97,17 @@ class Window:
         direct = all(spec.dtype == "F32" for spec in weights)
         # Base, outputs, an expert that must be converted; the vectors; two float64 of `prepare`.
         states = SLOTS + Sink.buffers(threads) + (not direct)
-        per_element = widest * states + SLOTS * 4 * len(inputs.experts) + 16
-        if recipe.card.scope == "element":
+        beside = _SLACK + SLOTS * statistics[1]
+        per_element = widest * states + SLOTS * (4 * len(inputs.experts) + statistics[0]) + 16
+        if recipe.scope == "element":
             smallest, what = _SLICE, f"{len(inputs.experts)} experts"
-            room = (max_bytes - _SLACK) // per_element
+            room = (max_bytes - beside) // per_element
             length = max(smallest, min(room // _SLICE * _SLICE, _LONGEST))
         else:
             length = smallest = max((spec.numel for spec in weights), default=1)
             what = f"the largest tensor of {len(inputs.experts)} experts at once"
             per_element += 24  # `prepare` and `apply` compute with copies in float64
-        needed = _SLACK + smallest * per_element
+        needed = beside + smallest * per_element
         if needed > max_bytes:
             raise BoundError(
                 f"merge method {recipe.name!r} needs {needed / 1e6:.1f} MB of memory for {what}, "

@@ -11,11 +11,13 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.options import Option, Options, read_options
 from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
+
+Scope: TypeAlias = Literal["element", "tensor", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class MergerCard(Card):
         learned: whether *prepare* reads coefficients that a rule of their own has learned.
         stochastic: whether it draws, from a seed that derives from the experts'.
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
-            all, a ``tensor``, or the whole ``model``.
+            all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
+            less for some options.
     """
 
     needs: tuple[str, ...] = ()
@@ -53,7 +56,7 @@ class MergerCard(Card):
     coefficient: Literal["scale", "threshold", "none"] = "scale"
     learned: bool = False
     stochastic: bool = False
-    scope: Literal["element", "tensor", "model"] = "model"
+    scope: Scope = "model"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,9 +78,13 @@ _PLUGINS = MappingProxyType(
         },
         "merger": {
             "average": "taskgrid.merging.methods.average",
-            "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
+            "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
+            "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
             "regmean": "taskgrid.merging.methods.regmean",
+            "tall_mask": "taskgrid.merging.methods.tall_mask",
+            "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
+            "ties": "taskgrid.merging.methods.ties",
         },
         "aligner": {},
         "study": {

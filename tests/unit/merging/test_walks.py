@@ -18,18 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from taskgrid.merging import MergeContext, Prepared, get_merger
+from taskgrid.merging import MergeContext, Prepared
 from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.bases.algebra import Factored, Fold
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.walks import walk
-from taskgrid.plugins.options import Options
+from taskgrid.merging.seam import Sources
+from taskgrid.merging.walks import Walk, walk
 from taskgrid.store.weights import State
+from tests.unit.example_mergers import recipe_of
 
 TASKS = "abcdef"
 SUBSETS = sorted(s for k in range(1, 7) for s in itertools.combinations(TASKS, k))
 SHAPE = (5, 4)
 SUM_BYTES = 8 * 20
+POINT = dict(zip(TASKS, (0.3, 1.0, -0.7, 1.0, 0.0, 2.0), strict=True))
 KEPT_TRIM = 8
 """Entries that a trim keeps, of twenty."""
 
@@ -46,8 +48,6 @@ def array(task: str) -> NDArray[np.float64]:
 class Largest(Fold, Line):
     """Keeps the entry of largest magnitude."""
 
-    name = "largest"
-
     def begin(self, lifted: Prepared) -> Prepared:
         return {key: tensor.clone() for key, tensor in lifted.items()}
 
@@ -58,8 +58,6 @@ class Largest(Fold, Line):
 
 class Elected(Fold, Line):
     """Trims each vector, elects signs by mass, averages what agrees: sums and counts by sign."""
-
-    name = "elected"
 
     def lift(self, alone: MergeContext) -> Prepared:
         (vector,) = alone.vectors.values()
@@ -90,8 +88,6 @@ class Elected(Fold, Line):
 class Truncated(Factored, Line):
     """Sums the best approximations of rank one."""
 
-    name = "truncated"
-
     def lift(self, alone: MergeContext) -> Prepared:
         (vector,) = alone.vectors.values()
         u, s, v = torch.linalg.svd(vector["w"].double(), full_matrices=False)
@@ -104,8 +100,6 @@ class Truncated(Factored, Line):
 
 class Anew(Line):
     """Shares nothing: the product of all vectors."""
-
-    name = "anew"
 
     def prepare(self, context: MergeContext) -> Prepared:
         product = torch.ones(SHAPE, dtype=torch.float64)
@@ -152,42 +146,49 @@ ORACLES = {
     "anew": lambda arrays: np.prod(arrays, axis=0),
 }
 MERGERS: list[Any] = [
-    get_merger("task_arithmetic"),
-    get_merger("average"),
+    MergeRecipe.of("task_arithmetic", {}).merger,
+    MergeRecipe.of("average", {}).merger,
     Largest(),
     Elected(),
     Truncated(),
     Anew(),
 ]
-EVERY_KIND = pytest.mark.parametrize("merger", MERGERS, ids=lambda m: m.name)
+OPTIONS = {"weights": None, "normalize": False}
+EVERY_KIND = pytest.mark.parametrize(("name", "merger"), list(zip(ORACLES, MERGERS, strict=True)))
 
 
-def alone(merger: Any, subset: Sequence[str]) -> Prepared:
-    context = MergeContext({}, {task: vector(task) for task in subset})
-    prepared: Prepared = merger.prepare(context)
-    return prepared
+def walking(merger: Any, room: int, source: Any = vector) -> Walk:
+    return walk(recipe_of(merger, options=OPTIONS), {}, Sources(source), room)
+
+
+def alone(merger: Any, subset: Sequence[str], named: dict[str, float]) -> Prepared:
+    recipe = recipe_of(merger, options=OPTIONS)
+    return recipe.prepare({}, Sources(vector), subset, named)
 
 
 @EVERY_KIND
-def test_preparations_are_what_their_formula_says(merger: Any) -> None:
-    take = walk(MergeRecipe(merger, Options()), {}, vector, 10**6)
+def test_preparations_are_what_their_formula_says(name: str, merger: Any) -> None:
+    take = walking(merger, 10**6)
     for subset in SUBSETS:
-        expected = ORACLES[merger.name]([array(task) for task in subset])
+        expected = ORACLES[name]([array(task) for task in subset])
         np.testing.assert_allclose(take(subset)["w"].numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @EVERY_KIND
 @settings(max_examples=25, deadline=None)
 @given(
-    asked=st.lists(st.sampled_from(SUBSETS), min_size=1, max_size=20),
+    asked=st.lists(
+        st.tuples(st.sampled_from(SUBSETS), st.sampled_from([{}, POINT])), min_size=1, max_size=20
+    ),
     room=st.sampled_from([0, 2 * SUM_BYTES, 9 * SUM_BYTES, 10**6]),
 )
 def test_every_walk_gives_the_bits_of_each_subset_alone(
-    merger: Any, asked: list[tuple[str, ...]], room: int
+    name: str, merger: Any, asked: list[tuple[tuple[str, ...], dict[str, float]]], room: int
 ) -> None:
-    take = walk(MergeRecipe(merger, Options()), {}, vector, room)
-    for subset in asked:
-        found, expected = take(subset), alone(merger, subset)
+    take = walking(merger, room)
+    for subset, point in asked:
+        named = {task: point[task] for task in subset if point}
+        found, expected = take(subset, named), alone(merger, subset, named)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -209,7 +210,7 @@ class Counted(Elected):
 
 def test_in_the_order_of_a_dictionary_each_subset_costs_one_step_and_each_task_one_lift() -> None:
     merger = Counted()
-    take = walk(MergeRecipe(merger, Options()), {}, vector, 10**6)
+    take = walking(merger, 10**6)
     for subset in SUBSETS:
         take(subset)
     # Single tasks begin anew.
@@ -218,7 +219,7 @@ def test_in_the_order_of_a_dictionary_each_subset_costs_one_step_and_each_task_o
 
 def test_without_room_nothing_is_kept_but_one_total() -> None:
     merger = Counted()
-    take = walk(MergeRecipe(merger, Options()), {}, vector, 0)
+    take = walking(merger, 0)
     take("abc")
     take("abd")
     assert merger.calls == {"lift": 6, "in place": 4}
@@ -228,7 +229,7 @@ def test_room_is_had_again_when_the_walk_turns() -> None:
     merger = Counted()
     total = 4 * SUM_BYTES
     # For five tasks' liftings and two beginnings.
-    take = walk(MergeRecipe(merger, Options()), {}, vector, (5 + 2) * total)
+    take = walking(merger, (5 + 2) * total)
     for subset in ("abc", "abd", "acd", "bcd", "cde"):
         take(subset)
     assert merger.calls["in place"] == 0
@@ -239,13 +240,16 @@ def test_room_is_had_again_when_the_walk_turns() -> None:
 def test_a_vector_that_needs_no_lifting_takes_no_room() -> None:
     seen = []
 
-    class Watched(type(get_merger("task_arithmetic"))):  # type: ignore[misc]
+    class Watched(Largest):
+        def begin(self, lifted: Prepared) -> Prepared:
+            return {key: tensor.double() for key, tensor in lifted.items()}
+
         def step(self, total: Prepared, lifted: Prepared, *, reuse: bool) -> Prepared:
             seen.append(reuse)
-            return super().step(total, lifted, reuse=reuse)  # type: ignore[no-any-return]
+            return super().step(total, lifted, reuse=reuse)
 
     held = {task: vector(task) for task in TASKS}
-    take = walk(MergeRecipe(Watched(), Options()), {}, held.__getitem__, 2 * SUM_BYTES)
+    take = walking(Watched(), 2 * SUM_BYTES, held.__getitem__)
     take("abc")
     assert seen == [False, False]
     take("abcd")
@@ -262,7 +266,62 @@ def test_factors_are_made_once_per_task() -> None:
         return lift(context)
 
     merger.lift = counting  # type: ignore[method-assign]
-    take = walk(MergeRecipe(merger, Options()), {}, vector, 10**6)
+    take = walking(merger, 10**6)
     for subset in SUBSETS:
         take(subset)
     assert calls == dict.fromkeys(TASKS, 1)
+
+
+def test_points_with_coefficients_lift_each_weighted_vector_once() -> None:
+    merger = Truncated()
+    calls: Counter[str] = Counter()
+    lift = merger.lift
+
+    def counting(context: MergeContext) -> Prepared:
+        calls.update(list(context.vectors))
+        return lift(context)
+
+    merger.lift = counting  # type: ignore[method-assign]
+    take = walking(merger, 10**6)
+    for first, second in itertools.product([0.1, 0.2, 0.3], [0.5, 1.0]):
+        take(("a", "b"), {"a": first, "b": second})
+    take(("b",))
+    assert calls == {"a": 3, "b": 2}
+
+
+def test_a_method_that_weighs_lifts_vectors_as_they_are() -> None:
+    class Weighing(Truncated):
+        weighs = True
+
+        def join(self, factors: Mapping[str, Prepared], context: MergeContext) -> Prepared:
+            return {
+                "w": sum(
+                    context.coefficient(task) * torch.outer(f["u"], f["v"])
+                    for task, f in factors.items()
+                )
+            }  # type: ignore[dict-item]
+
+    point = {"a": 0.3, "b": -0.7}
+    found = walking(Weighing(), 10**6)(("a", "b"), point)["w"]
+    expected = 0.3 * truncated([array("a")]) - 0.7 * truncated([array("b")])
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(found, alone(Weighing(), ("a", "b"), point)["w"])
+
+
+def test_what_was_learned_is_asked_for_whole_subsets_only() -> None:
+    class Learning(Truncated):
+        def join(self, factors: Mapping[str, Prepared], context: MergeContext) -> Prepared:
+            assert context.learned is not None and list(context.learned) == list(context.vectors)
+            return super().join(factors, context)
+
+    asked = []
+
+    def learned(tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        asked.append(tasks)
+        return {task: torch.tensor(1.0) for task in tasks}
+
+    recipe = recipe_of(Learning(), learned=True)
+    take = walk(recipe, {}, Sources(vector, learned=learned), 10**6)
+    take(("a", "b"))
+    recipe.prepare({}, Sources(vector, learned=learned), ("a", "b"))
+    assert asked == [("a", "b")] * 2

@@ -17,15 +17,18 @@ import torch
 from open_clip import factory
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
-from taskgrid.merging import MergeContext, get_merger
+from taskgrid.lattice.points import read_point
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.models import ImageEncoder, load_clip
 from taskgrid.models.clip import Clip
 from taskgrid.outofcore import export as module
+from taskgrid.outofcore import whole
 from taskgrid.outofcore.export import Method, Point, export_points
-from taskgrid.plugins.options import Options
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector
+from tests.unit.example_mergers import STATISTICS
 from tests.unit.example_models import SIZE, tiny_clip, tiny_config
 
 ROOT = Path(__file__).parents[3]
@@ -72,10 +75,9 @@ def known(tmp_path: Path) -> Iterator[str]:
 
 def merged(clip: Clip, vectors: dict[str, State], tasks: tuple[str, ...], scale: float) -> State:
     """What the engine puts into its encoder."""
-    merger = get_merger("task_arithmetic")
+    recipe = MergeRecipe.of("task_arithmetic", {})
     base = clip.visual_state()
-    prepared = merger.prepare(MergeContext(base, {task: vectors[task] for task in tasks}))
-    return merger.apply(base, prepared, scale, Options())
+    return recipe.apply(base, recipe.prepare(base, Sources(vectors.__getitem__), tasks), scale)
 
 
 def test_open_clip_computes_what_the_engine_measured(
@@ -110,7 +112,7 @@ def test_open_clip_computes_what_the_engine_measured(
         state, lineage = load_state(point.path)
         assert lineage["digest"] == digest == digest_state(state)
         assert lineage["kind"] == "clip" and lineage["mode"] == "standard"
-        assert lineage["base"] == clip.visual_digest and lineage["lambda"] == point.scale
+        assert lineage["base"] == clip.visual_digest and lineage["point"] == point.scale
 
 
 def test_load_clip_takes_the_file_as_a_base(
@@ -137,11 +139,10 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         places = [tmp_path / folder / f"{i}.safetensors" for i in range(len(asked))]
         return [Point(*one, place) for one, place in zip(asked, places, strict=True)]
 
-    read, load = [], module.load_weights
-    monkeypatch.setattr(module, "load_weights", lambda path: (read.append(path), load(path))[1])
+    read, load = [], whole.load_weights
+    monkeypatch.setattr(whole, "load_weights", lambda path: (read.append(path), load(path))[1])
     streamed = export_points(clip, *files, Method("task_arithmetic"), points("streamed"))
-    merger = get_merger("task_arithmetic")
-    monkeypatch.setattr(type(merger), "scope", "model", raising=False)
+    monkeypatch.setattr(MergeRecipe, "scope", "model")
     monkeypatch.setattr(module, "stream_merge", None)
     assert export_points(clip, *files, Method("task_arithmetic"), points("whole")) == streamed
     # Whatever is read is read once.
@@ -154,6 +155,62 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(ArtifactError, match="cannot write to the disk of"):
         export_points(clip, *files, Method("task_arithmetic"), [Point(TASKS, "0.30", paths[0])])
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "tasks"),
+    [
+        ("tall_mask", "1.00", TASKS),
+        ("emr", "0.30", TASKS),
+        ("emr", "dtd:0.50,mnist:1.00,svhn:-0.25", TASKS),
+        ("ties", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+        ("fisher", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+    ],
+)
+def test_every_kind_of_method_is_exported_as_it_is_measured(
+    tmp_path: Path,
+    clip: Clip,
+    vectors: dict[str, State],
+    files: tuple[Path, dict[str, Path]],
+    method: str,
+    scale: str,
+    tasks: tuple[str, ...],
+) -> None:
+    recipe, base = MergeRecipe.of(method, {}), clip.visual_state()
+    known = {task: STATISTICS["fisher"](base, i) for i, task in enumerate(TASKS)}
+    stored = {task: tmp_path / f"fisher-{task}.safetensors" for task in TASKS}
+    for task, state in known.items():
+        save_state(stored[task], state, {"kind": "statistic"})
+    asked = tasks if recipe.per_task else (None,)
+    points = [
+        Point(tasks, scale, tmp_path / f"{scale}{f'@{task}' if task else ''}.safetensors", task)
+        for task in asked
+    ]
+    export_points(clip, *files, Method(method), points, statistics={"fisher": stored})
+    point = read_point(scale)
+    sources = Sources(vectors.__getitem__, lambda name, task: known[task])
+    prepared = recipe.prepare(base, sources, tasks, point.named)
+    for one in points:
+        state, lineage = load_state(one.path)
+        engine = recipe.apply(base, prepared, point.lambda_value, task=one.task)
+        assert all(torch.equal(state[f"visual.{key}"], tensor) for key, tensor in engine.items())
+        assert lineage["point"] == scale and lineage.get("task") == one.task
+
+
+def test_points_that_a_method_does_not_have_are_refused(
+    tmp_path: Path, clip: Clip, files: tuple[Path, dict[str, Path]]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    for method, point, words in (
+        ("logit_ensemble", Point(TASKS, "1.00", path), "merges logits, not weights"),
+        ("emr", Point(TASKS, "1.00", path), "none is named"),
+        ("tall_mask", Point(TASKS, "0.30", path, "dtd"), "has no coefficient"),
+        ("ties", Point(TASKS, "dtd:0.30,svhn:0.50", path), "but dtd, mnist, svhn are merged"),
+        ("fisher", Point(TASKS, "1.00", path), "needs the statistic 'fisher' of task 'dtd'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            export_points(clip, *files, Method(method), [point])
+    assert not path.exists()
 
 
 def test_another_base_is_refused(tmp_path: Path, files: tuple[Path, dict[str, Path]]) -> None:
@@ -203,4 +260,4 @@ def test_the_script_names_the_key_of_a_bound_that_is_too_small(
     words[-1] = json.dumps({**settings, "max_bytes": 8 << 20})
     monkeypatch.setattr(sys, "argv", ["export", *words])
     runpy.run_path(str(ROOT / "scripts" / "export.py"), run_name="__main__")
-    assert load_state(tmp_path / "x.safetensors")[1]["lambda"] == "0.30"
+    assert load_state(tmp_path / "x.safetensors")[1]["point"] == "0.30"

@@ -8,11 +8,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,16 +23,17 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
-from taskgrid.merging import MergeContext, get_merger, merge
-from taskgrid.merging import seam as merging
-from taskgrid.merging.bases.additive import add_direction
+from taskgrid.merging import MergeContext, merge
+from taskgrid.merging.bases.additive import Line
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.outofcore import windows
 from taskgrid.outofcore.merge import Output, stream_merge
 from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles, load_weights
 from taskgrid.outofcore.streams import write_stream
-from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector, add_scaled, subtract
+from tests.unit.example_mergers import STATISTICS, recipe_of
 
 METHODS = ("task_arithmetic", "average")
 TASKS = ("svhn", "dtd", "mnist")
@@ -210,9 +211,9 @@ def test_the_file_is_the_one_that_save_state_writes(
     assert lineage == {
         "kind": "merged",
         "method": "average",
-        "options": "{}",
+        "options": '{"weights":null}',
         "subset": "dtd+mnist+svhn",
-        "lambda": "0.50",
+        "point": "0.50",
         "base": digest_state(base),
         "experts": json.dumps(
             {task: digest_state(experts[task]) for task in sorted(TASKS)}, separators=(",", ":")
@@ -262,13 +263,8 @@ def test_inputs_are_read_once_whatever_the_number_of_outputs(
     assert read == WeightFiles.open(path).nbytes * (1 + len(files))
 
 
-class PerTensor:
+class PerTensor(Line):
     """Adds the sum of the task vectors, each tensor of it centred: needs whole tensors."""
-
-    name = "centred"
-    Options = Options
-    needs: frozenset[str] = frozenset()
-    scope = "tensor"
 
     def prepare(self, context: MergeContext) -> State:
         total = {
@@ -278,21 +274,21 @@ class PerTensor:
         assert all(total[key].shape == context.base[key].shape for key in total)
         return {key: t - t.mean() if t.numel() else t for key, t in total.items()}
 
-    def apply(
-        self, base: Mapping[str, torch.Tensor], prepared: State, scale: float, options: Options,
-        out: State | None = None,
-    ) -> State:  # fmt: skip
-        return add_direction(base, prepared, scale, out)
+
+def made_up(monkeypatch: pytest.MonkeyPatch, recipe: MergeRecipe) -> MergeRecipe:
+    """Merge with a method that is not registered."""
+    monkeypatch.setattr(MergeRecipe, "of", lambda *given: recipe)
+    return recipe
 
 
-class Global(PerTensor):
-    name = "global"
-    scope = "model"
-
-
-class Silent(PerTensor):
-    name = "silent"
-    scope = property()  # type: ignore[assignment]
+def in_memory(
+    recipe: MergeRecipe, base: State, experts: dict[str, State], output: Output, **more: Any
+) -> State:
+    """What an output holds, by the recipe's own hands."""
+    vectors = {task: subtract(base, state, task) for task, state in experts.items()}
+    sources = Sources(vectors.__getitem__, **more)
+    prepared = recipe.prepare(base, sources, output.tasks, output.point.named)
+    return recipe.apply(base, prepared, output.point.lambda_value, task=output.task)
 
 
 def test_a_method_that_sees_whole_tensors_gets_them(
@@ -302,37 +298,205 @@ def test_a_method_that_sees_whole_tensors_gets_them(
     experts: dict[str, State],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    merger = PerTensor()
-    monkeypatch.setattr(merging, "get_merger", lambda name: merger)
+    recipe = made_up(monkeypatch, recipe_of(PerTensor(), "centred", scope="tensor"))
     path, files = own
-    target = tmp_path / "out.safetensors"
-    stream_merge("centred", path, files, [Output(target, TASKS, 0.7)])
-    vectors = {task: subtract(base, state, task) for task, state in experts.items()}
-    prepared = merger.prepare(MergeContext(base, vectors))
-    assert same(load_state(target)[0], merger.apply(base, prepared, 0.7, Options()))
+    output = Output(tmp_path / "out.safetensors", TASKS, 0.7)
+    stream_merge("centred", path, files, [output])
+    assert same(load_state(output.path)[0], in_memory(recipe, base, experts, output))
     with pytest.raises(ConfigError, match=r"'centred' needs 6\.3 MB .* largest tensor .* 6\.3 MB"):
-        stream_merge(
-            "centred", path, files, [Output(target, TASKS, 0.7)], max_bytes=windows._SLACK + 9
-        )
+        stream_merge("centred", path, files, [output], max_bytes=windows._SLACK + 9)
 
 
-@pytest.mark.parametrize("merger", [Global(), Silent()])
 def test_a_method_that_sees_the_whole_model_is_refused(
-    tmp_path: Path,
-    own: tuple[Path, dict[str, Path]],
-    monkeypatch: pytest.MonkeyPatch,
-    merger: PerTensor,
+    tmp_path: Path, own: tuple[Path, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "get_merger", lambda name: merger)
+    # The whole model is what a card stands for that says nothing.
+    made_up(monkeypatch, recipe_of(PerTensor()))
     path, files = own
     with pytest.raises(ConfigError, match=r"looks at all tensors.*taskgrid\.merging\.merge.* GB"):
         stream_merge("x", path, files, [Output(tmp_path / "out.safetensors", TASKS, 0.7)])
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_linear_methods_are_elementwise() -> None:
-    for method in METHODS:
-        assert windows.scope_of(get_merger(method)) == "element"
+def test_a_method_that_merges_logits_is_refused(
+    tmp_path: Path, own: tuple[Path, dict[str, Path]]
+) -> None:
+    with pytest.raises(ConfigError, match=r"merges logits, not weights.*evaluate it"):
+        stream_merge("logit_ensemble", *own, [Output(tmp_path / "out.safetensors", TASKS, 1.0)])
+
+
+WHOLE_MERGES = {
+    "element": ("tall_mask", {}, [1.0]),
+    "tensor": (
+        "ties",
+        {"trim": "tensor", "zero_sign": "positive"},
+        [0.3, {"svhn": 0.5, "dtd": -1}],
+    ),
+}
+
+
+@pytest.mark.parametrize("scope", WHOLE_MERGES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_methods_of_every_scope_have_the_bits_of_the_merge_in_memory(
+    tmp_path: Path, scope: str, dtype: torch.dtype
+) -> None:
+    base = model(3, [dtype])
+    experts = {task: near(base, i + 7) for i, task in enumerate(TASKS)}
+    files = {n: stored(tmp_path / f"{n}.st.safetensors", s) for n, s in experts.items()}
+    method, options, points = WHOLE_MERGES[scope]
+    recipe = MergeRecipe.of(method, options)
+    assert recipe.scope == scope
+    outputs = [
+        Output(
+            tmp_path / f"{i}-{j}.safetensors",
+            tuple(point) if isinstance(point, dict) else TASKS,
+            point,
+            task=task if recipe.per_task else None,
+        )
+        for i, point in enumerate(points)
+        for j, task in enumerate(TASKS if recipe.per_task else TASKS[:1])
+    ]
+    stream_merge(method, stored(tmp_path / "base.safetensors", base), files, outputs, **options)
+    for output in outputs:
+        merged, lineage = load_state(output.path)
+        assert same({k: merged[k] for k in base}, in_memory(recipe, base, experts, output))
+        assert lineage.get("task") == output.task
+    found = [load_state(output.path)[1]["point"] for output in outputs]
+    assert found == (["1.00"] * 3 if recipe.per_task else ["0.30", "dtd:-1.00,svhn:0.50"])
+
+
+@pytest.mark.parametrize(
+    ("method", "output", "words"),
+    [
+        ("tall_mask", (TASKS, 1.0), "gives a model for each of .* none is named"),
+        ("tall_mask", (TASKS, 1.0, "cars"), "'cars' is not one of them"),
+        ("tall_mask", (TASKS, 0.5, "dtd"), "has no coefficient; its only point is 1.00"),
+        ("average", (TASKS, 1.0, "dtd"), "gives a single model; leave out the task 'dtd'"),
+        (
+            "average",
+            (TASKS, {"dtd": 1.0, "svhn": 2.0}),
+            "given for dtd, svhn, but dtd, mnist, svhn are",
+        ),
+        (
+            "average",
+            (TASKS, {"dtd": 1.0, "svhn": 1.0}),
+            "given for dtd, svhn, but dtd, mnist, svhn are",
+        ),
+    ],
+)
+def test_outputs_that_a_method_does_not_have_are_refused(
+    tmp_path: Path, own: tuple[Path, dict[str, Path]], method: str, output: Any, words: str
+) -> None:
+    tasks, scale, *task = output
+    asked = Output(tmp_path / "x.safetensors", tasks, scale, task=task[0] if task else None)
+    with pytest.raises(ConfigError, match=words):
+        stream_merge(method, *own, [asked])
+    assert not asked.path.exists()
+
+
+class Weighted(Line):
+    """Weighs every entry by a statistic of its task over a number that all entries share."""
+
+    def prepare(self, context: MergeContext) -> State:
+        total: State = {}
+        for task, vector in context.vectors.items():
+            said, every = context.statistic("mass", task), context.statistic("scale")
+            for key, delta in vector.items():
+                factor = said[key].double() * said["count"] * every[f"{key}.gain"].sum()
+                learned = context.learned_coefficient(task, key)
+                total[key] = total.get(key, 0) + factor * delta * learned
+        return total
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "scope"),
+    [("fisher", {"normalize": "images"}, "element"), ("regmean", {}, "tensor")],
+)
+def test_statistics_in_files_give_the_merge_in_memory(
+    tmp_path: Path,
+    own: tuple[Path, dict[str, Path]],
+    base: State,
+    experts: dict[str, State],
+    method: str,
+    options: dict[str, Any],
+    scope: str,
+) -> None:
+    recipe = MergeRecipe.of(method, options)
+    (name,) = recipe.card.needs
+    assert recipe.scope == scope
+    known = {task: STATISTICS[name](base, i) for i, task in enumerate(TASKS)}
+    files = {task: tmp_path / f"statistic-{task}.safetensors" for task in TASKS}
+    for task, state in known.items():
+        save_state(files[task], state, {"kind": "statistic"})
+    for scale in (0.7, {"svhn": 0.5, "dtd": -1.0, "mnist": 0.3}):
+        output = Output(tmp_path / "out.safetensors", TASKS, scale)
+        stream_merge(method, *own, [output], statistics={name: files}, **options)
+        in_memory = merge(method, base, experts, scale, statistics={name: known}, **options)
+        assert same(load_state(output.path)[0], in_memory)
+
+
+class Statistic(NamedTuple):
+    per: str
+
+
+@pytest.mark.parametrize("scope", ["element", "tensor"])
+def test_statistics_and_learned_coefficients_pass_by_with_their_tensors(
+    tmp_path: Path,
+    own: tuple[Path, dict[str, Path]],
+    base: State,
+    experts: dict[str, State],
+    monkeypatch: pytest.MonkeyPatch,
+    scope: str,
+) -> None:
+    card = {"scope": scope, "needs": ("mass", "scale"), "learned": True}
+    recipe = made_up(monkeypatch, recipe_of(Weighted(), "weighted", **card))
+    kinds = {"mass": Statistic("task"), "scale": Statistic("base")}
+    monkeypatch.setattr("taskgrid.merging.recipe.statistic_card", kinds.__getitem__)
+    weights = [key for key, tensor in base.items() if tensor.is_floating_point()]
+    random = torch.Generator().manual_seed(5)
+    known: dict[tuple[str, str], State] = {
+        ("mass", task): {key: torch.rand(base[key].shape, generator=random) for key in weights}
+        | {"count": torch.tensor(3.0 + i)}
+        for i, task in enumerate(TASKS)
+    }
+    known["scale", ""] = {f"{key}.gain": torch.rand(4, generator=random) for key in weights}
+    files: dict[str, dict[str, Path]] = {"mass": {}, "scale": {}}
+    for (name, task), state in known.items():
+        files[name][task] = tmp_path / f"{name}-{task}.safetensors"
+        save_state(files[name][task], state, {"kind": "statistic"})
+
+    def learned(tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        per_tensor = torch.arange(1.0, len(weights) + 1)
+        return {
+            task: per_tensor / len(tasks) if i else torch.tensor(0.5)
+            for i, task in enumerate(tasks)
+        }
+
+    outputs = [
+        Output(tmp_path / f"{i}.safetensors", tasks, scale)
+        for i, (tasks, scale) in enumerate([(TASKS, 0.3), (TASKS[:2], {"svhn": 2.0, "dtd": -0.5})])
+    ]
+    path, experts_files = own
+    given: dict[str, Any] = {"statistics": files, "learned": learned}
+    stream_merge("weighted", path, experts_files, outputs, **given)
+    for output in outputs:
+        expected = in_memory(
+            recipe, base, experts, output,
+            statistic=lambda name, task: known[name, task], learned=learned,
+        )  # fmt: skip
+        assert same(load_state(output.path)[0], expected)
+    with pytest.raises(ConfigError, match=r"raise it to"):
+        needed = windows._SLACK + 2 * 4 * 4 * len(weights)
+        stream_merge("weighted", path, experts_files, outputs, **given, max_bytes=needed)
+    with pytest.raises(
+        ConfigError, match=r"needs the statistic 'mass' of task 'dtd'; give its file"
+    ):
+        stream_merge("weighted", path, experts_files, outputs, statistics={}, learned=learned)
+    with pytest.raises(LineageError, match="learns coefficients"):
+        stream_merge("weighted", path, experts_files, outputs, statistics=files)
+    save_state(files["mass"]["dtd"], known["mass", "dtd"], {"kind": "statistic", "base": "f" * 32})
+    with pytest.raises(LineageError, match="'mass' of task 'dtd' comes from another base weights"):
+        stream_merge("weighted", path, experts_files, outputs, **given)
 
 
 def test_a_float64_base_is_not_changed_by_a_merge() -> None:

@@ -14,7 +14,11 @@ from taskgrid.merging.seam import MergeContext, Prepared
 
 
 class Lifted:
-    """A method with work that a task costs once, whatever subsets it is in."""
+    """A method with work that a task costs once, whatever subsets it is in.
+
+    Where a point names coefficients it is done anew for the vector times its coefficient, unless the
+    method ``weighs``: then ``lift`` sees the vector itself, and ``join`` asks the context.
+    """
 
     weighs = False
 
@@ -26,10 +30,6 @@ class Lifted:
         """
         (vector,) = alone.vectors.values()
         return vector
-
-    def times(self, lifted: Prepared, weight: float) -> Prepared | None:
-        """Return what ``lift`` gives for ``weight`` times the vector; None where it must be run again."""
-        return None
 
 
 class Fold(Lifted, ABC):

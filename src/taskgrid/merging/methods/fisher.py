@@ -17,7 +17,7 @@ from taskgrid.merging.bases.additive import Line, given_weight
 from taskgrid.merging.bases.algebra import Fold
 from taskgrid.merging.bases.sums import IMAGES, number_of_images
 from taskgrid.merging.seam import MergeContext, Prepared
-from taskgrid.plugins.cards import MergerCard
+from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
 from taskgrid.store.weights import State
 
@@ -55,6 +55,10 @@ CARD = MergerCard(
 
 class Fisher(Fold, Line):
     """Keeps the sums over tasks of w_t F_t tau_t and of w_t F_t, and divides them."""
+
+    def scope(self, options: Options) -> Scope:
+        """Return what must be seen at once: a norm is one of all weights."""
+        return "model" if options.normalize == "norm" else "element"
 
     def lift(self, alone: MergeContext) -> Prepared:
         """Return w_t F_t tau_t and w_t F_t of each tensor, stacked, in float64."""

@@ -58,6 +58,9 @@ CARD = MergerCard(
 class RegMean(Factored, Line):
     """Sums G_t tau_t^T and G_t over tasks, and solves for each linear map."""
 
+    # Factors are proportional to the vectors, and dear: they are multiplied, not made again.
+    weighs = True
+
     def lift(self, alone: MergeContext) -> Prepared:
         """Return G_t tau_t^T of each linear map, in float64; of other tensors the task vector."""
         ((task, vector),) = alone.vectors.items()
@@ -67,18 +70,14 @@ class RegMean(Factored, Line):
             for key, delta in vector.items()
         }
 
-    def times(self, lifted: Prepared, weight: float) -> Prepared:
-        """Return the factor of a task vector times a number, to which it is proportional."""
-        return {key: tensor.double() * weight for key, tensor in lifted.items()}
-
     def join(self, factors: Mapping[str, Prepared], context: MergeContext) -> Prepared:
         """Return the direction."""
         grams = [_Grams(context, task) for task in factors]
         direction = {}
         for key, delta in next(iter(context.vectors.values())).items():
             total = torch.zeros_like(next(iter(factors.values()))[key], dtype=torch.float64)
-            for factor in factors.values():
-                total += factor[key]
+            for task, factor in factors.items():
+                total.add_(factor[key], alpha=context.coefficient(task))
             if key not in grams[0]:
                 direction[key] = total / len(factors)
                 continue

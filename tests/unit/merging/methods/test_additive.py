@@ -1,38 +1,29 @@
-"""The merger seam, and the laws that every registered method must keep."""
+"""Methods that are weighted sums: task arithmetic and averaging, against float64 in NumPy."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
-from taskgrid.errors import ConfigError, LineageError
+from taskgrid.errors import ConfigError
 from taskgrid.lattice.points import format_lambda, lambda_value
-from taskgrid.merging import MergeContext, get_merger, merge, methods
-from taskgrid.merging.bases.additive import Additive, weighted_sum
+from taskgrid.merging import merge
+from taskgrid.merging.bases.additive import Additive
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.merging.seam import Sources
 from taskgrid.models import ImageEncoder
 from taskgrid.models.inference import features_of
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector, subtract
+from tests.unit.example_mergers import near
 from tests.unit.example_models import SIZE, tiny_clip
 
 ADDITIVE = ("task_arithmetic", "average")
 LAMBDAS = (-1.0, 0.0, 0.05, 0.3, 1.0, 2.0)
-
-
-def near(base: State, seed: int, size: float = 0.02) -> State:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: tensor + size * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
-        if tensor.is_floating_point()
-        else tensor.clone()
-        for name, tensor in base.items()
-    }
 
 
 @pytest.fixture
@@ -90,15 +81,6 @@ def close(ours: State, exact: State, slack: dict[str, torch.Tensor]) -> bool:
     )
 
 
-def test_the_methods_there_are() -> None:
-    assert set(ADDITIVE) <= set(methods())
-    assert methods() == tuple(sorted(methods()))
-    for name in methods():
-        merger = get_merger(name)
-        assert merger.name == name
-        assert isinstance(merger.needs, frozenset)
-
-
 @pytest.mark.parametrize("method", ADDITIVE)
 @pytest.mark.parametrize("scale", LAMBDAS)
 def test_methods_against_brute_force(
@@ -107,13 +89,6 @@ def test_methods_against_brute_force(
     slack = rounding(base, experts, coefficient(method, scale, len(experts)))
     exact = brute_force(method, base, experts, scale)
     assert close(merge(method, base, experts, scale), exact, slack)
-
-
-@pytest.mark.parametrize("method", methods())
-def test_law_lambda_zero_is_the_base_bit_for_bit(
-    method: str, base: State, experts: dict[str, State]
-) -> None:
-    assert digest_state(merge(method, base, experts, 0.0)) == digest_state(base)
 
 
 @pytest.mark.parametrize("method", ADDITIVE)
@@ -153,61 +128,18 @@ def test_average_at_lambda_one_is_the_mean(base: State, experts: dict[str, State
     assert close(merge("average", base, experts, 1.0), mean, rounding(base, experts, 1 / 4))
 
 
-@pytest.mark.parametrize("method", methods())
-def test_law_order_of_tasks_is_irrelevant(
-    method: str, base: State, experts: dict[str, State]
-) -> None:
-    first = digest_state(merge(method, base, experts, 0.3))
-    for order in itertools.islice(itertools.permutations(experts), 1, 24, 5):
-        assert digest_state(merge(method, base, {t: experts[t] for t in order}, 0.3)) == first
-
-
-@pytest.mark.parametrize("method", methods())
-def test_law_keys_shapes_dtypes_and_inputs_are_kept(
-    method: str, base: State, experts: dict[str, State]
-) -> None:
-    before = digest_state(base), [digest_state(expert) for expert in experts.values()]
-    merged = merge(method, base, experts, 0.7)
-    assert {n: (t.shape, t.dtype) for n, t in merged.items()} == {
-        n: (t.shape, t.dtype) for n, t in base.items()
-    }
-    assert torch.equal(merged["counter"], base["counter"])
-    assert all(torch.isfinite(tensor).all() for tensor in merged.values())
-    for tensor in merged.values():
-        tensor.zero_()
-    assert (digest_state(base), [digest_state(expert) for expert in experts.values()]) == before
-
-
-@pytest.mark.parametrize("method", methods())
-def test_law_apply_writes_in_place_and_leaves_prepared_alone(
-    method: str, base: State, experts: dict[str, State]
-) -> None:
-    merger = get_merger(method)
-    options = merger.Options()
-    vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    prepared = merger.prepare(MergeContext(base, vectors, options))
-    out = {name: torch.full_like(tensor, 9) for name, tensor in base.items()}
-    places = {name: tensor.data_ptr() for name, tensor in out.items()}
-    # Any walk over lambda, back and forth, gives what a fresh merge gives.
-    for scale in (0.3, 1.0, 0.0, 0.3):
-        returned = merger.apply(base, prepared, scale, options, out)
-        assert returned is out
-        assert {name: tensor.data_ptr() for name, tensor in out.items()} == places
-        assert digest_state(out) == digest_state(merge(method, base, experts, scale))
-
-
 def test_apply_drives_a_resident_encoder(tmp_path: Path) -> None:
     clip = tiny_clip(tmp_path)
     base = clip.visual_state()
     experts = {task: near(base, seed, 0.1) for seed, task in enumerate(("a", "b"))}
-    merger = get_merger("task_arithmetic")
+    recipe = MergeRecipe.of("task_arithmetic", {})
     vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    prepared = merger.prepare(MergeContext(base, vectors))
+    prepared = recipe.prepare(base, Sources(vectors.__getitem__), sorted(experts))
     resident = ImageEncoder.from_card(clip.card(), base)
     pixels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8)
     seen = []
     for scale in (0.0, 0.5, 1.0):
-        merger.apply(base, prepared, scale, merger.Options(), resident.live_state())
+        recipe.apply(base, prepared, scale, out=resident.live_state())
         fresh = ImageEncoder.from_card(clip.card(), merge("task_arithmetic", base, experts, scale))
         seen.append(features_of(resident, pixels))
         assert torch.equal(seen[-1], features_of(fresh, pixels))
@@ -222,25 +154,51 @@ def test_task_arithmetic_is_the_sum_of_task_vectors(base: State, experts: dict[s
     assert close(merged, by_hand, rounding(weights, experts, 3 * 0.3))
 
 
-@pytest.mark.parametrize("method", ADDITIVE)
+WEIGHTS = {"svhn": 0.1, "dtd": -1.5, "mnist": 1 / 3, "cars": 2.0}
+POINT = {"svhn": 0.5, "dtd": 0.25, "mnist": -1.0, "cars": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "by_hand"),
+    [
+        ("task_arithmetic", {}, lambda w, c: c),
+        ("task_arithmetic", {"weights": WEIGHTS}, lambda w, c: w * c),
+        ("task_arithmetic", {"weights": WEIGHTS, "normalize": True}, lambda w, c: w * c / w.sum()),
+        ("task_arithmetic", {"normalize": True}, lambda w, c: c / 4),
+        ("average", {}, lambda w, c: c / 4),
+        ("average", {"weights": WEIGHTS}, lambda w, c: w * c / w.sum()),
+    ],
+)
+@pytest.mark.parametrize("point", [{}, POINT])
 def test_an_additive_method_is_the_sum_its_weights_say(
-    method: str, base: State, experts: dict[str, State]
+    method: str,
+    options: dict[str, Any],
+    by_hand: Any,
+    point: dict[str, float],
+    base: State,
+    experts: dict[str, State],
 ) -> None:
-    merger = get_merger(method)
-    assert isinstance(merger, Additive)
+    recipe, tasks = MergeRecipe.of(method, options), sorted(experts)
+    assert isinstance(recipe.merger, Additive)
     vectors = {task: subtract(base, expert, task) for task, expert in experts.items()}
-    prepared = merger.prepare(MergeContext(base, vectors))
-    weights = merger.weights(sorted(experts))
-    assert list(weights) == sorted(experts)
+    prepared = recipe.prepare(base, Sources(vectors.__getitem__), tasks, point)
+    given = np.array([WEIGHTS[task] for task in tasks])
+    exact = by_hand(given, np.array([point.get(task, 1.0) for task in tasks]))
+    weights = recipe.merger.weights(tasks, recipe.options, point)
+    assert list(weights) == tasks
+    np.testing.assert_allclose(list(weights.values()), exact, rtol=1e-15)
     for name, tensor in prepared.items():
-        exact = sum(weights[t] * vectors[t][name].numpy().astype(np.float64) for t in weights)
-        np.testing.assert_allclose(tensor.numpy(), exact, rtol=1e-13, atol=1e-18)
+        rows = [vectors[task][name].numpy().astype(np.float64) for task in tasks]
+        total = sum(w * row for w, row in zip(exact, rows, strict=True))
+        np.testing.assert_allclose(tensor.numpy(), total, rtol=1e-12, atol=1e-17)
 
 
-def test_weights_act_in_float64() -> None:
-    vectors = [{"w": torch.tensor([x])} for x in (1.0, 3.0, 7.0)]
-    total = weighted_sum(list(zip((0.1, 1 / 3, 2.5), vectors, strict=True)))
-    assert total["w"].item() == (0.1 * 1.0 + (1 / 3) * 3.0) + 2.5 * 7.0
+def test_weights_that_do_not_make_sense_are_refused(base: State, experts: dict[str, State]) -> None:
+    with pytest.raises(ConfigError, match="`weights` names no weight for task 'cars'"):
+        merge("average", base, experts, weights={"dtd": 1.0})
+    opposite = {"svhn": 1.0, "dtd": -1.0, "mnist": 2.0, "cars": -2.0}
+    with pytest.raises(ConfigError, match=r"weights of cars\+dtd\+mnist\+svhn add up to zero"):
+        merge("task_arithmetic", base, experts, weights=opposite, normalize=True)
 
 
 def test_todays_bits_of_the_additive_methods() -> None:
@@ -295,29 +253,3 @@ def test_half_precision_bases(experts: dict[str, State], base: State) -> None:
     for name, tensor in exact.items():
         if tensor.is_floating_point():
             assert torch.equal(merged[name], tensor.half())
-
-
-def test_mistakes_are_told_in_one_sentence(base: State, experts: dict[str, State]) -> None:
-    with pytest.raises(ConfigError, match=r"'task_arithmetik'; did you mean 'task_arithmetic'"):
-        merge("task_arithmetik", base, experts)
-    with pytest.raises(ConfigError, match=r"'average' has no option 'density'"):
-        merge("average", base, experts, density=0.2)
-    with pytest.raises(ConfigError, match="at least one expert"):
-        merge("average", base, {})
-    broken = experts | {"dtd": {n: t for n, t in experts["dtd"].items() if n != "proj"}}
-    with pytest.raises(LineageError, match=r"expert 'dtd' lacks 'proj'"):
-        merge("average", base, broken)
-
-
-def test_options_are_frozen_and_canonical() -> None:
-    options = get_merger("average").Options()
-    assert json.dumps(options.model_dump(mode="json")) == "{}"
-    with pytest.raises(ValidationError):
-        options.surprise = 1
-
-
-def test_statistics_must_be_declared(base: State) -> None:
-    context = MergeContext(base, {}, statistics={"fisher": 3})
-    assert context.statistic("fisher") == 3
-    with pytest.raises(LineageError, match=r"'moments'.*`needs`"):
-        context.statistic("moments")
