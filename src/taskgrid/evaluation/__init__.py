@@ -11,9 +11,10 @@ from typing import Any
 _HOMES = {
     "EvaluationTask": "taskgrid.evaluation.grid",
     "evaluate_grid": "taskgrid.evaluation.grid",
+    "learn_coefficients": "taskgrid.evaluation.coefficients",
 }
 
-__all__ = ["EvaluationTask", "evaluate_grid"]
+__all__ = ["EvaluationTask", "evaluate_grid", "learn_coefficients"]
 
 
 def __getattr__(name: str) -> Any:

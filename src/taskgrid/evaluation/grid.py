@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -161,7 +160,7 @@ def evaluate_grid(
     plans = [
         make_plan(
             setting,
-            replace(read_method(name, options, seed), learned=held.learned_digests()),
+            read_method(name, options, seed, learned=held.learned_digests()),
             merges,
             scales,
             points=points,

@@ -78,15 +78,22 @@ class MergeContext:
         """Return what was learned for a task and a tensor.
 
         Raises:
-            LineageError: if nothing was learned for the task.
+            LineageError: if nothing was learned for the task, or for a model of other tensors.
         """
         found = (self.learned or {}).get(task)
         if found is None:
             raise LineageError(
                 f"no coefficients were learned for task {task!r}; give them in `learned`"
             )
-        one = found if found.dim() == 0 else found[learned_names(self.base).index(name)]
-        return float(one)
+        if found.dim() == 0:
+            return float(found)
+        names = learned_names(self.base)
+        if found.shape != (len(names),):
+            raise LineageError(
+                f"what was learned for task {task!r} has shape {tuple(found.shape)}, but the base has "
+                f"{len(names)} floating tensors; learn it again for this base"
+            )
+        return float(found[names.index(name)])
 
     def statistic(self, name: str, task: str = "") -> State:
         """Return a statistic of a task, or of the base.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from taskgrid.errors import LineageError
 
@@ -23,8 +24,8 @@ IDENTITY = ("layout", "activation", "base")
 
 def check_lineage(
     what: str,
-    found: Mapping[str, str],
-    expected: Mapping[str, str],
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
     keys: Sequence[str],
     remedy: str,
 ) -> None:

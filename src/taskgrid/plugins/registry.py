@@ -77,6 +77,7 @@ _PLUGINS = MappingProxyType(
             "lora": "taskgrid.finetuning.modes.lora",
         },
         "merger": {
+            "adamerging": "taskgrid.merging.methods.adamerging",
             "average": "taskgrid.merging.methods.average",
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+import taskgrid.merging
+from taskgrid import plugins
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.lattice.points import format_lambda, lambda_value
 from taskgrid.merging import MergeContext, merge, merge_per_task, methods
@@ -145,3 +147,8 @@ def test_each_model_of_a_method_per_task_is_its_own(base: State, experts: dict[s
     found = merge_per_task("emr", base, experts)
     assert sorted(found) == ["dtd", "svhn"]
     assert digest_state(found["dtd"]) != digest_state(found["svhn"])
+
+
+def test_loading_a_method_does_not_take_the_place_of_the_list() -> None:
+    plugins.load("merger", "average")
+    assert "average" in taskgrid.merging.methods()

@@ -16,6 +16,7 @@ from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef
 from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
+from taskgrid.lattice.subsets import parse_subset
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
@@ -104,7 +105,7 @@ def read_method(
     *,
     needs: Mapping[str, str] | None = None,
     statistics: Iterable[TaskManifests] = (),
-    learned: Mapping[str, Path] | None = None,
+    learned: Mapping[str, str] | None = None,
 ) -> MethodRef:
     """Return what rows depend on of a merge method.
 
@@ -114,28 +115,54 @@ def read_method(
         seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
         needs: the label of each statistic it reads; a statistic that is not named has its own name.
         statistics: manifests of the tasks, which say whether a statistic was made of test images.
-        learned: name of a subset -> file of what was learned for it.
+        learned: name of a subset -> digest of what was learned for it; see ``read_learned``.
 
     Raises:
         ConfigError: if the method or an option is unknown, or a value does not fit.
-        ArtifactError: if a file of what was learned is missing or damaged.
     """
-    card = merger_card(name)
-    files = dict(sorted((learned or {}).items()))
+    card, checked = merger_card(name), plugin_options("merger", name, options)
     return MethodRef(
         name=name,
-        options=dict(plugin_options("merger", name, options)),
+        options=dict(checked),
         code=keys.computing_code(plugins.module_of("merger", name)),
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
-        learned={subset: digest_file(path) for subset, path in files.items()},
-        transductive=any(read_json(path).get("split") == "test" for path in files.values())
+        learned=dict(sorted((learned or {}).items())) if card.learned else {},
+        transductive=(card.learned and checked.split == "test")
         or any(
             StatisticManifest.read(path).transductive
             for task in statistics
             for path in task.statistics.values()
         ),
     )
+
+
+def read_learned(
+    setting: Setting, name: str, options: Mapping[str, Any], files: Mapping[str, Path]
+) -> dict[str, str]:
+    """Return the digests of what was learned, by the name of the subset.
+
+    Args:
+        setting: what it must have been learned from.
+        name: the merge method.
+        options: its options as configured.
+        files: name of a subset -> its ``coefficients.json``.
+
+    Raises:
+        ConfigError: if the method or an option is unknown, or a value does not fit.
+        ArtifactError: if a file is missing or damaged.
+        LineageError: if it was learned by another method, or from other weights, heads or images.
+    """
+    checked = plugin_options("merger", name, options)
+    found = {}
+    for subset, path in sorted(files.items()):
+        value, source = read_json(path), setting.learned_from(parse_subset(subset), checked.split)
+        expected = {"method": name, "options": dict(checked), **source}
+        made = {**value["lineage"], "method": value["method"], "options": value["options"]}
+        what = f"what was learned for {subset}"
+        check_lineage(what, made, expected, [*expected], "run the learn rule again")
+        found[subset] = digest_file(path)
+    return found
 
 
 def read_curves(nodes: int, tolerance: float) -> CurveRef:

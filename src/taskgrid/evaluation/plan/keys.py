@@ -22,6 +22,7 @@ _PLUMBING = (
     "taskgrid.config",
     "taskgrid.lattice",
     "taskgrid.machine",
+    "taskgrid.merging.learning",
     "taskgrid.merging.recipe",
     "taskgrid.merging.seam",
     "taskgrid.models.card",

@@ -191,6 +191,27 @@ class Setting:
             raise ConfigError(f"task {name!r} is not one of {', '.join(sorted(self.tasks))}")
         return self.tasks[name]
 
+    def learned_from(self, subset: Sequence[str], split: Split) -> dict[str, str | None]:
+        """Return the digests of all that coefficients of a subset are learned from.
+
+        Args:
+            subset: the merged tasks.
+            split: whose images are looked at.
+        """
+        found: dict[str, str | None] = {
+            "base": self.base,
+            "tower": self.tower,
+            "evaluation": self.evaluation,
+        }
+        for name in canonical_subset(subset):
+            task = self.task(name)
+            found |= {
+                f"{name}.vector": task.vector,
+                f"{name}.head": task.head,
+                f"{name}.images": task.parts[split].images,
+            }
+        return found
+
     @cached_property
     def base_key(self) -> str:
         """The key of the base's weights."""

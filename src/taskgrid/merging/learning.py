@@ -1,0 +1,100 @@
+"""The learning seam: how a method finds coefficients for a subset, before *prepare* applies them.
+
+A method whose card says ``learned`` has ``learn`` beside ``prepare``, and an option ``split`` that
+names the images it looks at: ``val``, or ``test``, which makes its rows transductive. It sees no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskgrid.machine.progress import Tally
+from taskgrid.merging.seam import Learned
+from taskgrid.models.heads import Head
+from taskgrid.plugins.options import Options
+from taskgrid.store.weights import State
+
+Features: TypeAlias = Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
+"""Features ``(B, D)`` of inputs ``(B, 3, S, S)`` under a state; can be differentiated by the state."""
+
+
+@dataclass(frozen=True)
+class LearningTask:
+    """A merged task as a method sees it that learns.
+
+    Attributes:
+        vector: tau_t, on the device.
+        head: its head, on the device.
+        count: how many images there are.
+        inputs: rows of images -> what the network is given, ``(B, 3, S, S)`` on the device.
+    """
+
+    vector: State
+    head: Head
+    count: int
+    inputs: Callable[[NDArray[np.int64]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LearningProblem:
+    """What ``learn`` may look at.
+
+    Attributes:
+        base: theta_0, on the device.
+        tasks: the merged tasks, in canonical order.
+        features: the network, as a function of its state.
+    """
+
+    base: State
+    tasks: Mapping[str, LearningTask]
+    features: Features
+
+    def logits(
+        self, state: Mapping[str, torch.Tensor], task: str, rows: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """Return the logits ``(B, C)`` of some of a task's images under its head."""
+        found = self.tasks[task]
+        return found.head.logits(self.features(state, found.inputs(rows)))
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What came of it.
+
+    Attributes:
+        coefficients: float64, on the CPU.
+        history: (step, loss before it), in order.
+    """
+
+    coefficients: Learned
+    history: tuple[tuple[int, float], ...]
+
+
+class Learner(Protocol):
+    """What a merge method is beside a merger if its card says ``learned``."""
+
+    def learn(
+        self, problem: LearningProblem, options: Options, seed: int, tally: Tally
+    ) -> Learning:
+        """Return coefficients for the problem's tasks; on a CPU, equal inputs give equal bits.
+
+        Args:
+            problem: base, vectors, heads, images and the network.
+            options: the method's options.
+            seed: what the order of images is drawn from.
+            tally: is told of images that have been passed; ``images_to_pass`` says how many will be.
+
+        Raises:
+            TrainingError: if the loss is not finite.
+        """
+        ...
+
+    def images_to_pass(self, tasks: int, options: Options) -> int:
+        """Return how many images ``learn`` passes through the network in all."""
+        ...
