@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from taskgrid.evaluation.opening.references import read_method
-from taskgrid.lattice.subsets import parse_subset
+from taskgrid.evaluation.opening.files import read_coefficients
+from taskgrid.evaluation.opening.references import read_learned, read_method, read_setting
+from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
@@ -31,6 +32,18 @@ def main() -> None:
     )
     tasks = parse_subset(settings["subset"])
     method = read_method(settings["method"], settings["options"], settings["seed"])
+    if listing.learned:
+        setting = read_setting(
+            model=settings["model"],
+            mode=settings["mode"],
+            seed=settings["seed"],
+            precision="fp32",
+            card=card,
+            tasks=listing.manifests(),
+            evaluation=settings["evaluation"],
+        )
+        # Refused where it comes from other weights, heads or images.
+        read_learned(setting, settings["method"], settings["options"], listing.learned)
     try:
         (digest,) = export_points(
             clip,
@@ -39,6 +52,7 @@ def main() -> None:
             Method(method.name, method.options, method.seed or 0),
             [Point(tasks, settings["lambda"], Path(args.weights))],
             max_bytes=settings["max_bytes"],
+            learned=lambda tasks: read_coefficients(listing.learned[subset_name(tasks)]),
             lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
         )
     except BoundError as error:

@@ -2,6 +2,7 @@
 
 from taskgrid.evaluation.opening.references import (
     read_curves,
+    read_learned,
     read_method,
     read_setting,
 )
@@ -22,22 +23,26 @@ def main() -> None:
     subsets = settings.get("subsets") or Design.of(settings["design"]).names(
         settings["tasks"], "lattice.subsets"
     )
+    setting = read_setting(
+        model=settings["model"],
+        mode=settings["mode"],
+        seed=settings["seed"],
+        precision=settings["precision"],
+        card=ModelCard.from_json(read_json(listing.run["card"])),
+        tasks=listing.manifests(),
+        evaluation=settings.get("evaluation", "plain"),
+    )
+    method, options = settings["method"], settings["options"]
+    learned = read_learned(setting, method, options, listing.learned)
     plan = make_plan(
-        read_setting(
-            model=settings["model"],
-            mode=settings["mode"],
-            seed=settings["seed"],
-            precision=settings["precision"],
-            card=ModelCard.from_json(read_json(listing.run["card"])),
-            tasks=listing.manifests(),
-            evaluation=settings.get("evaluation", "plain"),
-        ),
+        setting,
         read_method(
-            settings["method"],
-            settings["options"],
+            method,
+            options,
             settings["seed"],
             needs=settings["needs"],
             statistics=listing.manifests().values(),
+            learned=learned,
         ),
         subsets,
         settings["lambdas"],

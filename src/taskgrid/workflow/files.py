@@ -12,7 +12,7 @@ what re-runs a job are its inputs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
@@ -58,6 +58,9 @@ PER_TASK: Mapping[str, FileKind] = {
 OF_LABEL = ("statistic", "statistic_manifest")
 """Files of each task and label; in listings their kind is ``KIND/LABEL``."""
 
+LEARNED = FileKind(paths.LEARNED)
+"""What a merge method learned for a subset."""
+
 OF_EXPERT = ("expert", "expert_manifest", "vector", "vector_manifest")
 """Files that a task without an expert does not have."""
 
@@ -69,10 +72,12 @@ class Files:
     Attributes:
         run: kind -> path, of ``PER_RUN``.
         tasks: task -> kind -> path, of ``PER_TASK``.
+        learned: name of a subset -> path of what was learned for it.
     """
 
     run: Mapping[str, str]
     tasks: Mapping[str, Mapping[str, str]]
+    learned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def followed(self) -> list[str]:
@@ -96,9 +101,9 @@ class Files:
             task: {kind: moved[path] for kind, path in found.items()}
             for task, found in self.tasks.items()
         }
-        return canonical_json(
-            {**{kind: moved[path] for kind, path in self.run.items()}, "tasks": tasks}
-        )
+        run = {kind: moved[path] for kind, path in self.run.items()}
+        learned = {subset: moved[path] for subset, path in self.learned.items()}
+        return canonical_json({**run, "tasks": tasks, "learned": learned})
 
     def _all(self) -> Iterator[tuple[FileKind, str]]:
         for name, path in self.run.items():
@@ -106,6 +111,8 @@ class Files:
         for found in self.tasks.values():
             for name, path in found.items():
                 yield PER_TASK[name.partition("/")[0]], path
+        for path in self.learned.values():
+            yield LEARNED, path
 
 
 def files_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskgrid.errors import ArtifactError
@@ -18,10 +18,12 @@ class Listing:
     Attributes:
         run: kind -> file.
         tasks: task -> kind -> file.
+        learned: name of a subset -> file of what was learned for it.
     """
 
     run: Mapping[str, Path]
     tasks: Mapping[str, Mapping[str, Path]]
+    learned: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def read(cls, value: Mapping[str, object]) -> Listing:
@@ -31,8 +33,13 @@ class Listing:
             ArtifactError: if it is none.
         """
         try:
-            run = {kind: Path(str(path)) for kind, path in value.items() if kind != "tasks"}
             tasks: Mapping[str, Mapping[str, str]] = value["tasks"]  # type: ignore[assignment]
+            learned: Mapping[str, str] = value.get("learned", {})  # type: ignore[assignment]
+            run = {
+                kind: Path(str(path))
+                for kind, path in value.items()
+                if kind not in ("tasks", "learned")
+            }
             found = {
                 task: {kind: Path(path) for kind, path in files.items()}
                 for task, files in tasks.items()
@@ -42,7 +49,7 @@ class Listing:
                 'a listing is {"base": PATH, ..., "tasks": {TASK: {"images": PATH, ...}}}, and this '
                 f"is {str(value)[:80]}"
             ) from None
-        return cls(run, found)
+        return cls(run, found, {subset: Path(path) for subset, path in learned.items()})
 
     def of(self, kind: str) -> dict[str, Path]:
         """Return the file of a kind of every task."""
@@ -69,7 +76,7 @@ class Listing:
             )
             for task, files in self.tasks.items()
         }
-        return GridFiles(self.run["card"], self.run["base"], tasks)
+        return GridFiles(self.run["card"], self.run["base"], tasks, learned=self.learned)
 
     def manifests(self) -> dict[str, TaskManifests]:
         """Return what is known of each task's data, head, vector or expert."""

@@ -31,6 +31,8 @@ COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
 
+LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}/coefficients.json"
+
 PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
 REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.config.experiment import Run
+from taskgrid.plugins.cards import merger_card
 from taskgrid.workflow import paths
 
 
@@ -38,7 +39,8 @@ def experts(experiment: Experiment) -> list[dict[str, Any]]:
 def lattices(experiment: Experiment) -> list[dict[str, Any]]:
     """Return model, mode, seed and method of every lattice on a budget.
 
-    Tangent models need no budget: their whole lattice is exact.
+    Tangent models need no budget: their whole lattice is exact. For a method that learns, every merge
+    that is not evaluated would have to be learned all the same.
     """
     if experiment.config.lattice is None:
         return []
@@ -46,6 +48,7 @@ def lattices(experiment: Experiment) -> list[dict[str, Any]]:
         {**asdict(run), "method": method}
         for run in plain_runs(experiment)
         for method in experiment.methods
+        if not merger_card(experiment.method(method).name).learned
     ]
 
 

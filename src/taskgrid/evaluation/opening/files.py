@@ -144,9 +144,18 @@ def _open(files: TaskFiles, task: str) -> Opened:
 
 
 def _learned(path: Path, wanted: str | None, subset: str) -> Learned:
+    _check(digest_file(path), wanted, f"what was learned for {subset}")
+    return read_coefficients(path)
+
+
+def read_coefficients(path: Path) -> Learned:
+    """Return what was learned for a subset; ``references.read_learned`` says whether it belongs here.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged.
+    """
     import torch
 
-    _check(digest_file(path), wanted, f"what was learned for {subset}")
     found = read_json(path)["coefficients"]
     return {task: torch.tensor(values, dtype=torch.float64) for task, values in found.items()}
 

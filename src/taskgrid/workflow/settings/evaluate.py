@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from taskgrid.config import Experiment
@@ -25,7 +26,10 @@ def files(
 ) -> Files:
     """Return what a block is evaluated with."""
     tasks, labels = merge.tasks(experiment, block), experiment.needs(method).values()
-    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
+    found = files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
+    subsets = experiment.subsets(experiment.block(block))
+    learned = merge.learned(experiment, subsets, model=model, mode=mode, seed=seed, method=method)
+    return replace(found, learned=learned)
 
 
 def passing(experiment: Experiment) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.settings import merge
 
 KINDS = ("card", "base", "vector", "vector_manifest", "statistic", "statistic_manifest")
+"""What any point is made of; what was learned is compared with all that a plan reads."""
 
 
 def files(
@@ -27,8 +30,11 @@ def files(
     """
     # First, because it says which of the names is wrong.
     tasks = experiment.point_tasks(model, mode, seed, method, subset, scale)
+    run = {"model": model, "mode": mode, "seed": seed}
+    learned = merge.learned(experiment, [subset], **run, method=method)
+    kinds = dict.fromkeys((*KINDS, *merge.KINDS)) if learned else KINDS
     labels = experiment.needs(method).values()
-    return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
+    return replace(files_of(experiment, kinds, tasks, **run, labels=labels), learned=learned)
 
 
 def point(
@@ -47,12 +53,14 @@ def point(
         {
             "architecture": base.architecture,
             "pretrained": base.pretrained,
+            "model": model,
             "mode": mode,
             "seed": int(seed),
             "method": merger.name,
             "options": merge.options(experiment, method),
             "subset": subset,
             "lambda": scale,
+            "evaluation": experiment.evaluation(mode),
             "max_bytes": experiment.config.export.max_mb << 20,
         }
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.evaluation.plan.asking import StudyRef, ask
 from taskgrid.lattice.subsets import parse_subset, subset_name
-from taskgrid.plugins.cards import plugin_options
+from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.studies.seam import Field
+from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.settings import studies
 
@@ -38,7 +41,7 @@ def files(
 ) -> Files:
     """Return what a plan is made of."""
     labels = experiment.needs(method).values()
-    return files_of(
+    found = files_of(
         experiment,
         KINDS,
         tasks(experiment, block),
@@ -47,6 +50,25 @@ def files(
         seed=seed,
         labels=labels,
     )
+    subsets = experiment.subsets(experiment.block(block))
+    more = learned(experiment, subsets, model=model, mode=mode, seed=seed, method=method)
+    return replace(found, learned=more)
+
+
+def learned(
+    experiment: Experiment,
+    subsets: Sequence[str],
+    *,
+    model: str,
+    mode: str,
+    seed: str,
+    method: str,
+) -> dict[str, str]:
+    """Return the files of what a method learns for some subsets: none for one that learns nothing."""
+    if not merger_card(experiment.method(method).name).learned:
+        return {}
+    run = {"model": model, "mode": mode, "seed": seed, "method": method}
+    return {subset: paths.LEARNED.format(**run, subset=subset) for subset in subsets}
 
 
 def splits(

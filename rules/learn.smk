@@ -1,0 +1,34 @@
+# Coefficients that a merge method learns for a subset; the plan and the evaluation of its block read them.
+rule learn:
+    input:
+        followed=lambda w: settings.learn.files(E, **w).followed,
+        settled=ancient(lambda w: settings.learn.files(E, **w).settled),
+    output:
+        coefficients="results/learned/{model}/{mode}/{seed}/{method}/{subset}/coefficients.json",
+    log:
+        "results/logs/learn/{model}/{mode}/{seed}/{method}/{subset}.log",
+    benchmark:
+        "results/benchmarks/learn/{model}/{mode}/{seed}/{method}/{subset}.tsv"
+    wildcard_constraints:
+        method=one_of(settings.learn.methods(E)),
+        subset="[^/]+",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w: cost.minutes(E, w.model, 240),
+    params:
+        script=script("learn.py", *ON_DEVICE),
+        settings=lambda w: settings.learn.coefficients(E, **w),
+        listing=lambda w, input: settings.learn.files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("learn.py", *settings.merge.modules(E, w.method)),
+    message:
+        "learn the coefficients of {wildcards.subset} by {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{params.script} --settings {params.settings:q}"
+        " --listing {params.listing:q}"
+        " --coefficients {output.coefficients} 2>&1 | tee {log}"

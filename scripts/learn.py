@@ -1,0 +1,39 @@
+"""Learn the coefficients of a subset for a merge method that has any to learn."""
+
+from taskgrid.evaluation.learning import learn, learned_file
+from taskgrid.evaluation.opening.files import open_files
+from taskgrid.evaluation.opening.references import read_setting
+from taskgrid.lattice.subsets import parse_subset
+from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.progress import Progress
+from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.models.card import ModelCard
+from taskgrid.store.atomic import read_json, write_json
+from taskgrid.workflow.command import parse, run
+from taskgrid.workflow.listing import Listing
+
+
+def main() -> None:
+    """Read base, vectors, heads and images; write the coefficients with what they come from."""
+    args = parse(__doc__, paths=("coefficients",))
+    use_threads(args.threads)
+    settings, listing = args.settings, Listing.read(args.listing)
+    setting = read_setting(
+        model=settings["model"],
+        mode=settings["mode"],
+        seed=settings["seed"],
+        precision="fp32",
+        card=ModelCard.from_json(read_json(listing.run["card"])),
+        tasks=listing.manifests(),
+        evaluation=settings["evaluation"],
+    )
+    recipe = MergeRecipe.of(settings["method"], settings["options"])
+    subset, material = parse_subset(settings["subset"]), open_files(listing.files(), setting, {})
+    with lease_device(args.device) as device:
+        learning = learn(material, setting, recipe, subset, device, Progress)
+    write_json(args.coefficients, learned_file(setting, recipe, subset, learning))
+    print(f"{settings['method']}: learned the coefficients of {settings['subset']}")
+
+
+if __name__ == "__main__":
+    run(main)
