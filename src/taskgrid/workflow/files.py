@@ -103,7 +103,8 @@ class Files:
         }
         run = {kind: moved[path] for kind, path in self.run.items()}
         learned = {subset: moved[path] for subset, path in self.learned.items()}
-        return canonical_json({**run, "tasks": tasks, "learned": learned})
+        more = {"learned": learned} if learned else {}
+        return canonical_json({**run, "tasks": tasks, **more})
 
     def _all(self) -> Iterator[tuple[FileKind, str]]:
         for name, path in self.run.items():

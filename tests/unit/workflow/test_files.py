@@ -10,7 +10,7 @@ import pytest
 
 from taskgrid.config import Experiment, read_config
 from taskgrid.errors import ArtifactError
-from taskgrid.workflow import paths
+from taskgrid.workflow import paths, settings
 from taskgrid.workflow.files import PER_RUN, PER_TASK, FileKind, files_of
 from taskgrid.workflow.listing import Listing
 from tests.unit.workflow.example_experiment import RUN, experiment
@@ -89,6 +89,20 @@ def test_the_listing_of_the_largest_presets_fits_a_command_line() -> None:
     assert len(big.tasks) == 20
     # Linux: 128 KiB for a word, and a shell command is one.
     assert len(files.listing(files.followed, files.settled)) < 32 * 1024
+
+
+def test_what_was_learned_is_listed_by_its_subset() -> None:
+    given = experiment(grid={"methods": ["adamerging", "average"]})
+    asked = {**RUN, "method": "adamerging", "block": "00000"}
+    path = "results/learned/m/standard/0/adamerging/{}/coefficients.json"
+    subsets = ["textures", "mnist", "mnist+textures"]
+    for files in (settings.merge.files(given, **asked), settings.evaluate.files(given, **asked)):
+        assert files.followed[-3:] == [path.format(subset) for subset in subsets]
+        moved = [f"there/{name}" for name in files.followed]
+        listing = Listing.read(json.loads(files.listing(moved, files.settled)))
+        assert listing.learned["mnist+textures"] == Path("there", path.format("mnist+textures"))
+        assert "learned" not in listing.run
+    assert not settings.merge.files(given, **{**asked, "method": "average"}).learned
 
 
 @pytest.mark.parametrize("value", [{}, {"tasks": ["a"]}, {"tasks": {"a": "b"}}])

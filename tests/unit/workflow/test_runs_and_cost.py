@@ -36,6 +36,8 @@ def test_tangent_runs_need_no_budget_and_plain_ones_have_no_exact_curve() -> Non
         ("standard", "average"),
     ]
     assert runs.lattices(experiment()) == []
+    learned = experiment(grid={"methods": ["adamerging"]}, lattice=LATTICE)
+    assert runs.lattices(learned) == []
 
 
 def test_only_a_reduced_precision_is_proven() -> None:

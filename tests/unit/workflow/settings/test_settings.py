@@ -29,6 +29,7 @@ HUB: dict[str, Any] = {
         }
     ]
 }
+LEARNED = {**RUN, "method": "adamerging", "subset": "mnist+textures"}
 THEIRS = {"model": "m", "mode": "theirs", "seed": "0", "task": "mnist"}
 
 Ask = Callable[[Experiment], str]
@@ -168,6 +169,24 @@ def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
         settings.export.files(experiment(), **{**POINT, "subset": "textures+typo"})
     files = settings.export.files(experiment(), **POINT)
     assert set(files.tasks) == {"mnist", "textures"}
+
+
+def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
+    given = experiment(grid={"methods": ["average", {"name": "adamerging", "label": "ada"}]})
+    assert settings.learn.methods(given) == ["ada"]
+    asked = {**LEARNED, "method": "ada"}
+    known = json.loads(settings.learn.coefficients(given, **asked))
+    assert (known["method"], known["subset"]) == ("adamerging", "mnist+textures")
+    assert known["options"]["granularity"] == "layer" and "lambdas" not in known
+    files = settings.learn.files(given, **asked)
+    assert set(files.tasks) == {"mnist", "textures"}
+    followed = {"dataset", "split", "head_manifest", "vector_manifest"}
+    assert set(files.tasks["mnist"]) == followed | {"images", "head", "vector"}
+    with pytest.raises(ConfigError, match="is called mnist"):
+        settings.learn.files(given, **{**asked, "subset": "textures+mnist"})
+    # An export compares them as a plan does.
+    point = settings.export.files(given, **asked, scale="1.00")
+    assert followed <= set(point.tasks["mnist"]) and list(point.learned) == ["mnist+textures"]
 
 
 def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
