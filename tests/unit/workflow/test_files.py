@@ -10,7 +10,8 @@ import pytest
 
 from taskgrid.config import Experiment, read_config
 from taskgrid.errors import ArtifactError
-from taskgrid.workflow import paths, settings
+from taskgrid.workflow import paths
+from taskgrid.workflow import stages as settings
 from taskgrid.workflow.files import PER_RUN, PER_TASK, FileKind, files_of
 from taskgrid.workflow.listing import Listing
 from tests.unit.workflow.example_experiment import RUN, experiment
@@ -56,7 +57,7 @@ def test_the_listing_names_files_where_snakemake_has_them() -> None:
 
 def test_a_new_kind_of_file_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     pattern = "results/statistics/{model}/{mode}/{seed}/fisher/{task}.safetensors"
-    monkeypatch.setitem(PER_TASK, "fisher", FileKind(pattern, settled=True))  # type: ignore[arg-type]
+    monkeypatch.setitem(PER_TASK, "fisher", FileKind(pattern, settled=True))
     files = files_of(experiment(), ("split", "fisher"), ("mnist",), **RUN)
     path = "results/statistics/m/standard/0/fisher/mnist.safetensors"
     assert files.settled == [path]
