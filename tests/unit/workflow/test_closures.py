@@ -69,6 +69,7 @@ def test_training_knows_no_source_of_data() -> None:
         ("merge.py", ["evaluation.engine.measure", "evaluation.plan.planner"]),
         ("eval.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
         ("reference.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
+        ("learn.py", ["evaluation.learning", "evaluation.engine.resident", "models.linearized"]),
         ("grid.py", ["analysis.selection", "analysis.beside"]),
         ("pretrain.py", ["pretraining.contrastive", "pretraining.written"]),
         ("split.py", ["data.splits"]),
