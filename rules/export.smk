@@ -1,5 +1,6 @@
 # Any grid point as a CLIP that open_clip loads; no target of the workflow asks for it.
-# snakemake results/export/MODEL/MODE/SEED/METHOD/a+b/0.30.safetensors
+# snakemake results/export/MODEL/MODE/SEED/METHOD/a+b/0.30.safetensors, or a+b/1.00@a.safetensors of a method
+# with a model for each task.
 rule export:
     input:
         followed=lambda w: settings.export.files(E, **w).followed,
@@ -33,7 +34,7 @@ rule export:
         fingerprint=lambda w: E.weights_fingerprint(w.model),
         code=lambda w: code("export.py", *settings.merge.modules(E, w.method)),
     message:
-        "write {wildcards.subset} at lambda {wildcards.scale} as a CLIP"
+        "write {wildcards.subset} at {wildcards.scale} as a CLIP"
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"

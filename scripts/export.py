@@ -50,14 +50,17 @@ def main() -> None:
             listing.run["base"],
             listing.of("vector"),
             Method(method.name, method.options, method.seed or 0),
-            [Point(tasks, settings["lambda"], Path(args.weights))],
+            [Point(tasks, settings["point"], Path(args.weights), settings["task"])],
             max_bytes=settings["max_bytes"],
+            statistics={
+                name: listing.statistics()[label] for name, label in settings["needs"].items()
+            },
             learned=lambda tasks: read_coefficients(listing.learned[subset_name(tasks)]),
             lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
         )
     except BoundError as error:
         raise error.called("export.max_mb", 1 << 20) from error
-    print(f"{settings['subset']} at lambda {settings['lambda']}: {digest}")
+    print(f"{settings['subset']} at {settings['point']}: {digest}")
     print(f"load_clip({card.architecture!r}, {args.weights!r})")
 
 
