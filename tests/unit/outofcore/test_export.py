@@ -242,7 +242,8 @@ def test_the_script_names_the_key_of_a_bound_that_is_too_small(
     TaskVector(zeros, {**lineage, "task": "dtd"}).save(tmp_path / "dtd.safetensors")
     settings = {
         "architecture": "taskgrid-vit-4", "pretrained": "s0", "mode": "standard", "seed": 0,
-        "method": "average", "options": {}, "subset": "dtd", "lambda": "0.30", "max_bytes": 1 << 20,
+        "method": "average", "options": {}, "subset": "dtd", "point": "0.30", "task": None, "needs": {},
+        "max_bytes": 1 << 20,
     }  # fmt: skip
     listing = {
         "card": f"{tmp_path}/card.json", "base": f"{tmp_path}/base.safetensors",
