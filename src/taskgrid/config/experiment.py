@@ -25,7 +25,7 @@ from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.lattice.budgets import least_budget
 from taskgrid.lattice.points import point_order, read_point
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_number, subset_of_number
-from taskgrid.plugins.cards import mode_card
+from taskgrid.plugins.cards import merger_card, mode_card
 from taskgrid.provenance.listing import fingerprint
 from taskgrid.sentences import choices
 
@@ -330,8 +330,14 @@ class Experiment:
         return tuple(sorted({*self.lambdas(method), *own}, key=point_order))
 
     def probe(self) -> tuple[str, str]:
-        """Return the method and the lambda, of the first method, that a precision is proven with."""
-        method = self.methods[0]
+        """Return the method and the lambda that a precision is proven with.
+
+        The method is the first that needs nothing but experts, or the first of all where none does.
+        """
+        plain = [
+            label for label in self.methods if not merger_card(self.method(label).name).learned
+        ]
+        method = (plain or self.methods)[0]
         moving = [scale for scale in self.lambdas(method) if float(scale)]
         return method, min(moving, key=lambda scale: abs(float(scale) - _PROBED), default="0.00")
 
