@@ -22,7 +22,7 @@ from taskgrid.data.preprocess import prepare, whole
 from taskgrid.data.sources.opening import about, open_source
 from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError, SplitError
-from taskgrid.machine.meter import Counter, Meter
+from taskgrid.machine.meter import Meter, Tally
 from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import PreparedImage, Split, pixel_digest, write_images
@@ -197,7 +197,7 @@ def _in_order(
                 future.cancel()
 
 
-def _counted(images: Iterable[PreparedImage], counter: Counter | None) -> Iterator[PreparedImage]:
+def _counted(images: Iterable[PreparedImage], counter: Tally | None) -> Iterator[PreparedImage]:
     for image in images:
         yield image
         if counter is not None:

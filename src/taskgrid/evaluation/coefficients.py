@@ -11,7 +11,8 @@ from taskgrid.evaluation.arguments import read_device
 from taskgrid.evaluation.learning import learn
 from taskgrid.evaluation.opening.memory import EvaluationTask, Held, vectors_of
 from taskgrid.evaluation.plan.setting import Evaluation
-from taskgrid.machine.progress import OpenTally, Progress
+from taskgrid.machine.meter import OpenTally
+from taskgrid.machine.progress import Progress
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned
 from taskgrid.models.card import ModelCard

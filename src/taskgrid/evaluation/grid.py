@@ -37,7 +37,7 @@ from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Evaluation, Split
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.machine.progress import OpenTally
+from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.seam import Learned
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard

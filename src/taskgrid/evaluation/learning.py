@@ -20,7 +20,7 @@ from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan.setting import Setting, Split
 from taskgrid.lattice.subsets import canonical_subset, subset_name
-from taskgrid.machine.progress import OpenTally
+from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.learning import Learner, Learning, LearningProblem, LearningTask
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.encoder import ImageEncoder

@@ -7,16 +7,20 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 
-class Counter(Protocol):
+class Tally(Protocol):
     """Whoever wants to know how far the work is (`taskgrid.machine.progress.Progress` fits)."""
 
     def advance(self, count: int = 1) -> None:
         """Take note of ``count`` more units; less than none where a download starts again."""
 
 
-Meter: TypeAlias = Callable[[int], AbstractContextManager[Counter]]
+Meter: TypeAlias = Callable[[int], AbstractContextManager[Tally]]
 """Called once with the number of units, bytes or images (0: not known); what it returns is entered
 and told of them."""
+
+
+OpenTally: TypeAlias = Callable[[str, int], AbstractContextManager[Tally]]
+"""Called with a label and a number of units; what it returns is entered and told of them."""
 
 
 class Silent:
@@ -32,6 +36,6 @@ class Silent:
         """Say nothing."""
 
 
-def silent(_total: int) -> AbstractContextManager[Counter]:
+def silent(_total: int) -> AbstractContextManager[Tally]:
     """Return a counter that says nothing."""
     return Silent()

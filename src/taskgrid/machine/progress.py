@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
 _LINE_SECONDS = 10.0
-
-
-class Tally(Protocol):
-    """Something that counts, e.g. ``Progress``."""
-
-    def advance(self, count: int = 1) -> None:
-        """Report ``count`` more units as done."""
-
-
-OpenTally = Callable[[str, int], AbstractContextManager[Tally]]
-"""Makes a tally from a label and a total."""
-
-
-class SilentTally:
-    """Counts for nobody."""
-
-    def advance(self, count: int = 1) -> None:
-        """Say nothing."""
 
 
 class Progress:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskgrid.machine.progress import Tally
+from taskgrid.machine.meter import Tally
 from taskgrid.merging.seam import Learned
 from taskgrid.models.heads import Head
 from taskgrid.plugins.options import Options

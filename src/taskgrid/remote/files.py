@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from taskgrid.errors import ArtifactError, RemoteError
-from taskgrid.machine.meter import Counter, Meter, silent
+from taskgrid.machine.meter import Meter, Tally, silent
 from taskgrid.store.atomic import explain_os_error
 
 _CHUNK = 1 << 20
@@ -194,7 +194,7 @@ class _Answer:
 
 def _fetch(url: str, part: _Part, progress: Meter, patience: Patience) -> None:
     failures = shown = 0
-    counter: Counter | None = None
+    counter: Tally | None = None
     with ExitStack() as stack:
         while True:
             before = part.size

@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from taskgrid.errors import ArtifactError, RemoteError, TaskgridError
-from taskgrid.machine.meter import Counter, Meter, silent
+from taskgrid.machine.meter import Meter, Tally, silent
 from taskgrid.remote.cache import (
     NEWEST,
     CachedRepository,
@@ -139,7 +139,7 @@ def _download(
 class _Share:
     """The bytes of one file, as they are counted into the whole."""
 
-    def __init__(self, counter: Counter, lock: Lock, size: int) -> None:
+    def __init__(self, counter: Tally, lock: Lock, size: int) -> None:
         self._counter, self._lock, self._size = counter, lock, size
         self._done = 0
 

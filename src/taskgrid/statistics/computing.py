@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from taskgrid.errors import DataError
-from taskgrid.machine.progress import OpenTally, SilentTally, Tally
+from taskgrid.machine.meter import OpenTally, Silent, Tally
 from taskgrid.models.batches import BatchChoice, BatchSize
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
@@ -86,4 +86,4 @@ def compute_statistic(
 
 
 def _silent(label: str, total: int) -> AbstractContextManager[Tally]:
-    return nullcontext(SilentTally())
+    return Silent()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from taskgrid import plugins
 from taskgrid.errors import DataError, LineageError
-from taskgrid.machine.progress import SilentTally, Tally
+from taskgrid.machine.meter import Silent, Tally
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, check_head
 from taskgrid.models.inference import normalizer, to_device
@@ -90,7 +90,7 @@ class StatisticContext:
     head: Head | None = None
     seed: int = 0
     batch_size: int = 32
-    tally: Tally = field(default_factory=SilentTally)
+    tally: Tally = field(default_factory=Silent)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the images in order, ``batch_size`` at a time."""

@@ -10,7 +10,7 @@ from typing import Any
 from taskgrid import plugins
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.errors import LineageError
-from taskgrid.machine.progress import OpenTally
+from taskgrid.machine.meter import OpenTally
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.heads import Head

@@ -8,7 +8,6 @@ table alone; its rows say ``interpolated`` and hold a bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,12 +23,12 @@ from taskgrid.evaluation.budget.findings import Report
 from taskgrid.evaluation.engine.listening import Listens
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import Plan
-from taskgrid.evaluation.plan.rows import Line, grid_table, sort_rows
+from taskgrid.evaluation.plan.rows import PlannedRow, grid_table, sort_rows
 from taskgrid.evaluation.plan.setting import Request, Split
 from taskgrid.lattice.budgets import BudgetSpec
 from taskgrid.lattice.points import lambda_value
 from taskgrid.lattice.subsets import parse_subset, subset_number, subset_of_number
-from taskgrid.machine.progress import OpenTally, SilentTally
+from taskgrid.machine.meter import OpenTally, Silent
 from taskgrid.store.outcome import Outcome, Outcomes, Takes
 
 
@@ -97,7 +96,7 @@ def predict_plan(
     tables, reports = [], {}
     images = spec.budget * sum(ref.parts[split].n for ref in plan.setting.tasks.values())
     for scale in plan.lambdas:
-        counter = progress(f"lambda {scale}", images) if progress else nullcontext(SilentTally())
+        counter = progress(f"lambda {scale}", images) if progress else Silent()
         with counter as count:
             work = _Work(plan, scale, split, bench, store, logits, count.advance)
             found = work.predict(spec)
@@ -205,7 +204,7 @@ class _Work:
                 outcomes[request.key] = Outcome(own, row.n, row.correct, row.nll, row.ece, row.hits)
                 bounds[own] = row.bound
             lines.append(
-                Line(
+                PlannedRow(
                     request,
                     plan.method.name,
                     plan.method.options,

@@ -66,7 +66,7 @@ _IDENTITY = (*POINT, "point", "task", "split")
 
 
 @dataclass(frozen=True)
-class Line:
+class PlannedRow:
     """One row before it is written: a request, the method it belongs to, and why it was made."""
 
     request: Request
@@ -80,7 +80,7 @@ class Line:
 
 def grid_table(
     setting: Setting,
-    lines: Iterable[Line],
+    lines: Iterable[PlannedRow],
     outcomes: Mapping[str, Outcome],
     bounds: Mapping[str, float] | None = None,
 ) -> pa.Table:
@@ -131,7 +131,9 @@ def grid_table(
     return sort_rows(pa.table(columns, schema=GRID))
 
 
-def _normalized(setting: Setting, line: Line, outcomes: Mapping[str, Outcome]) -> float | None:
+def _normalized(
+    setting: Setting, line: PlannedRow, outcomes: Mapping[str, Outcome]
+) -> float | None:
     task, split = line.request.task, line.request.split
     if setting.task(task).expert is None:
         return None

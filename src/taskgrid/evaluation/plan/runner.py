@@ -15,11 +15,11 @@ import numpy as np
 from taskgrid.evaluation.plan.asking import Asked
 from taskgrid.evaluation.plan.choices import Chosen
 from taskgrid.evaluation.plan.planner import Plan, Sweep
-from taskgrid.evaluation.plan.rows import Line, Role, grid_table
+from taskgrid.evaluation.plan.rows import PlannedRow, Role, grid_table
 from taskgrid.evaluation.plan.setting import SPLITS, Request, Setting, Split
 from taskgrid.evaluation.plan.work import Measures, Result, Work
 from taskgrid.lattice.points import point_order
-from taskgrid.machine.progress import OpenTally
+from taskgrid.machine.meter import OpenTally
 from taskgrid.machine.timing import Clock
 from taskgrid.store.outcome import Outcomes
 from taskgrid.studies.seam import Choice, Counts, Curves
@@ -79,12 +79,14 @@ def run_reference(
     """Bring the reference rows together: the base and every expert on every task, val and test."""
     work = Work(store, open_engine, progress, clock)
     lines = [
-        Line(setting.zeroshot(task, split), "zeroshot", {}, (), "0.00", "reference")
+        PlannedRow(setting.zeroshot(task, split), "zeroshot", {}, (), "0.00", "reference")
         for task in setting.tasks
         for split in SPLITS
     ]
     lines += [
-        Line(setting.expert(expert, task, split), "expert", {}, (expert,), "1.00", "reference")
+        PlannedRow(
+            setting.expert(expert, task, split), "expert", {}, (expert,), "1.00", "reference"
+        )
         for expert in setting.experts
         for task in setting.tasks
         for split in SPLITS
@@ -205,7 +207,7 @@ def _tested(plan: Plan, ask: Asked) -> tuple[str, ...]:
     return plan.measurable(question.subset, sorted(plan.setting.tasks))
 
 
-def _lines(plan: Plan, wanted: _Wanted, choices: Choices) -> list[Line]:
+def _lines(plan: Plan, wanted: _Wanted, choices: Choices) -> list[PlannedRow]:
     """One line per row; what several studies ask for is there once."""
     roles: dict[tuple[tuple[str, ...], str, str, Split], Role] = {}
     for index, (ask, choice) in enumerate(choices):
@@ -220,7 +222,7 @@ def _lines(plan: Plan, wanted: _Wanted, choices: Choices) -> list[Line]:
             roles[subset, choice.point, task, "test"] = "selected"
     method = plan.method
     return [
-        Line(
+        PlannedRow(
             plan.merged(subset, point, task, split),
             method.name,
             method.options,

@@ -7,7 +7,7 @@ are measured, and in which order, is the engine's business; rows do not depend o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from taskgrid.evaluation.plan.choices import Chosen
 from taskgrid.evaluation.plan.setting import Request, Weights
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.machine.progress import OpenTally, SilentTally
+from taskgrid.machine.meter import OpenTally, Silent
 from taskgrid.machine.timing import Clock, Timing
 from taskgrid.store.outcome import Outcome, Outcomes, Takes
 
@@ -173,7 +173,7 @@ class Work:
     ) -> Iterator[tuple[Measures, Callable[[int], None]]]:
         """Open the engine, a counter and the store; what is taken meanwhile is kept."""
         self._engine = self._engine or self._open_engine()
-        tally = self._progress(label, images) if self._progress else nullcontext(SilentTally())
+        tally = self._progress(label, images) if self._progress else Silent()
         with self._store.writer() as writer, tally as count:
             self._writer = writer
             self._clock.begin()

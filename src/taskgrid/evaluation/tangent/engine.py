@@ -20,9 +20,13 @@ from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.setting import Request, Setting, Split
-from taskgrid.evaluation.tangent.line import Line, Projected, features_along, features_at_origin
-from taskgrid.merging.bases.additive import Additive
-from taskgrid.merging.bases.additive import Line as LineMerger
+from taskgrid.evaluation.tangent.line import (
+    LogitLine,
+    Projected,
+    features_along,
+    features_at_origin,
+)
+from taskgrid.merging.bases.additive import Additive, Line
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.walks import Walk
 from taskgrid.models.batches import BatchChoice, BatchSize, blank, fitted
@@ -130,7 +134,7 @@ class TangentEngine:
             "torch": torch.__version__,
         }
 
-    def line(self, subset: Sequence[str], task: str, split: Split) -> Line:
+    def line(self, subset: Sequence[str], task: str, split: Split) -> LogitLine:
         """Return the logits of the merge of a subset as functions of lambda.
 
         Ask for the subsets of one image set after the other: features of one set are held at a time.
@@ -143,7 +147,7 @@ class TangentEngine:
             return self._projected((task, split), subset).line(
                 recipe.merger.weights(subset, recipe.options)
             )
-        if not isinstance(recipe.merger, LineMerger):
+        if not isinstance(recipe.merger, Line):
             raise ConfigError(
                 f"merge method {recipe.name!r} does not move on a line as lambda grows; "
                 "its continuous curve is not known, evaluate it at a list of lambdas"
@@ -171,7 +175,7 @@ class TangentEngine:
         for subset, named in sorted(merges):
             recipe, walk = self._merging
             prepared, same = walk(subset, dict(named)), merges[subset, named]
-            if isinstance(recipe.merger, LineMerger):
+            if isinstance(recipe.merger, Line):
                 for place, asked in _grouped(same, lambda r: (r.task, r.split)).items():
                     yield from _answered(self._line_along(prepared, place), asked)
                 continue
@@ -217,7 +221,7 @@ class TangentEngine:
             held.projected = self._project(place, held.along)
         return held.projected
 
-    def _line_along(self, direction: State, place: _Place) -> Line:
+    def _line_along(self, direction: State, place: _Place) -> LogitLine:
         features = self._batch_size.fit(lambda size: self._pass_along(place, direction, size))
         along = {"direction": features}
         return self._project(place, along).line({"direction": 1.0})
@@ -311,7 +315,7 @@ class TangentEngine:
 
 
 def _answered(
-    line: Line, requests: Sequence[Request], scales: Sequence[float] | None = None
+    line: LogitLine, requests: Sequence[Request], scales: Sequence[float] | None = None
 ) -> Iterator[tuple[Request, Outcome]]:
     """Pair requests on one line with their outcomes; ``scales`` where they are not the requests'."""
     at = [r.weights.coefficients.lambda_value for r in requests] if scales is None else scales

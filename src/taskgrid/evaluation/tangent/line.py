@@ -92,7 +92,7 @@ class _Moving:
 
 
 @dataclass(frozen=True)
-class Line:
+class LogitLine:
     """The logits of some images under one head, as functions of lambda. All in float64.
 
     Attributes:
@@ -183,7 +183,7 @@ class Projected:
                 labels=labels,
             )
 
-    def line(self, weights: Mapping[str, float]) -> Line:
+    def line(self, weights: Mapping[str, float]) -> LogitLine:
         """Return the line along sum_t w_t tau_t.
 
         Args:
@@ -200,7 +200,7 @@ class Projected:
                 for other, factor in terms[place + 1 :]:
                     square.add_(self.products[task, other], alpha=2 * weight * factor)
             length = torch.stack([self.products["", ""], cross, square])
-        return Line(self.start, slope, length, self.labels)
+        return LogitLine(self.start, slope, length, self.labels)
 
 
 def _device_of(encoder: LinearizedEncoder) -> torch.device:

@@ -28,7 +28,7 @@ from taskgrid.store.outcome import Outcome
 from taskgrid.store.tables import read_table
 
 if TYPE_CHECKING:
-    from taskgrid.evaluation.tangent.line import Line
+    from taskgrid.evaluation.tangent.line import LogitLine
 
 CONTINUOUS = schema_of(
     (
@@ -65,7 +65,7 @@ Find = Callable[[Iterable[str]], Mapping[str, Outcome]]
 class Lines(Protocol):
     """Knows the logits of a merge as functions of lambda: ``tangent_engine.TangentEngine``."""
 
-    def line(self, subset: Sequence[str], task: str, split: Split) -> Line:
+    def line(self, subset: Sequence[str], task: str, split: Split) -> LogitLine:
         """Return the logits of the merge of a subset on an image set."""
         ...
 
@@ -188,7 +188,7 @@ def _cells(plan: Plan, row: _Row, own: Mapping[tuple[str, Split], int]) -> dict[
     return cells
 
 
-def _curve(line: Line) -> StepCurve:
+def _curve(line: LogitLine) -> StepCurve:
     return step_curve(
         right_intervals(
             line.start.cpu().numpy(), line.slope.cpu().numpy(), line.labels.cpu().numpy()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from taskgrid.errors import TrainingError
-from taskgrid.machine.progress import Tally
+from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import Line, weighted_sum
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared, learned_names

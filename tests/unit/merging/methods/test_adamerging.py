@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from taskgrid.errors import LineageError, TrainingError
-from taskgrid.machine.progress import SilentTally
+from taskgrid.machine.meter import Silent
 from taskgrid.merging import merge
 from taskgrid.merging.learning import Learning, LearningProblem, LearningTask
 from taskgrid.merging.methods import adamerging
@@ -102,7 +102,7 @@ def test_the_gradient_is_that_of_finite_differences(granularity: str) -> None:
 
 def learned(problem: LearningProblem, seed: int = 0, **options: object) -> Learning:
     checked = MergeRecipe.of("adamerging", {"steps": 20, "lr": 0.01, **options}).options
-    return adamerging.MERGER.learn(problem, checked, seed, SilentTally())
+    return adamerging.MERGER.learn(problem, checked, seed, Silent())
 
 
 def planted() -> LearningProblem:
@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_images_to_pass_are_those_that_are_told() -> None:
     told: list[int] = []
 
-    class Counting(SilentTally):
+    class Counting(Silent):
         def advance(self, count: int = 1) -> None:
             told.append(count)
 
