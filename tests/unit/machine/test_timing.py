@@ -18,22 +18,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.opening.engines import engine_on_demand
-from taskgrid.evaluation.opening.files import GridFiles
+from taskgrid.evaluation.opening.files import GridFiles, open_files
 from taskgrid.evaluation.opening.references import read_method, read_setting
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
-from taskgrid.evaluation.plan.setting import Request
+from taskgrid.evaluation.plan.setting import Request, Setting
 from taskgrid.machine import timing as clock_module
 from taskgrid.machine.timing import Clock, Timing, process_age
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
-from taskgrid.studies import get_study
 from tests.unit.evaluation.opening.test_files import Flow
 from tests.unit.example_grid import world
 from tests.unit.example_plans import FakeBench, method, setting
 
-ADDITION = get_study("addition")
 EPOCH = 1_767_323_045.0  # 2026-01-02T03:04:05Z
 
 
@@ -82,7 +81,7 @@ def test_start_and_rows_are_told_apart(tmp_path: Path) -> None:
     bench = SlowBench(hands=hands, first_image=clock.first_image)
     plan = make_plan(setting("ab"), method(), ["a", "a+b"], ["0.00", "0.50", "1.00"])
     store = OutcomeStore(tmp_path)
-    result = run_plan(plan, store, bench.open, [ADDITION], clock=clock)
+    result = run_plan(plan, store, bench.open, clock=clock)
     spent: dict[str, float] = defaultdict(float)
     for request in bench.asked:
         weights = request.weights
@@ -103,20 +102,20 @@ def test_start_and_rows_are_told_apart(tmp_path: Path) -> None:
     )
     assert result.cost()["rows"] == len(bench.asked) and json.dumps(result.cost())
     # Rows that are found were not computed by this job: no time is made up for them.
-    again = run_plan(plan, store, bench.open, [ADDITION], clock=hands.clock(age=3))
+    again = run_plan(plan, store, bench.open, clock=hands.clock(age=3))
     assert (again.timing, again.evaluated) == (Timing(), 0)
     assert again.sentence().endswith(f"found {result.evaluated}")
     # A new lambda: time of its rows alone; and a bench that does not tell began with its first lap.
     wider = make_plan(setting("ab"), method(), ["a"], ["0.00", "0.25", "0.50", "1.00"])
     silent = SlowBench(hands=hands)
-    more = run_plan(wider, store, silent.open, [ADDITION], clock=hands.clock())
+    more = run_plan(wider, store, silent.open, clock=hands.clock())
     assert more.timing.startup == 2
     assert more.timing.merges["a"].seconds == more.timing.measured == 5 + len(silent.asked)
     # One that tells begins its first merge with the first image.
     wider = make_plan(setting("ab"), method(), ["a"], ["0.00", "0.25", "0.50", "0.75", "1.00"])
     clock = hands.clock()
     frank = SlowBench(hands=hands, first_image=clock.first_image)
-    most = run_plan(wider, store, frank.open, [ADDITION], clock=clock)
+    most = run_plan(wider, store, frank.open, clock=clock)
     assert most.timing.startup == 7
     assert most.timing.merges["a"].seconds == most.timing.measured == len(frank.asked)
 
@@ -146,10 +145,15 @@ def test_the_engine_says_when_the_first_image_comes(tmp_path: Path) -> None:
     base = (tmp_path / "base.json", tmp_path / "base.safetensors")
     told: list[int] = []
     passed: list[int] = []
-    files = GridFiles(where, *base, flow.files)
+    files = open_files(GridFiles(*base, flow.files), where, {})
     plan = make_plan(where, read_method("task_arithmetic", {}, 0), ["a"], ["0.00", "1.00"])
     with engine_on_demand(
-        files, plan.method, device="cpu", batch_size=5, first_image=lambda: told.append(len(passed))
+        files,
+        where,
+        plan.method,
+        device="cpu",
+        batch_size=5,
+        first_image=lambda: told.append(len(passed)),
     ) as bench:
         assert bench.machine() == {}
         opened = bench()
@@ -165,15 +169,15 @@ def test_the_engine_says_when_the_first_image_comes(tmp_path: Path) -> None:
     }
     assert told == [0] and len(passed) == 2
     # A bench that was never used tells nothing, later on neither.
-    with engine_on_demand(files, device="cpu", first_image=lambda: told.append(-1)) as bench:
+    with engine_on_demand(files, where, device="cpu", first_image=lambda: told.append(-1)) as bench:
         bench()
-    result = run_reference(where, OutcomeStore(tmp_path / "store"), opened_again(files))
+    result = run_reference(where, OutcomeStore(tmp_path / "store"), opened_again(files, where))
     assert told == [0] and result.timing.measured > 0
 
 
-def opened_again(files: GridFiles) -> Callable[[], object]:
+def opened_again(files: Material, where: Setting) -> Callable[[], object]:
     def opened() -> object:
-        with engine_on_demand(files, device="cpu", batch_size=5) as bench:
+        with engine_on_demand(files, where, device="cpu", batch_size=5) as bench:
             return bench()
 
     return opened

@@ -366,7 +366,9 @@ def test_a_model_per_task_is_measured_on_the_tasks_of_its_subset_alone() -> None
         with pytest.raises(ConfigError, match="gives a model for each task; tangent models"):
             make_plan(tangent, method(), ["a"], LAMBDAS)
         with pytest.raises(ConfigError, match="nothing can be interpolated"):
-            make_plan(setting("ab"), method(), ["a"], LAMBDAS, curves=CurveRef(7, 0.01, "code"))
+            make_plan(
+                setting("ab"), method(), ["a"], LAMBDAS, curves=CurveRef(7, 0.01, code="code")
+            )
 
 
 def test_a_method_may_have_a_threshold_or_nothing_in_the_place_of_lambda() -> None:
