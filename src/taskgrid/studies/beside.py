@@ -15,7 +15,7 @@ import numpy as np
 from taskgrid.errors import ArtifactError, DataError
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.intervals import Interval, Pair, difference_interval
-from taskgrid.store.outcomes import Outcome
+from taskgrid.store.outcome import Outcome
 from taskgrid.studies.seam import Results
 
 LEVEL = 0.95
@@ -87,7 +87,7 @@ def chosen_points(results: Results) -> Iterator[ChosenPoint]:
         run = (row["model"], row["mode"], row["seed"])
         experts.setdefault(run, {})[row["subset"], row["task"]] = row["accuracy"]
     for record in results.own.to_dict("records"):
-        row = {str(name): value for name, value in record.items()}
+        row: dict[str, Any] = {str(name): value for name, value in record.items()}
         keys = {
             task: (
                 _known(base, (row["model"], task)),
