@@ -21,15 +21,14 @@ def lane(place: int, lanes: int) -> float:
     return (place - (lanes - 1) / 2) * 0.6 / lanes
 
 
-def frame(axes: Axes, names: Sequence[str], *, named: bool, label: str) -> None:
-    """Draw a line for each name, the first on top, and the axis of accuracies in percent."""
+def frame(axes: Axes, names: Sequence[str], *, named: bool) -> None:
+    """Draw a line for each name, the first on top."""
     for place in range(0, len(names), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="0.955", linewidth=0, zorder=0)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), list(names) if named else [])
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
 
 

@@ -103,6 +103,10 @@ CARD = StudyCard(
                 "control_accuracy": Column(
                     kind="number", about="mean accuracy of the negated model over them"
                 ),
+                "keep": Column(
+                    kind="number",
+                    about="the share of its zero-shot accuracy that each of them was to keep on validation",
+                ),
                 "control_kept": Column(
                     kind="number",
                     about="accuracy on test relative to zero-shot, of the control task that keeps least",
@@ -196,7 +200,7 @@ class Negation(Choosing):
             DataError: if the grid lacks a row.
             ArtifactError: if an outcome behind a row is not stored any more.
         """
-        rows = [_row(chosen) for chosen in chosen_points(results)]
+        rows = [{**_row(chosen), "keep": self.options.keep} for chosen in chosen_points(results)]
         return pa.table(
             {column: [row[column] for row in rows] for column in CARD.tables[name].columns}
         )

@@ -239,7 +239,8 @@ def test_the_table_says_what_was_lost_and_what_was_kept(planted: Ran) -> None:
         assert row["high"] - row["drop"] == pytest.approx(1.96 * error, rel=0.15)
         assert row["flips"] == round(row["drop"] * 5_000)
         kept = 1 - STRENGTH[row["task"]] * scale**2
-        assert row["control"] == "k" and row["control_kept"] == pytest.approx(kept, abs=1e-3)
+        assert row["keep"] == 0.95 and row["control"] == "k"
+        assert row["control_kept"] == pytest.approx(kept, abs=1e-3)
         assert row["control_accuracy"] == pytest.approx(0.6 * kept, abs=1e-3)
         assert row["control_flips"] == round(5_000 * (0.6 - row["control_accuracy"]))
         assert (row["n"], row["control_n"], row["control_zeroshot"]) == (5_000, 5_000, 0.6)
