@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.intervals import Interval, Pair, difference_interval
 from taskgrid.store.outcome import Outcome
 from taskgrid.studies.seam import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.95
 """Coverage of the intervals."""
@@ -75,19 +78,17 @@ def chosen_points(results: Results) -> Iterator[ChosenPoint]:
     """
     test = results.grid[results.grid["split"] == "test"]
     base = {
-        (row["model"], row["task"]): row["key"]
-        for row in test[test["method"] == "zeroshot"].to_dict("records")
+        (row["model"], row["task"]): row["key"] for row in _rows(test[test["method"] == "zeroshot"])
     }
     merged = {
         (*(row[name] for name in _POINT), row["task"]): row["key"]
-        for row in test[test["role"] == "selected"].to_dict("records")
+        for row in _rows(test[test["role"] == "selected"])
     }
     experts: dict[tuple[Any, ...], dict[tuple[str, str], float]] = {}
-    for row in test[test["method"] == "expert"].to_dict("records"):
+    for row in _rows(test[test["method"] == "expert"]):
         run = (row["model"], row["mode"], row["seed"])
         experts.setdefault(run, {})[row["subset"], row["task"]] = row["accuracy"]
-    for record in results.own.to_dict("records"):
-        row: dict[str, Any] = {str(name): value for name, value in record.items()}
+    for row in _rows(results.own):
         keys = {
             task: (
                 _known(base, (row["model"], task)),
@@ -107,6 +108,10 @@ def flips_of(tests: Iterable[Beside]) -> int | None:
     """Return how many images flipped in all; None where that is not known of each."""
     flips = [one.flips for one in tests]
     return None if None in flips else sum(flip for flip in flips if flip is not None)
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _known(keys: Mapping[tuple[Any, ...], str], at: tuple[Any, ...]) -> str:
