@@ -33,6 +33,7 @@ def configuration():
 try:
     E = Experiment(configuration())
     E.check()
+    settings.studies.check(E)
     check_writable("results")
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None

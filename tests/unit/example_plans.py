@@ -13,8 +13,13 @@ from taskgrid.provenance import derive_seed, digest
 from taskgrid.store.outcome import Outcome
 
 
-def setting(names: Sequence[str] = ("a", "b", "c"), val: int = 40, test: int = 60) -> Setting:
-    """Return a setting of made-up digests; a task's depend on its name alone."""
+def setting(
+    names: Sequence[str] = ("a", "b", "c"),
+    val: int = 40,
+    test: int = 60,
+    control: Sequence[str] = (),
+) -> Setting:
+    """Return a setting of made-up digests; a task's depend on its name alone. Controls have no expert."""
     return Setting(
         model="tiny",
         mode="standard",
@@ -30,10 +35,10 @@ def setting(names: Sequence[str] = ("a", "b", "c"), val: int = 40, test: int = 6
                     "val": Part(digest(["images", name]), digest(["val", name]), val),
                     "test": Part(digest(["images", name]), digest(["test", name]), test),
                 },
-                expert=digest(["expert", name]),
-                vector=digest(["vector", name]),
+                expert=None if name in control else digest(["expert", name]),
+                vector=None if name in control else digest(["vector", name]),
             )
-            for name in names
+            for name in (*names, *control)
         },
     )
 

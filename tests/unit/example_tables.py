@@ -29,6 +29,8 @@ class Example:
     history: pd.DataFrame
     published: pd.DataFrame
     values: pd.DataFrame
+    targets: pd.DataFrame
+    quadruples: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -38,6 +40,8 @@ class Example:
             "history": self.history,
             "published": self.published,
             "shapley/values": self.values,
+            "negation/targets": self.targets,
+            "analogy/quadruples": self.quadruples,
         }
 
 
@@ -62,6 +66,7 @@ def example(
     names = task_names(tasks)
     chosen = subsets if subsets is not None else all_subsets(names)
     grid, selected, cosine, history, values = [], [], [], [], []
+    targets, quadruples = [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -76,9 +81,12 @@ def example(
                 selected.append(_select(rows, truth))
             for method, option in itertools.product(methods, options):
                 values += truth.values(mode, seed, method, option)
+                targets += truth.negations(mode, seed, method, option)
+                quadruples += truth.analogies(mode, seed, method, option)
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
     tables = map(pd.DataFrame, (grid, selected, cosine, history))
-    return Example(*tables, published, pd.DataFrame(values))
+    own = map(pd.DataFrame, (values, targets, quadruples))
+    return Example(*tables, published, *own)
 
 
 def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:
@@ -174,6 +182,56 @@ class _Truth:
                 "alone": gain,
             }
             for task, gain in gains.items()
+        ]
+
+    def negations(self, mode: str, seed: int, method: str, options: str) -> list[dict[str, object]]:
+        left = 0.45 if method == "average" else 0.3
+        return [
+            {
+                **{"model": self.model, "mode": mode, "seed": seed},
+                **{"method": method, "options": options, "task": task},
+                **{"point": "-0.50", "scale": -0.5, "at_edge": False, "n": 400},
+                # Of the third task nothing is forgotten without harm.
+                "met": place != 2,
+                "zeroshot": self.zero[task],
+                "accuracy": (left + 0.02 * seed) * self.zero[task],
+                "drop": (1 - left - 0.02 * seed) * self.zero[task],
+                "low": (1 - left - 0.02 * seed) * self.zero[task] - 0.03,
+                "high": (1 - left - 0.02 * seed) * self.zero[task] + 0.03,
+                "level": 0.95,
+                "flips": 200,
+                "control": "catalogue",
+                "control_n": 800,
+                "control_zeroshot": 0.62,
+                "control_accuracy": 0.6 if place != 2 else 0.5,
+                "keep": 0.95,
+                "control_kept": 0.6 / 0.62 if place != 2 else 0.5 / 0.62,
+                "control_flips": 90,
+            }
+            for place, task in enumerate(self.names)
+        ]
+
+    def analogies(self, mode: str, seed: int, method: str, options: str) -> list[dict[str, object]]:
+        square = (*self.names, *TASKS[::-1])[:4]
+        turned = [square[turn:] + square[:turn] for turn in range(min(4, len(self.names)))]
+        return [
+            {
+                **{"model": self.model, "mode": mode, "seed": seed},
+                **{"method": method, "options": options},
+                **dict(zip(("a", "b", "c", "task"), tasks, strict=True)),
+                **{"point": "0.50", "x": 0.5, "met": place != 1, "at_edge": False, "n": 400},
+                "zeroshot": 0.4 + 0.05 * place,
+                "accuracy": (0.6 if place != 1 else 0.42) + 0.01 * seed,
+                "gain": (0.6 if place != 1 else 0.42) + 0.01 * seed - 0.4 - 0.05 * place,
+                "low": (0.6 if place != 1 else 0.42) + 0.01 * seed - 0.44 - 0.05 * place,
+                "high": (0.6 if place != 1 else 0.42) + 0.01 * seed - 0.36 - 0.05 * place,
+                "level": 0.95,
+                "flips": 150,
+                "others": 0.5 + 0.02 * place,
+                # The fourth one has no expert.
+                "expert": None if place == 3 else 0.9,
+            }
+            for place, tasks in enumerate(turned)
         ]
 
     def cosines(self, mode: str, seed: int) -> list[dict[str, object]]:

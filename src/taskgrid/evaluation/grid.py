@@ -30,13 +30,13 @@ from taskgrid.evaluation.opening.memory import (
     vectors_of,
 )
 from taskgrid.evaluation.opening.references import read_curves, read_method
-from taskgrid.evaluation.plan.asking import StudyRef
+from taskgrid.evaluation.plan.asking import StudyRef, check_studies
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.plan.rows import sort_rows, unique_rows
 from taskgrid.evaluation.plan.runner import run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Evaluation, Split
 from taskgrid.lattice.nodes import CurveSpec
-from taskgrid.lattice.subsets import subset_name
+from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.seam import Learned
 from taskgrid.models.batches import BatchChoice
@@ -45,6 +45,7 @@ from taskgrid.store.features import FeatureStore
 from taskgrid.store.outcome import Outcomes
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import State
+from taskgrid.studies.seam import Field
 from taskgrid.vectors import TaskVector
 
 __all__ = ["EvaluationTask", "evaluate_grid"]
@@ -155,6 +156,8 @@ def evaluate_grid(
         features=FeatureStore(Path(store, "features")) if store is not None else HeldFeatures(),
     )
     asked = [StudyRef(name, name, dict(own)) for name, own in read_named("studies", studies)]
+    known = Field(setting.experts, setting.controls)
+    check_studies(asked, known, {parse_subset(name) for name in merges})
     spec = read_curves(curves.nodes, curves.tolerance) if curves is not None else None
     # Every request is planned, and so refused where it has to be, before the first image is measured.
     plans = [

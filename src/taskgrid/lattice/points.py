@@ -16,7 +16,7 @@ from itertools import product
 from taskgrid.errors import ConfigError
 
 _MIN_DECIMALS = 2
-_MAX_DECIMALS = 6
+MOST_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def format_lambda(value: float | Decimal | str) -> str:
         raise ConfigError(f"lambda {value} is not a finite number")
     # repr gives the shortest decimal that round-trips; 15 digits absorb 0.1 * 3 = 0.30000000000000004.
     number = value if isinstance(value, Decimal) else Decimal(format(float(value), ".15g"))
-    rounded = round(number, _MAX_DECIMALS)
+    rounded = round(number, MOST_DECIMALS)
     if abs(rounded - number) > Decimal("1e-12"):
         raise ConfigError(
-            f"lambda {value} needs more than {_MAX_DECIMALS} decimals; round it in the configuration"
+            f"lambda {value} needs more than {MOST_DECIMALS} decimals; round it in the configuration"
         )
-    text = f"{rounded + 0:.{_MAX_DECIMALS}f}"
+    text = f"{rounded + 0:.{MOST_DECIMALS}f}"
     whole, decimals = text.lstrip("-").split(".")
     decimals = decimals.rstrip("0").ljust(_MIN_DECIMALS, "0")
     sign = "-" if rounded < 0 else ""

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from taskgrid.errors import ConfigError
 from taskgrid.sentences import choices
 
-OptionKind = Literal["number", "integer", "flag", "text", "numbers", "names", "lists"]
-"""``numbers`` maps names (of tasks, say) to numbers; ``names`` is a list of texts, ``lists`` a list of
-such lists."""
+OptionKind = Literal["number", "integer", "flag", "text", "numbers", "series", "names", "lists"]
+"""``numbers`` maps names (of tasks, say) to numbers; ``series`` is a list of numbers, ``names`` one of
+texts, ``lists`` a list of such lists."""
 
 _WORDS: Mapping[OptionKind, str] = {
     "number": "a number",
@@ -21,6 +21,7 @@ _WORDS: Mapping[OptionKind, str] = {
     "flag": "true or false",
     "text": "text",
     "numbers": "a mapping from names to numbers",
+    "series": "a list of numbers",
     "names": "a list of names",
     "lists": "a list of lists of names",
 }
@@ -71,7 +72,7 @@ class Option:
         found = _read(self.shape, value)
         if self.choices and found not in self.choices:
             raise ValueError(f"allowed: {', '.join(map(str, self.choices))}")
-        for number in found.values() if isinstance(found, dict) else [found]:
+        for number in _numbers(found):
             for limit, holds, words in (
                 (self.least, operator.ge, "at least"),
                 (self.most, operator.le, "at most"),
@@ -152,8 +153,16 @@ def _read(kind: OptionKind, value: Any) -> Any:
         return value
     if kind == "numbers" and isinstance(value, Mapping):
         return {str(name): _read("number", one) for name, one in sorted(value.items())}
+    if kind == "series" and isinstance(value, list | tuple):
+        return [_read("number", one) for one in value]
     if kind == "names" and isinstance(value, list | tuple):
         return [_read("text", one) for one in value]
     if kind == "lists" and isinstance(value, list | tuple):
         return [_read("names", one) for one in value]
     raise ValueError(f"it must be {_WORDS[kind]}")
+
+
+def _numbers(found: Any) -> list[Any]:
+    if isinstance(found, dict):
+        return [*found.values()]
+    return found if isinstance(found, list) else [found]

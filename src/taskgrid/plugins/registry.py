@@ -90,6 +90,8 @@ _PLUGINS = MappingProxyType(
         "aligner": {},
         "study": {
             "addition": "taskgrid.studies.addition",
+            "negation": "taskgrid.studies.negation",
+            "analogy": "taskgrid.studies.analogy",
             "shapley": "taskgrid.studies.shapley",
         },
         "figure": {
@@ -100,6 +102,8 @@ _PLUGINS = MappingProxyType(
             "cosine": "taskgrid.plots.cosine",
             "training": "taskgrid.plots.training",
             "published": "taskgrid.plots.published",
+            "negation": "taskgrid.plots.negation",
+            "analogy": "taskgrid.plots.analogy",
             "shapley": "taskgrid.plots.shapley",
         },
     }

@@ -100,6 +100,12 @@ def mean_intervals(
     return _percentiles(accuracy, level), _percentiles(relative, level)
 
 
+def difference_interval(pair: Pair, *, level: float = 0.95, draws: int = 2000) -> Interval:
+    """Return the percentile-bootstrap interval of the first model's accuracy minus the second's."""
+    first, second = resample(pair, draws)
+    return _percentiles(first - second, level)
+
+
 def _percentiles(values: Floats, level: float) -> Interval:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

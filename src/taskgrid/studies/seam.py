@@ -11,7 +11,7 @@ registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -125,8 +125,27 @@ class Results:
 class Study(Protocol):
     """A question asked of the grid."""
 
+    def check(self, field: Field, subsets: Container[tuple[str, ...]]) -> None:
+        """Refuse options that the tasks do not fit, before anything is measured.
+
+        Args:
+            field: all tasks of the experiment.
+            subsets: all subsets that are merged.
+
+        Raises:
+            ConfigError: if something that the options name would never be asked.
+        """
+        ...
+
     def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
-        """Return what is asked of a subset; nothing, where the study does not cover it."""
+        """Return what is asked of a subset; nothing, where the study does not cover it.
+
+        A block of the grid may know no more tasks than its own questions need: these must be the same
+        ones when ``field`` is restricted to them.
+
+        Raises:
+            ConfigError: if the subset cannot be asked what the options say.
+        """
         ...
 
     def points(
@@ -156,6 +175,9 @@ class Choosing:
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
+
+    def check(self, field: Field, subsets: Container[tuple[str, ...]]) -> None:
+        """Refuse nothing."""
 
     def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:
         """Ask of every subset how it does on its own tasks."""

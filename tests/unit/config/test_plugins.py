@@ -11,6 +11,7 @@ import pytest
 from taskgrid.config import Experiment, parse_config
 from taskgrid.errors import ConfigError
 from taskgrid.plugins import registry
+from taskgrid.plugins.options import Option
 from tests.unit.example_config import changed
 
 TOYS = {
@@ -78,6 +79,14 @@ def experiment(**sections: Any) -> Experiment:
 def test_what_a_card_does_not_know_is_refused_at_once(path: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_config(changed(path, value))
+
+
+def test_a_list_of_numbers_is_checked_number_by_number() -> None:
+    option = Option(default=[0.5], kind="series", above=0, about="some")
+    assert option.read([1, 0.25]) == [1.0, 0.25]
+    for value in ([1, 0], [0.5, "x"], 0.5, [True]):
+        with pytest.raises(ValueError, match=r"more than 0|a list of numbers|a number"):
+            option.read(value)
 
 
 def test_options_stay_as_they_are_written() -> None:

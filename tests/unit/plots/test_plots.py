@@ -395,6 +395,59 @@ def test_shapley_draws_values_intervals_and_gains_alone(five: Example) -> None:
     assert any(np.allclose(bar[:, :, 0], 100 * np.stack([low, high], axis=1)) for bar in bars)
 
 
+def test_negation_draws_targets_and_control_from_zero_shot_to_negated(five: Example) -> None:
+    figure = draw_figure("negation", five.tables())
+    rows = five.targets[five.targets["method"] == "task_arithmetic"]
+    mean = rows.groupby("task").mean(numeric_only=True)
+    drops = five.targets.groupby("task")["drop"].mean().sort_values(ascending=False)
+    order = list(drops.index)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == order
+    assert left.yaxis_inverted() and not any(t.get_text() for t in right.get_yticklabels())
+    assert np.allclose(lines(figure)[1, "to be kept"][0], 95 * 0.62)
+    met = [task for task in order if rows[rows["task"] == task]["met"].all()]
+    unmet = [task for task in order if task not in met]
+    assert len(unmet) == 1
+    for place, prefix in ((0, ""), (1, "control_")):
+        for label, column, tasks in (
+            ("zero-shot", "zeroshot", order),
+            ("chosen", "accuracy", met),
+            ("not met", "accuracy", unmet),
+        ):
+            x, y = lines(figure)[place, f"task arithmetic: {label}"]
+            assert np.allclose(x, 100 * mean.loc[tasks, prefix + column])
+            assert np.allclose(np.round(y), [order.index(task) for task in tasks])
+    bars = [np.array(each.get_segments()) for each in left.collections]
+    spans = rows.groupby("task")
+    ends = [mean["zeroshot"] - spans["high"].max(), mean["zeroshot"] - spans["low"].min()]
+    span = 100 * np.stack([end[order] for end in ends], axis=1)
+    assert any(np.allclose(bar[:, :, 0], span) for bar in bars)
+
+
+def test_analogy_draws_gains_beside_the_experts_that_there_are(five: Example) -> None:
+    figure = draw_figure("analogy", five.tables())
+    rows = five.quadruples[five.quadruples["method"] == "task_arithmetic"]
+    mean = rows.groupby("task").mean(numeric_only=True)
+    gains = five.quadruples.groupby("task")["gain"].mean().sort_values(ascending=False)
+    order = list(gains.index)
+    (axes,) = figure.axes
+    named = [label.get_text().split(" : ")[-1] for label in axes.get_yticklabels()]
+    assert named == [style.label(task) for task in order]
+    assert any(" : " in text and "\n:: " in text for text in texts(figure))
+    met = [task for task in order if rows[rows["task"] == task]["met"].all()]
+    drawn = lines(figure)
+    assert sorted(drawn[0, "task arithmetic: zero-shot"][0]) == sorted(100 * mean["zeroshot"])
+    assert len(met) == 3
+    assert np.allclose(
+        sorted(drawn[0, "task arithmetic: chosen"][0]), sorted(100 * mean.loc[met, "accuracy"])
+    )
+    assert np.allclose(sorted(drawn[0, "best of A, B, C"][0]), sorted(100 * mean["others"]))
+    assert len(drawn[0, "expert of D"][0]) == 3
+    without = five.quadruples.assign(expert=None)
+    alone = draw_figure("analogy", {"analogy/quadruples": without})
+    assert "expert of D" not in texts(alone)
+
+
 def test_axes_say_what_they_measure(five: Example) -> None:
     wanted = {
         "lambda_curve": {
@@ -409,6 +462,14 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "cosine": {"cosine similarity"},
         "training": {"training step", "training loss [nats]", "learning rate", "signs"},
         "published": {"accuracy on test [%]", "zero-shot", "mean of 5", "this run", "tall masks"},
+        "negation": {
+            "target accuracy [%]",
+            "control accuracy [%]",
+            "zero-shot",
+            "not met",
+            "average",
+        },
+        "analogy": {"accuracy on D [%]", "best of A, B, C", "expert of D", "zero-shot", "not met"},
         "shapley": {"Shapley value on test [points]", "signs", "task arithmetic", "alone"},
     }
     assert tuple(wanted) == FIGURES

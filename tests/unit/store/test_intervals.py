@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from taskgrid.store.intervals import Pair, mean_intervals, resample, wilson
+from taskgrid.store.intervals import (
+    Pair,
+    difference_interval,
+    mean_intervals,
+    resample,
+    wilson,
+)
 
 DRAWS = 20000
 
@@ -61,6 +67,17 @@ def test_the_spread_of_one_accuracy_is_the_binomials() -> None:
     assert accuracy.mean() == pytest.approx(share, abs=4 * math.sqrt(0.16 / n / DRAWS))
     assert accuracy.std() == pytest.approx(math.sqrt(share * (1 - share) / n), rel=0.03)
     assert expert.mean() == pytest.approx(hits(n, 0.9, 2).mean(), abs=1e-3)
+
+
+def test_a_difference_has_the_standard_error_of_paired_proportions() -> None:
+    first, second = hits(900, 0.8, 1), hits(900, 0.5, 2) & hits(900, 0.95, 1)
+    difference = first.astype(int) - second.astype(int)
+    found = difference_interval(Pair.of(first, second, seed=3), draws=DRAWS)
+    half = 1.96 * difference.std() / math.sqrt(900)
+    assert found.low == pytest.approx(difference.mean() - half, abs=0.002)
+    assert found.high == pytest.approx(difference.mean() + half, abs=0.002)
+    same = difference_interval(Pair.of(first, first, seed=3))
+    assert (same.low, same.high) == (0, 0)
 
 
 def test_a_mean_over_tasks_has_the_stratified_standard_error() -> None:

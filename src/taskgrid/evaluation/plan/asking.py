@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,23 @@ class Asked:
     ref: StudyRef
     study: Study
     question: Question
+
+
+def check_studies(
+    refs: Iterable[StudyRef], known: Field, subsets: Container[tuple[str, ...]]
+) -> None:
+    """Refuse studies whose options the experiment does not fit, before anything is measured.
+
+    Args:
+        refs: the studies.
+        known: all tasks of the experiment.
+        subsets: all subsets that are merged.
+
+    Raises:
+        ConfigError: if there is one; the text says what to do.
+    """
+    for ref in refs:
+        get_study(ref.name, ref.options).check(known, subsets)
 
 
 def ask(

@@ -101,10 +101,9 @@ class Plan:
     @property
     def field(self) -> Field:
         """What studies may know of tasks and method."""
-        experts = self.setting.experts
         return Field(
-            trained=experts,
-            control=tuple(sorted(self.setting.tasks.keys() - set(experts))),
+            trained=self.setting.experts,
+            control=self.setting.controls,
             scaled=self.method.card.coefficient == "scale",
         )
 

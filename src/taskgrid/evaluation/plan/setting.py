@@ -222,6 +222,11 @@ class Setting:
         """The tasks that have an expert, sorted."""
         return tuple(sorted(task for task, ref in self.tasks.items() if ref.expert is not None))
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The tasks that have none, sorted."""
+        return tuple(sorted(task for task, ref in self.tasks.items() if ref.expert is None))
+
     def zeroshot(self, task: str, split: Split) -> Request:
         """Return the request for the base's row on a task."""
         return self.request(BASE, self.base_key, task, split)

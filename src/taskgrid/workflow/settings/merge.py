@@ -12,7 +12,6 @@ from taskgrid.evaluation.plan.asking import StudyRef, ask
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import canonical_json
-from taskgrid.studies.seam import Field
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.settings import studies
@@ -26,12 +25,10 @@ def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
     if experiment.config.evaluation.outside:
         return experiment.tasks
     subsets = [parse_subset(name) for name in experiment.subsets(experiment.block(block))]
-    control = sorted(set(experiment.tasks) - set(experiment.trained))
-    known = Field(tuple(sorted(experiment.trained)), tuple(control))
     refs = [
         StudyRef(**studies.reference(experiment, label)) for label in studies.asking(experiment)
     ]
-    asked = ask(refs, subsets, known, lambda subset, measured: measured)
+    asked = ask(refs, subsets, studies.field(experiment), lambda subset, measured: measured)
     needed = {task for one in asked for task in one.question.tasks}
     return tuple(sorted(needed.union(*subsets)))
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.evaluation.plan.asking import StudyRef, check_studies
+from taskgrid.lattice.subsets import canonical_subset, subset_of_number
 from taskgrid.plugins.cards import plugin_options, study_card
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.studies.seam import Field
 from taskgrid.workflow import paths
 
 
@@ -16,6 +19,24 @@ def asking(experiment: Experiment) -> tuple[str, ...]:
     return tuple(
         label for label in experiment.studies if study_card(experiment.study(label).name).rule
     )
+
+
+def field(experiment: Experiment) -> Field:
+    """Return what studies may know of an experiment's tasks."""
+    control = sorted(set(experiment.tasks) - set(experiment.trained))
+    return Field(tuple(sorted(experiment.trained)), tuple(control))
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse studies whose options the tasks and subsets do not fit.
+
+    Raises:
+        ConfigError: if there is one; the text says what to do.
+    """
+    refs = [StudyRef(**reference(experiment, label)) for label in asking(experiment)]
+    numbers = experiment.numbers
+    subsets = {canonical_subset(subset_of_number(one, experiment.trained)) for one in numbers}
+    check_studies(refs, field(experiment), subsets)
 
 
 def reference(experiment: Experiment, label: str) -> dict[str, Any]:

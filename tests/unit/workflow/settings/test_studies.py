@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,48 @@ def test_a_study_is_a_target() -> None:
         "results/figures/shapley.png",
     ]
     assert settings.figures.of_study(given, "addition") == ["results/tables/selected.parquet"]
+
+
+CONTROL = [
+    "textures",
+    "handwritten",
+    "street_digits",
+    {"name": "catalogue", "expert": False},
+]
+SQUARE = ["textures", "handwritten", "street_digits", "catalogue"]
+
+
+def test_a_block_has_the_control_of_its_single_tasks_and_the_fourth_task_of_its_triples() -> None:
+    analogy = {"name": "analogy", "options": {"quadruples": [SQUARE]}}
+    plain = experiment(tasks=CONTROL)
+    assert settings.merge.tasks(plain, "00000") == ("handwritten", "textures")
+    negated = experiment(tasks=CONTROL, studies=["addition", "negation"])
+    assert settings.merge.tasks(negated, "00000") == ("catalogue", "handwritten", "textures")
+    # The second block has the single task street_digits, and the triple.
+    assert "catalogue" in settings.merge.tasks(
+        experiment(tasks=CONTROL, studies=[analogy]), "00001"
+    )
+    for given in (plain, negated, experiment(tasks=CONTROL, studies=["addition", analogy])):
+        settings.studies.check(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"studies": ["negation"]}, "study 'negation' needs a control"),
+        ({"tasks": CONTROL, "studies": ["analogy"]}, "study 'analogy' needs `quadruples`"),
+        (
+            {
+                "tasks": CONTROL,
+                "studies": [{"name": "analogy", "options": {"quadruples": [SQUARE]}}],
+                "grid": {"subsets": {"up_to": 2}},
+            },
+            r"add \[handwritten, street_digits, textures\] to grid.subsets.include",
+        ),
+    ],
+)
+def test_what_a_study_cannot_ask_is_said_before_any_job(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings.studies.check(experiment(**changes))

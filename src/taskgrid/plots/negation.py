@@ -1,0 +1,97 @@
+"""What is forgotten, and what is kept: each negated task beside the control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plugins.cards import FigureCard
+
+CARD = FigureCard(
+    title="Task negation",
+    category="Editing one task",
+    tables=("negation/targets",),
+    caption="""
+    What negating a task vector does to the task itself (left) and to the control tasks (right, their
+    mean): accuracy on the **test** split, from zero-shot (open) to the negated model (filled). λ < 0 was
+    chosen on **validation**: the lowest accuracy on the target among those at which every control task
+    keeps its share of zero-shot accuracy (bar: that share of the mean). Crosses: no λ keeps it, and the
+    one shown keeps most. Bands: 95 % intervals of the difference, by a bootstrap in which both models see
+    the same images. With several seeds the mean, and the span of their intervals.
+    """,
+)
+
+_ASKED = "to be kept"
+_BAR: dict[str, Any] = {"marker": "|", "markersize": 9.0, "markeredgewidth": 1.4}
+
+
+@style.styled
+def draw(tables: style.Tables) -> Figure:
+    """Draw targets and control, the largest drop on top: a row per model and mode."""
+    rows = tables["negation/targets"]
+    if rows.empty:
+        return style.message("no task was negated yet")
+    titles = frames.method_titles(rows)
+    colours = style.category_colours(list(titles.values()))
+    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
+    order = list(
+        map(str, rows.groupby("task")["drop"].mean().sort_values(kind="stable").index[::-1])
+    )
+    tall = len(order) * max(0.24, 0.11 * len(titles) + 0.08) + 0.8
+    figure = style.new_figure(5.6, len(cut) * tall + 0.35)
+    axes = figure.subplots(len(cut), 2, squeeze=False, sharex="col", width_ratios=(3, 2))
+    names = [style.label(task) for task in order]
+    for panel, (left, right) in zip(cut, axes, strict=True):
+        dumbbells.frame(left, names, named=True)
+        dumbbells.frame(right, names, named=False)
+        left.set_title(panel.title, loc="left")
+        for place, ((method, options), title) in enumerate(titles.items()):
+            same = (panel.rows["method"] == method) & (panel.rows["options"] == options)
+            if same.any():
+                offset = dumbbells.lane(place, len(titles))
+                _draw(left, right, panel.rows[same], order, offset, colours[title], title)
+        _asked(right, panel.rows, order)
+    for each, words in zip(axes[-1], ("target", "control"), strict=True):
+        each.set_xlabel(f"{words} accuracy [%]")
+    unmet = not rows["met"].astype(bool).all()
+    asked = Line2D([], [], color="0.25", linestyle="", label=_ASKED, **_BAR)
+    style.legend_below(figure, [*dumbbells.handles(colours, unmet=unmet), asked])
+    return figure
+
+
+def _asked(axes: Axes, rows: pd.DataFrame, order: list[str]) -> None:
+    """Draw what the control was to keep; it is no matter of the method."""
+    wanted = 100 * (rows["keep"] * rows["control_zeroshot"]).groupby(rows["task"]).mean()
+    y = [order.index(str(task)) for task in wanted.index]
+    axes.plot(wanted, y, color="0.25", linestyle="", label=_ASKED, zorder=2.5, **_BAR)
+
+
+def _draw(
+    left: Axes,
+    right: Axes,
+    rows: pd.DataFrame,
+    order: list[str],
+    offset: float,
+    colour: style.Colour,
+    title: str,
+) -> None:
+    means = ["zeroshot", "accuracy", "control_zeroshot", "control_accuracy"]
+    tasks = rows.groupby("task").agg(
+        **{name: (name, "mean") for name in means},
+        low=("low", "min"),
+        high=("high", "max"),
+        met=("met", "all"),
+    )
+    tasks = tasks.reindex([task for task in order if task in tasks.index])
+    y = [order.index(str(task)) + offset for task in tasks.index]
+    met = [bool(one) for one in tasks["met"]]
+    before = tasks["zeroshot"]
+    dumbbells.draw_interval(left, y, before - tasks["high"], before - tasks["low"], colour)
+    dumbbells.draw_between(left, y, before, tasks["accuracy"], colour, title, met)
+    control = (tasks["control_zeroshot"], tasks["control_accuracy"])
+    dumbbells.draw_between(right, y, *control, colour, title, met)
