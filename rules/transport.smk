@@ -5,9 +5,7 @@ rule transport:
         card="results/models/{model}/base.json",
         base=ancient("results/models/{model}/base.safetensors"),
         source_card=lambda w: settings.transport.files(E, w.mode, w.task).card,
-        source_base=ancient(
-            lambda w: settings.transport.files(E, w.mode, w.task).base
-        ),
+        source_base=ancient(lambda w: settings.transport.files(E, w.mode, w.task).base),
         source_manifest=lambda w: settings.transport.files(E, w.mode, w.task).manifest,
         source_expert=ancient(
             lambda w: settings.transport.files(E, w.mode, w.task).expert
