@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from taskgrid.machine.progress import Tally
+from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import Line, add_direction, weighted_sum
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared
