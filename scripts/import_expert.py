@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.experts.written import import_expert
 from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
@@ -13,8 +14,8 @@ def main() -> None:
     """Read the checkpoint and theta_0; write what a fine-tuning writes, and where it comes from."""
     args = parse(__doc__, paths=("card", "base", *OUTPUTS))
     use_threads(args.threads)
-    out = {name: Path(getattr(args, name)) for name in OUTPUTS}
-    print(*import_expert(Path(args.card), Path(args.base), args.settings, **out), sep="\n")
+    out = UntrainedFiles(**{name: Path(getattr(args, name)) for name in OUTPUTS})
+    print(*import_expert(Path(args.card), Path(args.base), args.settings, out), sep="\n")
 
 
 if __name__ == "__main__":

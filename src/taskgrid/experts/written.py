@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import torch
-
 from taskgrid.experts.read import read_expert
+from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.machine.progress import Progress
 from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json, write_json
-from taskgrid.store.tables import write_table
-from taskgrid.store.weights import load_state, save_state
-
-# Nothing was trained here: a history of no steps.
-_HISTORY = pa.schema([("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())])
+from taskgrid.store.atomic import read_json
+from taskgrid.store.weights import load_state
 
 
 def import_expert(
-    card: Path,
-    base: Path,
-    settings: Mapping[str, Any],
-    *,
-    expert: Path,
-    manifest: Path,
-    history: Path,
-    timing: Path,
+    card: Path, base: Path, settings: Mapping[str, Any], out: UntrainedFiles
 ) -> list[str]:
     """Read a checkpoint, check that it belongs to the base, and write it as an expert of ours.
 
@@ -39,10 +25,7 @@ def import_expert(
         card: the base model's card.
         base: theta_0.
         settings: ``model``, ``task``, ``mode``, ``seed``, ``format``, ``source``, ``file``, ``revision``.
-        expert: theta_t is written here.
-        manifest: what it was made from, and its digest.
-        history: curves, of no steps.
-        timing: how long it took.
+        out: what is written.
 
     Returns:
         What is to be said about it, a sentence each.
@@ -68,21 +51,8 @@ def import_expert(
         "mode": settings["mode"],
         "seed": str(settings["seed"]),
     }
-    digest = save_state(expert, found.state, lineage)
-    write_table(history, _HISTORY.empty_table())
-    write_json(
-        manifest,
-        {**lineage, "digest": digest, "distance": found.distance, "notes": list(found.notes)},
-    )
-    write_json(
-        timing,
-        {
-            "seconds": time.perf_counter() - started,
-            "images_per_second": None,
-            "device": "cpu",
-            "torch": torch.__version__,
-            "host": platform.node(),
-        },
+    digest = out.write(
+        found.state, lineage, started, distance=found.distance, notes=list(found.notes)
     )
     away = f"{task}: {found.distance:.2%} of theta_0's norm away, digest {digest}"
     return [*(f"{task}: {note}" for note in found.notes), away]

@@ -87,7 +87,9 @@ _PLUGINS = MappingProxyType(
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
             "ties": "taskgrid.merging.methods.ties",
         },
-        "aligner": {},
+        "aligner": {
+            "none": "taskgrid.alignment.aligners.none",
+        },
         "study": {
             "addition": "taskgrid.studies.addition",
             "negation": "taskgrid.studies.negation",

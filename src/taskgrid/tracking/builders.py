@@ -33,7 +33,7 @@ STEPS_PER_UNIT = 1000
 _REFERENCES = ("zeroshot", "expert")
 _MERGE = ["model", "mode", "seed", "method", "options", "subset"]
 _CHOSEN = ("test_normalized", "test_accuracy", "val_normalized", "val_accuracy")
-_LINEAGE = ("base", "text", "split", "head", "digest", "layout", "activation")
+_LINEAGE = ("base", "source_base", "text", "split", "head", "digest", "layout", "activation")
 
 
 def scale_step(scale: float) -> int:
@@ -72,6 +72,8 @@ def expert_record(
     lineage = {key: str(manifest[key]) for key in _LINEAGE if key in manifest}
     named = {"model": model, "mode": mode, "seed": seed, "task": task}
     options = _flat(settings.get("mode_options") or {}, "mode.")
+    if "aligner" in settings:
+        options = {"aligner": settings["aligner"], **_flat(settings["options"], "aligner.")}
     return RunRecord(
         point_id=f"expert/{model}/{mode}/{seed}/{task}",
         kind="expert",

@@ -22,6 +22,7 @@ from taskgrid.data.published.reading import read_description
 from taskgrid.errors import TaskgridError
 from taskgrid.machine.devices import visible_gpus
 from taskgrid.remote.cache import CachedRepository, is_repository
+from taskgrid.workflow.settings import transport
 
 State = Literal["ready", "download", "missing"]
 
@@ -61,6 +62,11 @@ def examine(
     findings = [_data(experiment.task(name)) for name in experiment.tasks]
     findings += [_weights(experiment, name) for name in experiment.models]
     findings += [finding for name in experiment.imports for finding in _experts(experiment, name)]
+    findings += [
+        finding
+        for name in experiment.transports
+        for finding in _transported(experiment, name, results)
+    ]
     findings += [_device(experiment), _disk(experiment, results)]
     findings += _addresses(experiment, findings, reach)
     return findings
@@ -149,6 +155,21 @@ def _experts(experiment: Experiment, name: str) -> Iterator[Finding]:
             found = _cached(place, "model", spec.revision_of(task), (pattern,), None)
             state: State = "download" if found is None else "ready"
             yield Finding(need, state, f"{_HUB}/{place}" + (f" at {found[:12]}" if found else ""))
+
+
+def _transported(experiment: Experiment, name: str, results: Path) -> Iterator[Finding]:
+    # What this run has itself, it makes.
+    if Path(experiment.transport(name).results).resolve() == results.resolve():
+        return
+    for task in experiment.trained:
+        found = transport.files(experiment, name, task)
+        paths = (found.card, found.base, found.manifest, found.expert)
+        absent = [path for path in paths if not Path(path).exists()]
+        yield Finding(
+            f"expert of {task} ({name})",
+            "missing" if absent else "ready",
+            f"{absent[0]} is not there; finish the other run" if absent else found.expert,
+        )
 
 
 def _cached(

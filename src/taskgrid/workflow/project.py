@@ -67,7 +67,9 @@ def command(python: str, script: str, *options: object) -> str:
         *options: what follows it.
     """
     words = [python, str(SCRIPTS / script), *map(str, options)]
-    return f"PYTHONPATH={shlex.quote(str(SOURCE))} {shlex.join(words)}"
+    # Behind this checkout's, whatever else the caller has there: plug-ins of other packages.
+    path = f'{shlex.quote(str(SOURCE))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    return f"PYTHONPATH={path} {shlex.join(words)}"
 
 
 @cache

@@ -17,6 +17,7 @@ from taskgrid.workflow.settings import (
     statistics,
     studies,
     tables,
+    transport,
     vectors,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "statistics",
     "studies",
     "tables",
+    "transport",
     "vectors",
 ]

@@ -83,6 +83,17 @@ def test_expert_record() -> None:
     assert other.tags["lineage"] != record.tags["lineage"]
 
 
+def test_a_transported_expert_is_recorded_with_its_way_and_both_bases() -> None:
+    settings = {"model": "m", "mode": "theirs", "seed": 0, "task": "a"}
+    settings |= {"aligner": "none", "options": {"tensors": "all"}, "source": {"model": "vit"}}
+    manifest = {"base": "b0", "source_base": "b1", "digest": "d"}
+    record = expert_record(manifest, settings, [])
+    assert record.params["aligner"] == "none" and record.params["aligner.tensors"] == "all"
+    assert (record.tags["lineage.base"], record.tags["lineage.source_base"]) == ("b0", "b1")
+    other = expert_record({**manifest, "source_base": "b2"}, settings, [])
+    assert other.tags["lineage"] != record.tags["lineage"]
+
+
 def test_subset_record_has_the_curves_and_the_chosen_point(small: Example) -> None:
     records = {r.point_id: r for r in subset_records(small.grid, small.selected, parent="grid/g")}
     assert len(records) == 2 * 7

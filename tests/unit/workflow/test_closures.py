@@ -65,6 +65,7 @@ def test_training_knows_no_source_of_data() -> None:
     [
         ("finetune.py", ["finetuning.loop", "finetuning.written", "models.encoder"]),
         ("import_expert.py", ["experts.read", "experts.written"]),
+        ("transport.py", ["alignment.maps", "alignment.written", "vectors"]),
         ("taskvector.py", ["vectors"]),
         ("merge.py", ["evaluation.engine.measure", "evaluation.plan.planner"]),
         ("eval.py", ["evaluation.engine.engine", "evaluation.opening.files"]),

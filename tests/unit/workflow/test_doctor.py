@@ -69,6 +69,31 @@ def test_ready_made_experts_are_looked_for_one_by_one(tmp_path: Path) -> None:
     assert found["expert of mnist (mine)"] == "missing"
 
 
+def test_experts_of_another_run_are_looked_for_where_it_left_them(tmp_path: Path) -> None:
+    spec = {"name": "theirs", "model": "vit", "mode": "standard", "aligner": "none"}
+    there, needs = (
+        tmp_path / "there",
+        [f"expert of {task} (theirs)" for task in ("handwritten", "mnist")],
+    )
+
+    def ask() -> dict[str, str]:
+        given = experiment(tmp_path, transport=[{**spec, "from": str(there)}])
+        return states(examine(given, tmp_path, reach=lambda address: True))
+
+    for name in ("base.json", "base.safetensors"):
+        path = there / "models" / "vit" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    folder = there / "experts" / "vit" / "standard" / "0" / "mnist"
+    folder.mkdir(parents=True)
+    (folder / "expert.json").touch()
+    assert [ask()[need] for need in needs] == ["missing", "missing"]
+    (folder / "expert.safetensors").touch()
+    assert [ask()[need] for need in needs] == ["missing", "ready"]
+    own = experiment(tmp_path, transport=[{**spec, "from": str(there)}])
+    assert not set(needs) & states(examine(own, there, reach=lambda address: True)).keys()
+
+
 def test_a_registry_that_does_not_answer_is_said(tmp_path: Path) -> None:
     tracking = {"uri": "http://user:secret@tracking.example:5000"}
     findings = examine(

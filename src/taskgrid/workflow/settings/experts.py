@@ -6,7 +6,7 @@ from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.remote.cache import is_repository
 from taskgrid.workflow import paths
-from taskgrid.workflow.settings import finetune
+from taskgrid.workflow.settings import finetune, transport
 
 
 def files(experiment: Experiment, mode: str, task: str) -> list[str]:
@@ -48,7 +48,10 @@ def verification(experiment: Experiment, mode: str, task: str) -> str:
 
 
 def verified(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> list[str]:
-    """Return what must be known of an expert before its task vector is taken."""
+    """Return what must be known of an expert before its task vector is taken.
+
+    Nothing of one that was trained here, nor of one of another base: whether that does its task is asked.
+    """
     if mode not in experiment.imports:
         return []
     return [paths.VERIFIED.format(model=model, mode=mode, seed=seed, task=task)]
@@ -56,5 +59,9 @@ def verified(experiment: Experiment, *, model: str, mode: str, seed: str, task: 
 
 def record(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:
     """Return the settings that an expert was made with, wherever it comes from."""
-    made = imported if mode in experiment.imports else finetune.expert
+    made = finetune.expert
+    if mode in experiment.imports:
+        made = imported
+    elif mode in experiment.transports:
+        made = transport.expert
     return made(experiment, model=model, mode=mode, seed=seed, task=task)

@@ -164,6 +164,23 @@ def test_ready_made_experts_are_imported_and_checked(tmp_path: Path) -> None:
     assert (checked["expected"], checked["precision"]) == (0.99, "fp32")
 
 
+def test_experts_of_another_base_come_from_the_other_results_and_need_no_check() -> None:
+    spec = {
+        **{"name": "theirs", "from": "../other/results", "model": "vit", "mode": "linear"},
+        **{"seed": 3, "aligner": "none"},
+    }
+    given, label = experiment(transport=[spec]), {**THEIRS, "seed": "3"}
+    found = settings.transport.files(given, "theirs", "mnist")
+    assert found.base == "../other/results/models/vit/base.safetensors"
+    assert found.manifest == "../other/results/experts/vit/linear/3/mnist/expert.json"
+    known = json.loads(settings.transport.expert(given, **label))
+    assert known["source"] == {"model": "vit", "mode": "linear", "seed": 3}
+    assert (known["seed"], known["options"]["activation"]) == (3, "same")
+    assert settings.experts.record(given, **label) == settings.transport.expert(given, **label)
+    assert settings.experts.verified(given, **label) == []
+    assert settings.transport.modules(given, "theirs") == ["taskgrid.alignment.aligners.none"]
+
+
 def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
     with pytest.raises(ConfigError, match="there is no task 'typo'"):
         settings.export.files(experiment(), **{**POINT, "subset": "textures+typo"})

@@ -1,0 +1,25 @@
+"""How well the worst task of each subset does."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from taskgrid.plots import style
+from taskgrid.plugins.cards import FigureCard
+
+CARD = FigureCard(
+    title="The worst task of each subset",
+    category="Merging",
+    tables=("worst/tasks",),
+    caption="Accuracy on **test** of the worst merged task, at the point chosen on **validation**.",
+)
+
+
+@style.styled
+def draw(tables: style.Tables) -> Figure:
+    rows = tables["worst/tasks"].sort_values("accuracy")
+    figure = style.new_figure(5.0, 1.0 + 0.2 * len(rows))
+    axes = figure.subplots()
+    axes.barh([f"{row.subset} ({row.method})" for row in rows.itertuples()], rows["accuracy"])
+    axes.set_xlabel("accuracy of the worst task on test")
+    return figure

@@ -1,0 +1,109 @@
+"""A transported expert as files: what rules read of it, and the lineage of both bases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from taskgrid.alignment import transport
+from taskgrid.alignment.written import SideFiles, transport_expert
+from taskgrid.errors import LineageError
+from taskgrid.experts.untrained import UntrainedFiles
+from taskgrid.models.card import check_expert
+from taskgrid.store.tables import read_table
+from taskgrid.store.weights import State, digest_state, load_state, save_state
+from taskgrid.vectors import TaskVector
+from tests.unit.alignment.test_door import other
+from tests.unit.example_grid import World, world
+
+SETTINGS: dict[str, Any] = {
+    "model": "here",
+    "mode": "theirs",
+    "seed": 2,
+    "task": "a",
+    "aligner": "none",
+    "options": {"activation": "same", "tensors": "all"},
+    "source": {"model": "vit", "mode": "standard", "seed": 2},
+}
+
+
+@pytest.fixture
+def small() -> World:
+    return world(("a",))
+
+
+@pytest.fixture
+def there(small: World) -> State:
+    return other(small.base)
+
+
+def sides(folder: Path, small: World, there: State) -> tuple[SideFiles, SideFiles]:
+    found = []
+    for name, base in (("source", small.base), ("target", there)):
+        card = replace(small.card, base=digest_state(base))
+        files = SideFiles(folder / f"{name}.json", folder / f"{name}.safetensors")
+        files.card.write_text(json.dumps(card.to_json()))
+        save_state(files.base, base, {"kind": "base", **card.lineage()})
+        found.append(files)
+    return found[0], found[1]
+
+
+def written(folder: Path, small: World, there: State, **lineage: str) -> UntrainedFiles:
+    source, target = sides(folder, small, there)
+    entries = {"kind": "expert", **small.card.lineage(), "task": "a", **lineage}
+    save_state(folder / "theirs.safetensors", small.experts["a"], entries)
+    names = ("expert.safetensors", "expert.json", "history.parquet", "timing.json")
+    out = UntrainedFiles(*(folder / name for name in names))
+    said = transport_expert(source, folder / "theirs.safetensors", target, SETTINGS, out)
+    assert said.startswith("a: brought from base ")
+    return out
+
+
+def test_an_expert_stands_in_the_run_as_if_it_were_trained_there(
+    tmp_path: Path, small: World, there: State
+) -> None:
+    out = written(tmp_path, small, there)
+    state, lineage = load_state(out.expert)
+    wanted = transport("none", small.base, small.experts, there)["a"]
+    assert all(torch.equal(state[key], wanted[key]) for key in wanted)
+    # What the rules that follow ask of it.
+    card = sides(tmp_path, small, there)[1].read().the_card()
+    check_expert(lineage, card, "a")
+    assert TaskVector.between(there, state, lineage).lineage["expert"] == lineage["digest"]
+    assert read_table(out.history).num_rows == 0
+    assert json.loads(out.timing.read_text())["seconds"] > 0
+
+
+def test_the_lineage_holds_both_bases_and_the_way(
+    tmp_path: Path, small: World, there: State
+) -> None:
+    out = written(tmp_path, small, there)
+    manifest = json.loads(out.manifest.read_text())
+    assert manifest == load_state(out.expert)[1]
+    assert (manifest["base"], manifest["source_base"]) == (digest_state(there), small.card.base)
+    assert manifest["source_expert"] == digest_state(small.experts["a"])
+    assert (manifest["model"], manifest["mode"], manifest["seed"]) == ("here", "theirs", "2")
+    assert (manifest["source_model"], manifest["source_mode"]) == ("vit", "standard")
+    assert manifest["aligner"] == "none" and len(manifest["aligner_code"]) == 32
+    assert json.loads(manifest["aligner_options"]) == SETTINGS["options"]
+
+
+@pytest.mark.parametrize(
+    ("lineage", "words"),
+    [
+        ({"task": "b"}, "is the expert of task 'b', not of 'a'"),
+        ({"base": "f00"}, "comes from another base weights: f00"),
+        ({"activation": "quick_gelu"}, "comes from another activation function"),
+    ],
+)
+def test_an_expert_of_something_else_is_refused(
+    tmp_path: Path, small: World, there: State, lineage: dict[str, str], words: str
+) -> None:
+    with pytest.raises(LineageError, match=words):
+        written(tmp_path, small, there, **lineage)
+    assert not (tmp_path / "expert.safetensors").exists()

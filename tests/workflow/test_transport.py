@@ -1,0 +1,113 @@
+"""Experts of another run's base in this run: brought over, merged, measured, recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskgrid.store.weights import load_state
+from tests.workflow.conftest import Checkout
+
+pytestmark = pytest.mark.workflow
+
+SOURCE, TARGET = "taskgrid-vit-4-s0", "taskgrid-vit-4-s1"
+
+
+@pytest.fixture
+def run_b(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A run of the other shipped base, with the experts of the finished run and none of its own."""
+    run = Checkout(tmp_path / "b")
+    run.config["models"] = [{"name": TARGET, "architecture": "taskgrid-vit-4", "pretrained": "s1"}]
+    run.config["tasks"] = run.config["tasks"][:2]
+    run.config["finetune"]["modes"] = []
+    run.config["grid"]["methods"] = ["task_arithmetic"]
+    run.config["figures"] = ["cosine"]
+    run.config["transport"] = [
+        {
+            "name": "theirs",
+            "from": str(finished / "results"),
+            "model": SOURCE,
+            "mode": "standard",
+            "aligner": "none",
+        }
+    ]
+    return run
+
+
+def test_experts_of_another_base_are_rows_like_any_others(
+    finished: Checkout, run_b: Checkout
+) -> None:
+    planned = run_b.plan()
+    assert planned["transport"] == planned["taskvector"] == 2
+    assert not {"finetune", "verify_expert", "import_expert"} & planned.keys()
+    run_b.run("tables", "experts", "results/figures/cosine.png")
+
+    grid = run_b.table("grid.parquet")
+    assert set(grid["mode"].dropna()) == {"theirs"}
+    merged = grid[(grid["method"] == "task_arithmetic") & (grid["split"] == "val")]
+    assert set(merged["subset"]) == {"a", "b", "a+b"} and set(merged["scale"]) == {0, 0.5, 1}
+    assert set(grid[grid["method"] == "expert"]["subset"]) == {"a", "b"}
+    assert set(run_b.table("selected.parquet")["mode"]) == {"theirs"}
+
+    folder = f"experts/{TARGET}/theirs/0/a"
+    manifest = run_b.json(f"results/{folder}/expert.json")
+    card = run_b.json(f"results/models/{TARGET}/base.json")
+    source = finished.json(f"results/models/{SOURCE}/base.json")
+    assert (manifest["base"], manifest["source_base"]) == (card["base"], source["base"])
+    assert manifest["base"] != manifest["source_base"]
+    theirs = finished.json(f"results/experts/{SOURCE}/standard/0/a/expert.json")
+    assert manifest["source_expert"] == theirs["digest"]
+    (record,) = run_b.json(f"results/{folder}/run.json")["records"]
+    assert record["params"]["aligner"] == "none"
+    assert record["tags"]["lineage.source_base"] == source["base"]
+
+    base, expert, origin, there = (
+        load_state(checkout / "results" / path)[0]
+        for checkout, path in (
+            (run_b, f"models/{TARGET}/base.safetensors"),
+            (run_b, f"{folder}/expert.safetensors"),
+            (finished, f"models/{SOURCE}/base.safetensors"),
+            (finished, f"experts/{SOURCE}/standard/0/a/expert.safetensors"),
+        )
+    )
+    for key, tensor in expert.items():
+        exact = base[key].double() + (there[key].double() - origin[key].double()).float().double()
+        assert (tensor == exact.float()).all()
+
+    assert not run_b.plan("tables", "experts")
+    # Another way of bringing them over changes what comes after them, and nothing else.
+    run_b.config["transport"][0]["options"] = {"tensors": "shared"}
+    again = run_b.plan("tables", "experts")
+    assert again["transport"] == 2 and not {"dataset", "head", "base"} & again.keys()
+
+
+def test_two_bases_of_one_run(finished: Checkout, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "both")
+    run.config["models"] = [
+        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
+        for tag in ("s0", "s1")
+    ]
+    run.config["transport"] = [
+        {
+            "name": "theirs",
+            "from": "results",
+            "model": SOURCE,
+            "mode": "standard",
+            "to": TARGET,
+            "aligner": "none",
+        }
+    ]
+    target = f"results/experts/{TARGET}/theirs/0/a/expert.json"
+    assert run.plan(target)["transport"] == 1
+    run.run(target, "--cores", "1")
+    assert run.json(target)["source_model"] == SOURCE
+
+
+def test_another_run_that_lacks_an_expert_is_named(run_b: Checkout) -> None:
+    run_b.config["transport"][0]["seed"] = 7
+    outcome = run_b.snakemake("-n")
+    assert outcome.code and "standard/7/a/expert.json" in outcome.text
+    run_b.config["transport"][0]["from"] = "nowhere"
+    outcome = run_b.snakemake("-n")
+    assert "transport 'theirs': there is no folder nowhere" in outcome.text
