@@ -30,25 +30,25 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from memory import BUILT_IN, TASKS, InMemory, clip_of
+from memory import BUILT_IN, TASKS, clip_of
 from pairing import machine, paired, seconds
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from taskgrid.config.architectures import operations
 from taskgrid.data.builtin import builtin_task, samples
 from taskgrid.data.preprocess import prepare
 from taskgrid.evaluation.engine.engine import Engine
-from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.engine.material import Material
+from taskgrid.evaluation.opening.memory import EvaluationTask, Examples, Held
 from taskgrid.evaluation.plan.setting import BASE, Request, Weights
 from taskgrid.lattice.subsets import subset_of_number
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import Clip
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head, build_head
 from taskgrid.models.inference import to_input
 from taskgrid.store.weights import State
-from tools.reproduction import forward_operations
 
 
 def random_vectors(state: State) -> dict[str, State]:
@@ -63,21 +63,16 @@ def random_vectors(state: State) -> dict[str, State]:
     }
 
 
-def material_of(card: ModelCard, state: State, count: int, classes: int) -> InMemory:
-    random = np.random.default_rng(0)
+def held(clip: Clip, count: int, classes: int) -> Held:
+    """Return random images, heads and vectors: ``count`` images, the same for each task."""
+    random, card = np.random.default_rng(0), clip.card()
     size = card.image_size
     pixels = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    images = LabelledImages(pixels, np.arange(count), random.integers(0, classes, count))
+    images: Examples = (pixels, random.integers(0, classes, count))
     rows = torch.nn.functional.normalize(torch.randn(classes, card.tower["embed_dim"]), dim=1)
     head = Head(100 * rows, tuple(f"class {i}" for i in range(classes)), {})
-    return InMemory(
-        card,
-        state,
-        {},
-        random_vectors(state),
-        dict.fromkeys(TASKS, head),
-        dict.fromkeys(TASKS, images),
-    )
+    state, task = clip.visual_state(), EvaluationTask(head, val=images, test=images)
+    return Held(state, card, dict.fromkeys(TASKS, task), random_vectors(state))
 
 
 def requests(points: int, images: int) -> list[Request]:
@@ -94,23 +89,21 @@ def requests(points: int, images: int) -> list[Request]:
 def limit(args: argparse.Namespace) -> None:
     """Compare the engine with a bare forward loop."""
     device = torch.device(args.device)
-    clip = clip_of(args.architecture)
-    material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
-    method = MergeRecipe.of("task_arithmetic", {})
+    given = held(clip_of(args.architecture), args.images, classes=100)
     engine = Engine(
-        material,
-        method,
+        given.material(),
+        MergeRecipe.of("task_arithmetic", {}),
         device=device,
         batch_size=args.batch_size,
         precision=args.precision,
         compiled=args.compile,
     )
     asked = requests(args.points, args.images)
-    card = material.card
-    encoder = ImageEncoder.from_card(card, material.state).to(device).eval().requires_grad_(False)
+    card = given.card
+    encoder = ImageEncoder.from_card(card, given.base).to(device).eval().requires_grad_(False)
     resident = [
         to_input(batch.to(device), card.mean, card.std)
-        for batch in torch.from_numpy(material.examples[TASKS[0]][:]).split(args.batch_size)
+        for batch in torch.from_numpy(given.tasks[TASKS[0]].val[0]).split(args.batch_size)
     ]
 
     def measured() -> None:
@@ -129,7 +122,7 @@ def limit(args: argparse.Namespace) -> None:
     print(f"limit, {args.architecture}, batch {args.batch_size}, {args.precision}, {device}")
     print(f"{args.points} points x {args.images} images: {found}; engine {rate:.1f} images/s")
     print(f"engine / bare rate: {found.ratio:.3f}")
-    achieved, most = rate * forward_operations(args.architecture), ceiling(device, args.precision)
+    achieved, most = 2 * rate * operations(args.architecture), ceiling(device, args.precision)
     print(
         f"{achieved / 1e12:.3f} TFLOP/s, {achieved / most:.2f} of the {most / 1e12:.3f} TFLOP/s of a "
         "large matrix product"
@@ -153,8 +146,7 @@ def ceiling(device: torch.device, precision: str, turns: int = 5) -> float:
 
 def precision(args: argparse.Namespace) -> None:
     """Compare the engine in bf16 with the engine in fp32."""
-    clip = clip_of(args.architecture)
-    material = material_of(clip.card(), clip.visual_state(), args.images, classes=100)
+    material = held(clip_of(args.architecture), args.images, classes=100).material()
     asked = requests(args.points, args.images)
 
     def measured(kind: str) -> Callable[[], None]:
@@ -202,14 +194,13 @@ class Files:
         return sorted((self.folder / task).glob("*/*.png"))
 
     @cached_property
-    def material(self) -> InMemory:
+    def material(self) -> Material:
         """What the engine starts from: images decoded once, heads built once."""
         base = load_file(self.folder / "base.safetensors")
-        heads, images, vectors = {}, {}, {}
+        tasks, vectors = {}, {}
         for task in TASKS:
             expert = load_file(self.folder / f"{task}.safetensors")
             vectors[task] = {key: expert[key] - base[key] for key in base}
-            heads[task] = head_of(self.clip, task)
             paths = self.paths(task)
             pixels = np.stack(
                 [
@@ -218,8 +209,9 @@ class Files:
                 ]
             )
             labels = np.array([int(path.parent.name) for path in paths])
-            images[task] = LabelledImages(pixels, np.arange(len(paths)), labels)
-        return InMemory(self.clip.card(), base, {}, vectors, heads, images)
+            images: Examples = (pixels, labels)
+            tasks[task] = EvaluationTask(head_of(self.clip, task), val=images, test=images)
+        return Held(base, self.clip.card(), tasks, vectors).material()
 
 
 def head_of(clip: Clip, task: str) -> Head:
@@ -274,7 +266,7 @@ def asks(files: Files, weights: Sequence[Weights], subset: tuple[str, ...]) -> l
     """Return the rows of some points of a subset; lambda 0 is the base, whatever the subset."""
     return [
         Request(
-            f"{'+'.join(() if one.kind == 'base' else subset)} {one.scale} {task}",
+            f"{'+'.join(() if one.kind == 'base' else subset)} {one.point} {task}",
             one,
             task,
             "val",

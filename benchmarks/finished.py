@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.lattice.points import lambda_value
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.seam import Prepared
+from taskgrid.merging.seam import Prepared, Sources
 from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
@@ -98,11 +98,9 @@ class Finished:
                     tensor.copy_(self._base[name])
             else:
                 if subset not in self._prepared:
-                    vectors = {task: self._vectors[task] for task in subset}
-                    self._prepared = {subset: recipe.prepare(self._base, vectors)}
-                recipe.merger.apply(
-                    self._base, self._prepared[subset], scale, recipe.options, out=self._live
-                )
+                    sources = Sources(self._vectors.__getitem__)
+                    self._prepared = {subset: recipe.prepare(self._base, sources, subset)}
+                recipe.apply(self._base, self._prepared[subset], scale, out=self._live)
         self._placed = (subset, scale)
 
     def _examples(self, task: str, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

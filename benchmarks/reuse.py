@@ -27,7 +27,6 @@ from taskgrid.evaluation.plan.setting import Part, Request, Setting, TaskRef
 from taskgrid.provenance.digests import digest
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
-from taskgrid.studies import get_study
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = 5000
@@ -44,7 +43,9 @@ class Oracle:
     ) -> Iterator[Outcome]:
         """Yield an outcome per request."""
         for request in requests:
-            yield Outcome.of(request.key, self._random.random(request.n) < 0.7, 1.0, 0.1)
+            hits = self._random.random(request.n) < 0.7
+            classes = self._random.integers(0, 100, request.n)
+            yield Outcome.of(request.key, hits, 1.0, 0.1, classes)
 
 
 def setting_of(experiment: Experiment) -> Setting:
@@ -105,7 +106,7 @@ def main() -> None:
 
 def run(plan: Plan, folder: str) -> Result:
     """Run one block as its job does, with a store that has read nothing yet."""
-    return run_plan(plan, OutcomeStore(folder), Oracle, [get_study("addition")])
+    return run_plan(plan, OutcomeStore(folder), Oracle)
 
 
 if __name__ == "__main__":

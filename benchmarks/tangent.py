@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from memory import BUILT_IN, TASKS, InMemory, clip_of
+from memory import BUILT_IN, TASKS, clip_of
 from pairing import Paired, machine, seconds
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,9 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskgrid.data.builtin import builtin_task
 from taskgrid.data.builtin.task import sample
 from taskgrid.data.preprocess import prepare
-from taskgrid.evaluation.engine.material import LabelledImages
+from taskgrid.evaluation.opening.memory import EvaluationTask, Examples, Held
 from taskgrid.evaluation.plan.planner import make_plan
-from taskgrid.evaluation.plan.setting import MethodRef, Part, Request, Setting, TaskRef
+from taskgrid.evaluation.plan.setting import MethodRef, Request
 from taskgrid.evaluation.tangent.engine import TangentEngine
 from taskgrid.finetuning.loop import Samples, finetune
 from taskgrid.finetuning.recipe import Recipe
@@ -47,78 +47,47 @@ RECIPE = Recipe(steps=40, batch_size=32, warmup_steps=4, lr=2e-4, crop_scale=1.0
 LAMBDAS = tuple(format_lambda(step / 20) for step in range(21))
 
 
-@dataclass(frozen=True)
-class World(InMemory):
-    """A material that names itself."""
-
-    def setting(self) -> Setting:
-        """Name everything; nothing is stored, so any names will do."""
-        parts = {
-            task: Part(digest(task), digest("all"), len(self.examples[task])) for task in TASKS
-        }
-        return Setting(
-            model="taskgrid-vit-4-s0",
-            mode="linear",
-            seed=0,
-            base=digest("base"),
-            tower=digest("tower"),
-            kernel=digest("plain"),
-            precision="fp32",
-            tasks={
-                task: TaskRef(
-                    digest(["head", task]),
-                    {"val": parts[task], "test": parts[task]},
-                    digest(["expert", task]),
-                    digest(["vector", task]),
-                )
-                for task in TASKS
-            },
-            tangent=digest("tangent"),
-        )
-
-
-def images_of(task: str, split: str, count: int, size: int) -> LabelledImages:
+def images_of(task: str, split: str, count: int, size: int) -> Examples:
     described = builtin_task(task)
     step = max(1, described.counts[split] // count)
     chosen = [sample(described, split, index) for index in range(0, step * count, step)]
     pixels = np.stack([prepare(one.pixels, size) for one in chosen])
     labels = np.array([one.label for one in chosen], dtype=np.int64)
-    return LabelledImages(pixels, np.arange(count), labels)
+    return pixels, labels
 
 
-def make_world(count: int) -> World:
+def make_world(count: int) -> Held:
+    """Return experts that were fine-tuned for a few steps, and ``count`` images of each task."""
     clip = clip_of(BUILT_IN)
     card, base = clip.card(), clip.visual_state()
-    heads, experts, examples = {}, {}, {}
+    tasks, experts = {}, {}
     for task in TASKS:
         described = builtin_task(task)
-        heads[task] = build_head(clip, described.classes, described.templates)
-        train = images_of(task, "train", 256, card.image_size)
-        samples = Samples(train.pixels, train.labels)
-        done = finetune(card, base, heads[task], samples, None, RECIPE, task=task, mode="linear")
+        head = build_head(clip, described.classes, described.templates)
+        train = Samples(*images_of(task, "train", 256, card.image_size))
+        done = finetune(card, base, head, train, None, RECIPE, task=task, mode="linear")
         experts[task] = done.state
-        examples[task] = images_of(task, "test", count, card.image_size)
+        images = images_of(task, "test", count, card.image_size)
+        tasks[task] = EvaluationTask(head, val=images, test=images)
     vectors = {task: subtract(base, state, task) for task, state in experts.items()}
-    return World(card, base, experts, vectors, heads, examples)
+    return Held(base, card, tasks, vectors, experts)
 
 
 class BruteForce:
     """The tangent model at each point, as code without this library would have it."""
 
-    def __init__(self, world: World, dtype: torch.dtype) -> None:
+    def __init__(self, world: Held, dtype: torch.dtype) -> None:
         self.tower = build_tower(world.card).to(dtype)
-        self.tower.load_state_dict(world.state)
+        self.tower.load_state_dict(world.base)
         self.start = {name: p.detach() for name, p in self.tower.named_parameters()}
         self.vectors = {
             task: {name: vector[name].to(dtype) for name in self.start}
             for task, vector in world.vectors.items()
         }
-        self.heads = {task: head.weight.to(dtype) for task, head in world.heads.items()}
+        self.heads = {name: task.head.weight.to(dtype) for name, task in world.tasks.items()}
         self.images = {
-            task: to_input(
-                torch.from_numpy(world.examples[task][:]), world.card.mean, world.card.std
-            ).to(dtype)
-            for task in TASKS
+            name: to_input(torch.from_numpy(task.val[0]), world.card.mean, world.card.std).to(dtype)
+            for name, task in world.tasks.items()
         }
 
     def point(self, subset: tuple[str, ...], scale: float) -> Iterator[tuple[str, torch.Tensor]]:
@@ -166,9 +135,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     world = make_world(args.images)
+    material = world.material()
+    setting = world.setting("taskgrid-vit-4-s0", "linear", 0, "fp32", "tangent")
     subsets = [subset_name(subset_of_number(number, TASKS)) for number in range(1, 256)]
     ref = MethodRef("task_arithmetic", {}, digest("code"))
-    plan = make_plan(world.setting(), ref, subsets, LAMBDAS)
+    plan = make_plan(setting, ref, subsets, LAMBDAS)
     requests: dict[str, Request] = {}
     for name in plan.subsets:
         for scale in plan.lambdas:
@@ -177,9 +148,8 @@ def main() -> None:
                 requests[request.key] = request
 
     def open_engine() -> TangentEngine:
-        return TangentEngine(
-            world, world.setting(), MergeRecipe.of("task_arithmetic", {}), batch_size=128
-        )
+        recipe = MergeRecipe.of("task_arithmetic", {})
+        return TangentEngine(material, setting, recipe, batch_size=128)
 
     def grid() -> None:
         assert sum(

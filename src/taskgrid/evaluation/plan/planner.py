@@ -125,8 +125,12 @@ class Plan:
 
     def merged(self, subset: Sequence[str], point: str, task: str, split: Split) -> Request:
         """Return the request for a grid point's row on a task."""
-        key = self.point_key(subset, point, task)
-        return self.setting.request(self.weights(subset, point, task), key, task, split)
+        wanted = tuple(subset), point, task, split
+        if wanted not in self._requests:
+            key = self.point_key(subset, point, task)
+            weights = self.weights(subset, point, task)
+            self._requests[wanted] = self.setting.request(weights, key, task, split)
+        return self._requests[wanted]
 
     def weights(self, subset: Sequence[str], point: str, task: str) -> Weights:
         """Return the weights that a grid point is measured with on a task."""
@@ -206,6 +210,10 @@ class Plan:
     def _is_base(self, point: str) -> bool:
         """Whether the point is the base: what every method with a scale gives at lambda zero, bit for bit."""
         return self.method.card.coefficient == "scale" and read_point(point).scale == 0
+
+    @cached_property
+    def _requests(self) -> dict[tuple[tuple[str, ...], str, str, Split], Request]:
+        return {}
 
     @cached_property
     def _merge_keys(self) -> dict[tuple[str, ...], str]:

@@ -83,7 +83,7 @@ class MethodRef:
     learned: dict[str, str] = field(default_factory=dict)
     transductive: bool = False
 
-    @property
+    @cached_property
     def card(self) -> MergerCard:
         """What the method says of itself."""
         return merger_card(self.name)
