@@ -12,7 +12,8 @@ from taskgrid.provenance.digests import canonical_json, digest_file
 def grid(experiment: Experiment) -> str:
     """Return the settings of the grid's tables."""
     config = experiment.config
-    known: dict[str, Any] = {"tasks": experiment.tasks}
+    # A control task has no expert, and no merge is its own: it has no column in the summary.
+    known: dict[str, Any] = {"tasks": experiment.trained}
     return canonical_json({**known, **(_published(experiment) if config.published else {})})
 
 

@@ -101,3 +101,8 @@ def test_what_a_study_cannot_ask_is_said_before_any_job(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         settings.studies.check(experiment(**changes))
+
+
+def test_the_summary_has_no_column_of_a_control_task() -> None:
+    known = json.loads(settings.tables.grid(experiment(tasks=CONTROL)))
+    assert known["tasks"] == ["textures", "handwritten", "street_digits"]
