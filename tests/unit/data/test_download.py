@@ -202,7 +202,7 @@ def run(settings, manifest, **environment):
 def test_the_script(tmp_path):
     hub_standin(tmp_path / "cache", "mnist", COUNTS)
     task = published("mnist", tmp_path / "cache", layout="hub", options={"counts": COUNTS})
-    settings = {"task": task.model_dump(exclude={"finetune"})}
+    settings = {"task": task.model_dump(exclude={"finetune", "expert"})}
     manifest = tmp_path / "out" / "mnist.json"
     done = run(settings, manifest, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr

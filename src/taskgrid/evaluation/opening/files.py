@@ -78,10 +78,12 @@ def open_files(files: GridFiles, setting: Setting, learned: Mapping[str, str]) -
         learned: digests of what was learned, by the name of the subset.
     """
     card = ModelCard.from_json(read_json(files.card))
+    there = [name for name in files.tasks if name in setting.tasks]
     return Material(
         card=card,
         base=partial(_state, files.base, setting.base, "the base"),
-        tasks={name: _task(name, task, setting, card) for name, task in files.tasks.items()},
+        # A plan needs no more than its own tasks of those that there are.
+        tasks={name: _task(name, files.tasks[name], setting, card) for name in there},
         statistics={
             label: partial(_state, path, setting.statistics.get(label), f"the statistic {label!r}")
             for label, path in files.statistics.items()

@@ -259,7 +259,7 @@ def test_the_table_of_best_lambdas(small: World, tmp_path: Path) -> None:
     }
     for row in rows:
         tasks = [row["task"]] if row["task"] is not None else row["subset"].split("+")
-        assert 0 <= row["low"] <= row["lambda"] <= row["high"] <= 1
+        assert 0 <= row["low"] <= row["scale"] <= row["high"] <= 1
         assert row["at_edge"] == (row["low"] == 0 or row["high"] == 1)
 
         def means(scale: float, split: str, row: Any = row, tasks: Any = tasks) -> list[float]:
@@ -272,9 +272,9 @@ def test_the_table_of_best_lambdas(small: World, tmp_path: Path) -> None:
             return [float(np.mean(shares)), float(np.mean(ratios))]
 
         found = [row["val_accuracy"], row["val_normalized"]]
-        assert found == pytest.approx(means(row["lambda"], "val"))
+        assert found == pytest.approx(means(row["scale"], "val"))
         assert [row["test_accuracy"], row["test_normalized"]] == pytest.approx(
-            means(row["lambda"], "test")
+            means(row["scale"], "test")
         )
         grid = [means(x, "val")[1] for x in torch.linspace(0, 1, 41).tolist()]
         assert max(grid) <= found[1] + 1e-12
