@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,8 +78,10 @@ def finished() -> None:
     for name in FINISHED:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            for part in ("Snakefile", "config.yaml", "rules", "src", "presets", "resources"):
+            for part in ("Snakefile", "config.yaml", "envs", "src", "presets", "resources"):
                 (folder / part).symlink_to(ROOT / part)
+            # The project is found from the rules' folder, as it really is.
+            shutil.copytree(ROOT / "rules", folder / "rules")
             for script in (ROOT / "scripts").glob("*.py"):
                 (folder / "scripts").mkdir(exist_ok=True)
                 (folder / "scripts" / script.name).write_text(PRETEND)
