@@ -25,8 +25,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 def seconds(checkout: Path, command: str) -> float:
     """Return the seconds that a script of a checkout took; of what it compares, our side's."""
-    script, *arguments = command.split()
-    called = [sys.executable, checkout / "benchmarks" / script, *arguments]
+    called = [sys.executable, *f"{checkout}/benchmarks/{command}".split()]
     own = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     done = subprocess.run(called, capture_output=True, text=True, env=own, check=False)
     found = re.search(r'([\d.]+) s against|"seconds": ([\d.]+)', done.stdout)
@@ -36,7 +35,6 @@ def seconds(checkout: Path, command: str) -> float:
 
 
 def main() -> None:
-    """Run every script of both sides in turns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("other", type=Path, help="another checkout")
     parser.add_argument("--turns", type=int, default=5)
@@ -50,10 +48,9 @@ def main() -> None:
             "tangent.py --images 8 --points 3 --turns 3",
             f"merging.py work taskgrid --inputs {folder}/inputs --outputs {folder}/out --scales 0.3",
         ):
-            ratios = []
-            for _ in range(args.turns):
-                other = seconds(args.other.resolve(), command)
-                ratios.append(seconds(HERE, command) / other)
+            sides = (args.other.resolve(), HERE)
+            turns = [[seconds(side, command) for side in sides] for _ in range(args.turns)]
+            ratios = [own / other for other, own in turns]
             spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
             print(f"{command.split()[0]}: {statistics.median(ratios):.3f} ({spread})", flush=True)
 
