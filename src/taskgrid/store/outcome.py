@@ -47,8 +47,6 @@ class Outcome:
         predicted: NDArray[np.integer[Any]] | None = None,
     ) -> Outcome:
         """Pack per-sample correctness and predicted classes, each of shape (n,)."""
-        classes = np.zeros(0, np.uint8) if predicted is None else predicted
-        narrow = classes.size == 0 or int(classes.max()) < 256
         return cls(
             key=key,
             n=len(hits),
@@ -56,7 +54,7 @@ class Outcome:
             nll=float(nll),
             ece=float(ece),
             bits=np.packbits(hits).tobytes(),
-            predicted=classes.astype(np.uint8 if narrow else "<u2").tobytes(),
+            predicted=b"" if predicted is None else _packed(predicted),
         )
 
     def hits(self) -> NDArray[np.bool_]:
@@ -98,3 +96,8 @@ class Outcomes(Protocol):
     def writer(self) -> AbstractContextManager[Takes]:
         """Return a context manager that stores outcomes."""
         ...
+
+
+def _packed(classes: NDArray[np.integer[Any]]) -> bytes:
+    narrow = not classes.size or classes.max() < 256
+    return classes.astype(np.uint8 if narrow else "<u2").tobytes()
