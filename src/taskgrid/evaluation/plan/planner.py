@@ -273,7 +273,8 @@ def make_plan(
         method: the merge method.
         subsets: names of the subsets, e.g. ``dtd+svhn``, in any order.
         lambdas: coefficients as text, in any order; a method without a coefficient has none but its own.
-        points: points with coefficients of their own, by the name of their subset.
+        points: points with coefficients of their own, by the name of their subset; of a method without a
+            coefficient there are none.
         studies: the studies that ask for rows.
         curves_on: splits on which every coefficient is measured.
         outside: measure the test rows also on the tasks outside a subset.
@@ -287,7 +288,7 @@ def make_plan(
     if "val" not in curves_on:
         raise ConfigError("curves_on must hold val: the coefficient is selected on it")
     if method.card.coefficient == "none":
-        lambdas = (LONE_POINT,)
+        lambdas, points = (LONE_POINT,), {}
     if not lambdas:
         raise ConfigError("lambdas is empty; give at least one number")
     names = {subset_name(parse_subset(subset)) for subset in subsets}

@@ -378,4 +378,6 @@ def test_a_method_may_have_a_threshold_or_nothing_in_the_place_of_lambda() -> No
         plan = make_plan(setting("ab"), method(), ["a"], LAMBDAS)
         assert plan.merged(("a",), "0.00", "a", "val").weights.kind == "merge"
         card = per_task(coefficient="none")
-        assert make_plan(setting("ab"), method(), ["a"], LAMBDAS).lambdas == ("1.00",)
+        own = {"a+b": ["a:0.30,b:0.50"]}
+        alone = make_plan(setting("ab"), method(), ["a+b"], LAMBDAS, points=own)
+        assert alone.sweep(("a", "b")) == ("1.00",)
