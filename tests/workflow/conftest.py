@@ -27,7 +27,12 @@ TINY: dict[str, Any] = {
         for name in ("a", "b", "c")
     ],
     "finetune": {"recipe": {"steps": 4, "batch_size": 16, "warmup_steps": 1}},
-    "grid": {"lambdas": [0, 0.5, 1], "block_size": 4},
+    "grid": {
+        "methods": ["task_arithmetic", "average"],
+        "lambdas": [0, 0.5, 1],
+        "block_size": 4,
+    },
+    "studies": ["addition"],
     "device": "cpu",
 }
 

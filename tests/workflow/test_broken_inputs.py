@@ -173,14 +173,14 @@ def test_bad_arrays(
 
 def test_unknown_method_option(fresh: Checkout) -> None:
     fresh.config["grid"]["methods"] = [{"name": "average", "options": {"density": 0.2}}]
-    refused(fresh.snakemake(), "error:", "average", "density")
+    refused(fresh.snakemake(), "config:", "average", "density")
 
 
 @pytest.mark.parametrize(
     ("point", "words"),
     [
         ("standard/0/average/a+typo/0.30", "there is no task 'typo'; there are: a, b, c"),
-        ("standrd/0/average/a/0.30", "there is no mode 'standrd'; there are: standard"),
+        ("standrd/0/average/a/0.30", "there is no mode 'standrd'; did you mean 'standard'?"),
         ("standard/0/average/a/0.3", "the point '0.3' is called '0.30'"),
     ],
 )

@@ -20,8 +20,9 @@ subsets see the same images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from taskgrid.errors import ArtifactError, DataError
+from taskgrid.errors import ArtifactError, ConfigError, DataError
 from taskgrid.lattice.subsets import subset_name, subset_of_number
 from taskgrid.plugins.cards import Column, StudyCard, TableCard
 from taskgrid.plugins.options import Option, Options
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.outcome import Outcome
-from taskgrid.studies.seam import Reading, Results
+from taskgrid.studies.seam import Field, Reading, Results
 
 CARD = StudyCard(
     title="Shapley values of tasks",
@@ -127,6 +128,18 @@ def shapley_weights(players: int) -> Floats:
 
 class Shapley(Reading):
     """The study ``shapley``: exact values from the grid, intervals from the stored outcomes."""
+
+    def check(self, field: Field, subsets: Container[tuple[str, ...]]) -> None:
+        """Refuse a grid that lacks a subset of the players."""
+        players = sorted(self.options.tasks or field.trained)
+        for size in range(1, len(players) + 1):
+            for subset in combinations(players, size):
+                if subset not in subsets:
+                    raise ConfigError(
+                        f"study 'shapley' needs every subset of its {len(players)} tasks, and "
+                        f"{'+'.join(subset)} is not on the grid; use grid.subsets: all, name fewer tasks in "
+                        "the study's option `tasks`, or take shapley out of studies"
+                    )
 
     def table(self, name: str, results: Results) -> pa.Table:
         """Return the values of every run and method.

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskgrid.errors import ArtifactError, DataError
+from taskgrid.errors import ArtifactError, ConfigError, DataError
 from taskgrid.lattice.subsets import subset_of_number
 from taskgrid.plugins.cards import study_card
 from taskgrid.store.columns import card_schema, words_of
 from taskgrid.store.outcome import Outcome
-from taskgrid.studies.seam import Results
+from taskgrid.studies import get_study
+from taskgrid.studies.seam import Field, Results
 from taskgrid.studies.shapley import LEVEL, shapley_weights
 from taskgrid.studies.tables import study_table
 
@@ -226,3 +227,15 @@ def test_a_task_without_expert_and_a_lost_outcome_are_named() -> None:
     world.outcomes.popitem()
     with pytest.raises(ArtifactError, match=r"1 outcomes behind ties .* are not in the store"):
         world.table()
+
+
+def test_a_grid_that_lacks_a_subset_is_refused_before_anything_is_measured() -> None:
+    study = get_study("shapley")
+    field = Field(("a", "b", "c"))
+    whole = {s for n in (1, 2, 3) for s in itertools.combinations("abc", n)}
+    study.check(field, whole)
+    with pytest.raises(
+        ConfigError, match=r"every subset of its 3 tasks, and a\+c is not on the grid"
+    ):
+        study.check(field, whole - {("a", "c")})
+    get_study("shapley", {"tasks": ["a", "b"]}).check(field, whole - {("a", "c")})

@@ -33,7 +33,7 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: if there is one; the text says what to do.
     """
-    refs = [StudyRef(**reference(experiment, label)) for label in asking(experiment)]
+    refs = [StudyRef(**reference(experiment, label)) for label in experiment.studies]
     numbers = experiment.numbers
     subsets = {canonical_subset(subset_of_number(one, experiment.trained)) for one in numbers}
     check_studies(refs, field(experiment), subsets)
