@@ -50,7 +50,8 @@ def test_lambda_zero_is_the_base_and_one_task_at_lambda_one_the_expert(finished:
         for method in ("task_arithmetic", "average"):
             assert val[method, task, "0.00", task] == zeroshot
             assert val[method, "a+b+c", "0.00", task] == zeroshot
-            assert val[method, task, "1.00", task] == pytest.approx(expert, rel=1e-6)
+            # Logits of about ten are rounded to float32: of small losses that is a larger part.
+            assert val[method, task, "1.00", task] == pytest.approx(expert, rel=1e-6, abs=1e-6)
 
 
 def test_the_chosen_lambda_is_the_first_maximum_on_validation(finished: Checkout) -> None:
