@@ -21,6 +21,7 @@ from taskgrid.plugins.cards import Column, StudyCard, TableCard
 from taskgrid.plugins.options import Option, Options
 from taskgrid.sentences import choices
 from taskgrid.studies.beside import LEVEL, ChosenPoint, chosen_points
+from taskgrid.studies.rows import laid_out
 from taskgrid.studies.seam import Choice, Choosing, Curves, Field, Question, Results
 
 CARD = StudyCard(
@@ -183,9 +184,7 @@ class Analogy(Choosing):
             ArtifactError: if an outcome behind a row is not stored any more.
         """
         rows = [_row(chosen, self._named[chosen.row["about"]]) for chosen in chosen_points(results)]
-        return pa.table(
-            {column: [row[column] for row in rows] for column in CARD.tables[name].columns}
-        )
+        return laid_out(CARD.tables[name], rows)
 
 
 def _row(chosen: ChosenPoint, quadruple: Quadruple) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from taskgrid.errors import ArtifactError, DataError
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.intervals import Interval, Pair, difference_interval
 from taskgrid.store.outcome import Outcome
+from taskgrid.studies.rows import RUN
 from taskgrid.studies.seam import Results
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Coverage of the intervals."""
-
-RUN = ("model", "mode", "seed", "method", "options")
-"""The columns that name a run and a method."""
 
 _POINT = (*RUN, "subset", "point")
 

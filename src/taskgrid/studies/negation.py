@@ -25,6 +25,7 @@ from taskgrid.plugins.cards import Column, StudyCard, TableCard
 from taskgrid.plugins.options import Option, Options
 from taskgrid.sentences import choices
 from taskgrid.studies.beside import LEVEL, ChosenPoint, chosen_points, flips_of
+from taskgrid.studies.rows import laid_out
 from taskgrid.studies.seam import Choice, Choosing, Curves, Field, Question, Results
 
 CARD = StudyCard(
@@ -201,9 +202,7 @@ class Negation(Choosing):
             ArtifactError: if an outcome behind a row is not stored any more.
         """
         rows = [{**_row(chosen), "keep": self.options.keep} for chosen in chosen_points(results)]
-        return pa.table(
-            {column: [row[column] for row in rows] for column in CARD.tables[name].columns}
-        )
+        return laid_out(CARD.tables[name], rows)
 
     def _control(self, field: Field) -> tuple[str, ...]:
         return tuple(sorted(set(self.options.control or field.control)))

@@ -36,6 +36,7 @@ from taskgrid.plugins.cards import Column, StudyCard, TableCard
 from taskgrid.plugins.options import Option, Options
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.outcome import Outcome
+from taskgrid.studies.rows import RUN, laid_out
 from taskgrid.studies.seam import Field, Reading, Results
 
 CARD = StudyCard(
@@ -95,7 +96,6 @@ CARD = StudyCard(
 LEVEL = 0.95
 """Coverage of the intervals."""
 
-_RUN = ["model", "mode", "seed", "method", "options"]
 _SETS_AT_ONCE = 1024
 _DRAWS_AT_ONCE = 64
 
@@ -150,10 +150,10 @@ class Shapley(Reading):
         """
         test = results.grid[results.grid["split"] == "test"]
         chosen = results.selected[results.selected["study"] == self.options.study]
-        on = [*_RUN, "subset", "point"]
-        merged = test.merge(chosen[on].drop_duplicates([*_RUN, "subset"]), on=on)
+        on = [*RUN, "subset", "point"]
+        merged = test.merge(chosen[on].drop_duplicates([*RUN, "subset"]), on=on)
         rows: list[dict[str, Any]] = []
-        for run, part in merged.groupby(_RUN, sort=True):
+        for run, part in merged.groupby(list(RUN), sort=True):
             model, mode, seed, method, _ = run
             own = test[test["model"] == model]
             experts = own[
@@ -168,10 +168,8 @@ class Shapley(Reading):
                 options=self.options,
                 find=results.find,
             )
-            rows += [{**dict(zip(_RUN, run, strict=True)), **row} for row in game.rows()]
-        return pa.table(
-            {column: [row[column] for row in rows] for column in CARD.tables[name].columns}
-        )
+            rows += [{**dict(zip(RUN, run, strict=True)), **row} for row in game.rows()]
+        return laid_out(CARD.tables[name], rows)
 
     def _players(self, trained: set[str], tasks: Sequence[str]) -> tuple[str, ...]:
         wanted: list[str] = self.options.tasks or [task for task in tasks if task in trained]
