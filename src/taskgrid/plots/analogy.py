@@ -47,20 +47,15 @@ def draw(tables: style.Tables) -> Figure:
     titles = frames.method_titles(rows)
     colours = style.category_colours(list(titles.values()))
     cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
-    order = list(
-        map(str, rows.groupby("words")["gain"].mean().sort_values(kind="stable").index[::-1])
-    )
+    order = dumbbells.largest_first(rows, "words", "gain")
     tall = len(order) * max(0.42, 0.13 * len(titles) + 0.1) + 0.8
     figure = style.new_figure(5.6, len(cut) * tall + 0.35)
     axes = figure.subplots(len(cut), 1, squeeze=False, sharex=True).ravel()
     for panel, each in zip(cut, axes, strict=True):
         dumbbells.frame(each, order, named=True)
         each.set_title(panel.title, loc="left")
-        for place, ((method, options), title) in enumerate(titles.items()):
-            same = (panel.rows["method"] == method) & (panel.rows["options"] == options)
-            if same.any():
-                offset = dumbbells.lane(place, len(titles))
-                _draw(each, panel.rows[same], order, offset, colours[title], title)
+        for own, offset, title in dumbbells.lanes(panel.rows, titles):
+            _draw(each, own, order, offset, colours[title], title)
         _levels(each, panel.rows, order)
     axes[-1].set_xlabel("accuracy on D [%]")
     unmet = not rows["met"].astype(bool).all()

@@ -1,8 +1,11 @@
-"""Dumbbells: from the base's score (open) to another model's (filled), one line per thing edited."""
+"""Dumbbells: an open mark and a filled one on a line per task, methods beside one another.
+
+From the base's score (open) to an edited model's (filled); Shapley values share the lines and the marks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,20 +19,36 @@ SIZE = 4.0
 OPEN: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
 
 
-def lane(place: int, lanes: int) -> float:
-    """Return how far from the middle of a line the lane of the ``place``-th method runs."""
-    return (place - (lanes - 1) / 2) * 0.6 / lanes
+def largest_first(rows: pd.DataFrame, by: str, value: str) -> list[str]:
+    """Return what lines are about, the largest mean value first."""
+    means = rows.groupby(by)[value].mean().sort_values(kind="stable")
+    return [str(name) for name in means.index[::-1]]
 
 
-def frame(axes: Axes, names: Sequence[str], *, named: bool) -> None:
-    """Draw a line for each name, the first on top."""
+def lanes(
+    rows: pd.DataFrame, titles: Mapping[tuple[str, str], str]
+) -> Iterator[tuple[pd.DataFrame, float, str]]:
+    """Yield each method's rows, how far from the middle of a line its lane runs, and its title.
+
+    Args:
+        rows: a panel's rows; a method that has none there keeps its lane, and is not drawn.
+        titles: (method, options) -> words, of all panels.
+    """
+    for place, ((method, options), title) in enumerate(titles.items()):
+        own = rows[(rows["method"] == method) & (rows["options"] == options)]
+        if not own.empty:
+            yield own, (place - (len(titles) - 1) / 2) * 0.6 / len(titles), title
+
+
+def frame(axes: Axes, names: Sequence[str], *, named: bool, ticks: int = 5) -> None:
+    """Draw a line for each name, the first on top, over an axis with so many intervals at most."""
     for place in range(0, len(names), 2):
         axes.axhspan(place - 0.5, place + 0.5, color="0.955", linewidth=0, zorder=0)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), list(names) if named else [])
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, min_n_ticks=2))
 
 
 def draw_between(
@@ -66,14 +85,16 @@ def draw_interval(
     axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=4.0, alpha=0.3, zorder=1)
 
 
-def handles(colours: dict[str, style.Colour], *, unmet: bool) -> list[Line2D]:
+def handles(
+    colours: dict[str, style.Colour], *, base: str = "zero-shot", unmet: bool = False
+) -> list[Line2D]:
     """Return what the legend of dumbbells says."""
     marks: dict[str, Any] = {"linestyle": "", "markersize": SIZE, "color": "0.25"}
     found = [
         Line2D([], [], color=colour, marker="o", markersize=SIZE, label=title)
         for title, colour in colours.items()
     ]
-    found.append(Line2D([], [], marker="o", label="zero-shot", **marks | OPEN))
+    found.append(Line2D([], [], marker="o", label=base, **marks | OPEN))
     if unmet:
         found.append(Line2D([], [], marker="X", label="not met", **marks))
     return found

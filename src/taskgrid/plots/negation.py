@@ -39,9 +39,7 @@ def draw(tables: style.Tables) -> Figure:
     titles = frames.method_titles(rows)
     colours = style.category_colours(list(titles.values()))
     cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
-    order = list(
-        map(str, rows.groupby("task")["drop"].mean().sort_values(kind="stable").index[::-1])
-    )
+    order = dumbbells.largest_first(rows, "task", "drop")
     tall = len(order) * max(0.24, 0.11 * len(titles) + 0.08) + 0.8
     figure = style.new_figure(5.6, len(cut) * tall + 0.35)
     axes = figure.subplots(len(cut), 2, squeeze=False, sharex="col", width_ratios=(3, 2))
@@ -50,11 +48,8 @@ def draw(tables: style.Tables) -> Figure:
         dumbbells.frame(left, names, named=True)
         dumbbells.frame(right, names, named=False)
         left.set_title(panel.title, loc="left")
-        for place, ((method, options), title) in enumerate(titles.items()):
-            same = (panel.rows["method"] == method) & (panel.rows["options"] == options)
-            if same.any():
-                offset = dumbbells.lane(place, len(titles))
-                _draw(left, right, panel.rows[same], order, offset, colours[title], title)
+        for own, offset, title in dumbbells.lanes(panel.rows, titles):
+            _draw(left, right, own, order, offset, colours[title], title)
         _asked(right, panel.rows, order)
     for each, words in zip(axes[-1], ("target", "control"), strict=True):
         each.set_xlabel(f"{words} accuracy [%]")
