@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from taskgrid.plugins.cards import StatisticCard
 from taskgrid.plugins.options import Option
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.statistics.seam import IMAGES, Batch, StatisticContext
+from taskgrid.statistics.seam import Batch, StatisticContext
 from taskgrid.store.images import Pixels, pixel_digest
 from taskgrid.store.weights import State
 
@@ -88,8 +88,7 @@ class Fisher:
                     found = gradients(weights, batch.inputs[some], cotangents)
                 for name, each in found.items():
                     totals[name] += each.square_().sum(dim=0)
-        state = {name: total.float().cpu() for name, total in totals.items()}
-        return state | {IMAGES: torch.tensor(len(context.examples))}
+        return context.sums(totals)
 
 
 def draw_labels(probabilities: torch.Tensor, pixels: Pixels, seed: int) -> torch.Tensor:

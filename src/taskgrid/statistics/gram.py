@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from taskgrid.plugins.cards import StatisticCard
 from taskgrid.plugins.options import Option
-from taskgrid.statistics.seam import IMAGES, StatisticContext
+from taskgrid.statistics.seam import StatisticContext
 from taskgrid.store.weights import State
 
 CARD = StatisticCard(
@@ -67,8 +67,7 @@ class Gram:
         with torch.no_grad(), _listening(tower, hear):
             for batch in context.batches():
                 _pass(tower, batch.inputs, hear)
-        state = {name: total.float().cpu() for name, total in totals.items()}
-        return state | {IMAGES: torch.tensor(len(context.examples))}
+        return context.sums(totals)
 
 
 def _pass(tower: nn.Module, images: torch.Tensor, hear: Hear) -> None:

@@ -7,7 +7,7 @@ lineage and enter row keys by their digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -102,6 +102,11 @@ class StatisticContext:
             labels = torch.from_numpy(self.examples.labels[part]).to(device)
             yield Batch(pixels, prepare(to_device(pixels, device)), labels)
             self.tally.advance(len(labels))
+
+    def sums(self, totals: Mapping[str, torch.Tensor]) -> State:
+        """Return sums over the images as they are kept: float32, and the number of images beside them."""
+        state = {name: total.float().cpu() for name, total in totals.items()}
+        return state | {IMAGES: torch.tensor(len(self.examples))}
 
     def the_head(self) -> Head:
         """Return the head.
