@@ -65,7 +65,7 @@ def evaluate_grid(
     lambdas: Iterable[float | str | Mapping[str, float]] = _LAMBDAS,
     studies: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("addition",),
     statistics: Mapping[str, Mapping[str, State]] | None = None,
-    learned: Mapping[str, Learned] | None = None,
+    learned: Mapping[str, Mapping[str, Learned]] | None = None,
     curves_on: Sequence[Split] = ("val",),
     outside: bool = False,
     model: str = "model",
@@ -99,7 +99,7 @@ def evaluate_grid(
         studies: what is asked of the grid: names, or a mapping from names to options.
         statistics: name -> task -> statistic, for methods that need any; the task is ``""`` for a
             statistic of the base.
-        learned: name of a subset -> learned coefficients, for methods that learn them.
+        learned: merge method -> name of a subset -> coefficients that it learned for it.
         curves_on: splits on which every lambda is measured; ``val`` must be one of them.
         outside: measure chosen points on the tasks outside their subset, too.
         model: name for the table.
@@ -148,8 +148,7 @@ def evaluate_grid(
     outcomes: Outcomes = OutcomeStore(store) if store is not None else HeldOutcomes()
     engine = partial(
         open_engine,
-        held.material(),
-        setting,
+        setting=setting,
         device=device,
         batch_size=batch_size,
         compiled=compiled,
@@ -163,7 +162,7 @@ def evaluate_grid(
     plans = [
         make_plan(
             setting,
-            read_method(name, options, seed, learned=held.learned_digests()),
+            read_method(name, options, seed, learned=held.learned_digests(name)),
             merges,
             scales,
             points=points,
@@ -174,10 +173,11 @@ def evaluate_grid(
         )
         for name, options in read_named("methods", methods)
     ]
-    tables = [run_reference(setting, outcomes, engine, progress).table]
+    bare = partial(engine, held.material())
+    tables = [run_reference(setting, outcomes, bare, progress).table]
     for plan in plans:
         take = Taker(plan) if plan.curves is not None else None
-        opened = partial(engine, plan.method)
+        opened = partial(engine, held.material(plan.method.name), method=plan.method)
         tables.append(run_plan(plan, outcomes, opened, progress, take=take).table)
     frame: pd.DataFrame = unique_rows(sort_rows(pa.concat_tables(tables))).to_pandas()
     return frame.astype({"seed": "Int64"})

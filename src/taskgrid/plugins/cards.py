@@ -63,6 +63,9 @@ class MergerCard(Card):
 class StatisticCard(Card):
     """A statistic of data: something that merge methods or modes need beside weights.
 
+    Its options say what it is computed on: ``images``, how many of each task (0 takes all), and
+    ``split``, where they come from.
+
     Attributes:
         per: whether there is one for each ``task``, or one for a ``base``.
         head: whether it sees the task's head.
@@ -70,6 +73,12 @@ class StatisticCard(Card):
 
     per: Literal["task", "base"] = "task"
     head: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a card that leaves open which images are looked at."""
+        for name in ("images", "split"):
+            if name not in self.options:
+                raise ValueError(f"a statistic needs the option {name!r}; `fisher` shows how")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,16 @@ from taskgrid.plugins import registry
 from taskgrid.plugins.options import Option
 from tests.unit.example_config import changed
 
+STATISTIC = (
+    'StatisticCard(title="S", options={"images": Option(default=0, about="i"), '
+    '"split": Option(default="train", about="s"), more})'
+)
 TOYS = {
     "merger.soft": 'MergerCard(title="S", needs=("heat",), options={"power": Option(default=2, about="")})',
     "merger.lone": 'MergerCard(title="Lone", coefficient="none")',
     "merger.lost": 'MergerCard(title="Lost", needs=("nowhere",))',
-    "statistic.heat": 'StatisticCard(title="Heat", options={"steps": Option(default=5, about="s")})',
-    "statistic.cold": 'StatisticCard(title="Cold")',
+    "statistic.heat": STATISTIC.replace("more", '"steps": Option(default=5, about="s")'),
+    "statistic.cold": STATISTIC.replace("more", ""),
     "mode.gentle": 'ModeCard(title="Gentle", recipe={"lr": 0.5, "epochs": 3})',
     "mode.wary": 'ModeCard(title="Wary", others=("images", "heat"))',
     "study.why": 'StudyCard(title="Why", rule="none", options={"lambdas": Option(default=None, about="l")})',

@@ -130,7 +130,7 @@ def test_what_was_learned_is_measured_at_its_only_point(small: World) -> None:
     rows = evaluate_grid(
         small.base, small.card, small.tasks, experts=small.experts,
         methods={"adamerging": {**OPTIONS, "split": "test"}},
-        subsets=["a+b"], learned={"a+b": given},
+        subsets=["a+b"], learned={"adamerging": {"a+b": given}},
     )  # fmt: skip
     rows = rows[rows["method"] == "adamerging"]
     assert set(rows["point"]) == {"1.00"} and rows["transductive"].all()

@@ -15,7 +15,7 @@ from taskgrid.merging import MergeContext, merge, merge_per_task, methods
 from taskgrid.merging.bases.additive import Line, weighted_sum
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Prepared
-from taskgrid.plugins.cards import StatisticCard
+from taskgrid.plugins.cards import statistic_card
 from taskgrid.store.weights import State, digest_state
 from tests.unit.example_mergers import near, recipe_of
 
@@ -105,7 +105,7 @@ def test_a_method_gets_the_statistics_and_the_coefficients_that_its_card_asks_fo
 ) -> None:
     recipe = recipe_of(Informed(), "informed", needs=("mass",), learned=True)
     monkeypatch.setattr(MergeRecipe, "of", lambda *given: recipe)
-    card = StatisticCard(title="mass")
+    card = statistic_card("gram")
     monkeypatch.setattr("taskgrid.merging.recipe.statistic_card", lambda name: card)
     mass = {"mass": {t: {"mass": torch.tensor(m)} for t, m in (("dtd", 2.0), ("svhn", -1.0))}}
     # One per floating tensor, by name: bias, proj.

@@ -93,6 +93,18 @@ def test_a_card_that_is_none_is_told_why(
         read_card("merger", "mine")
 
 
+def test_a_statistic_says_which_images_it_is_computed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "CARD = StatisticCard(title='x', options={'images': Option(default=0, about='y')})"
+    )
+    monkeypatch.setattr(cards, "module_of", lambda kind, name: "mine")
+    monkeypatch.setattr(cards, "source_of", lambda module: tmp_path / "mine.py")
+    with pytest.raises(ConfigError, match="StatisticCard: a statistic needs the option 'split'"):
+        read_card("statistic", "mine")
+
+
 def test_a_card_holds_literals_of_every_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

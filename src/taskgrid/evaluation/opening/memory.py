@@ -58,7 +58,7 @@ class Held:
         vectors: task -> tau_t.
         experts: task -> theta_t, where they were given.
         statistics: name -> task -> statistic; the task is ``""`` for one of the base.
-        learned: name of a subset -> what was learned for it.
+        learned: merge method -> name of a subset -> what it learned for it.
     """
 
     base: State
@@ -67,16 +67,16 @@ class Held:
     vectors: Mapping[str, State]
     experts: Mapping[str, State] = field(default_factory=dict)
     statistics: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
-    learned: Mapping[str, Learned] = field(default_factory=dict)
+    learned: Mapping[str, Mapping[str, Learned]] = field(default_factory=dict)
 
-    def material(self) -> Material:
-        """Return it as an engine wants it."""
+    def material(self, method: str | None = None) -> Material:
+        """Return it as an engine wants it that measures a merge method; None where none is measured."""
         return Material(
             card=self.card,
             base=lambda: self.base,
             tasks={name: self._task(name, task) for name, task in self.tasks.items()},
             statistics=self._statistics(""),
-            learned={name: partial(_given, found) for name, found in self.learned.items()},
+            learned={name: partial(_given, found) for name, found in self._learned(method).items()},
         )
 
     def setting(
@@ -111,9 +111,12 @@ class Held:
             tangent=keys.tangent_code() if evaluation == "tangent" else None,
         )
 
-    def learned_digests(self) -> dict[str, str]:
-        """Return digests of what was learned, by the name of the subset."""
-        return {name: digest_state(dict(found)) for name, found in sorted(self.learned.items())}
+    def learned_digests(self, method: str) -> dict[str, str]:
+        """Return digests of what a method learned, by the name of the subset."""
+        return {name: digest_state(dict(found)) for name, found in self._learned(method).items()}
+
+    def _learned(self, method: str | None) -> Mapping[str, Learned]:
+        return self.learned.get(method, {}) if method is not None else {}
 
     def _task(self, name: str, task: EvaluationTask) -> TaskMaterial:
         trained = name in self.vectors

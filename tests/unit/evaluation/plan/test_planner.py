@@ -14,7 +14,7 @@ from taskgrid.evaluation.opening.references import TaskManifests, read_method, r
 from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Setting, TaskRef, Weights
 from taskgrid.models.card import ModelCard
-from taskgrid.plugins.cards import MergerCard, StatisticCard, merger_card
+from taskgrid.plugins.cards import MergerCard, merger_card
 from taskgrid.provenance import digest
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import SPLITS, ImageIndex
@@ -328,14 +328,11 @@ def test_statistics_and_what_was_learned_are_in_the_keys_of_merges() -> None:
         needing = replace(method(), needs={"fisher": "exact"})
         return make_plan(replace(ours, tasks=tasks), needing, ["a", "a+b"], LAMBDAS)
 
-    with pytest.MonkeyPatch.context() as patched:
-        card = StatisticCard(title="Fisher information")
-        patched.setattr("taskgrid.evaluation.plan.planner.statistic_card", lambda name: card)
-        one, other = plan(), plan(b="computed anew")
-        assert one.merge_key(("a",)) == other.merge_key(("a",))
-        assert one.merge_key(("a", "b")) != other.merge_key(("a", "b"))
-        with pytest.raises(LineageError, match=r"needs the statistic 'fisher' of task 'a'.*rule"):
-            make_plan(ours, replace(method(), needs={"fisher": "exact"}), ["a"], LAMBDAS)
+    one, other = plan(), plan(b="computed anew")
+    assert one.merge_key(("a",)) == other.merge_key(("a",))
+    assert one.merge_key(("a", "b")) != other.merge_key(("a", "b"))
+    with pytest.raises(LineageError, match=r"needs the statistic 'fisher' of task 'a'.*rule"):
+        make_plan(ours, replace(method(), needs={"fisher": "exact"}), ["a"], LAMBDAS)
 
 
 def test_a_method_that_learns_needs_what_was_learned_for_each_subset() -> None:
