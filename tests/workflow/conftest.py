@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import re
@@ -129,13 +130,17 @@ class Checkout:
         """Read a JSON file of the checkout."""
         return json.loads((self / name).read_text())
 
+    @classmethod
+    def of(cls, folder: Path, config: dict[str, Any]) -> Checkout:
+        """Return a checkout that is there already."""
+        found = object.__new__(cls)
+        found.folder, found.config = folder, copy.deepcopy(config)
+        return found
+
     def copy_to(self, folder: Path) -> Checkout:
         """Copy the checkout with its results, e.g. to edit the copy and keep the original."""
-        clone = object.__new__(Checkout)
-        clone.folder = folder
-        clone.config = copy.deepcopy(self.config)
         shutil.copytree(self.folder, folder, symlinks=True)
-        return clone
+        return self.of(folder, self.config)
 
 
 def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: int = 24) -> None:
@@ -158,11 +163,19 @@ def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: i
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which the tiny experiment ran to the end; copy it before you change it."""
-    checkout = Checkout(tmp_path_factory.mktemp("finished") / "checkout")
-    outcome = checkout.run()
-    (checkout / "first-run.txt").write_text(outcome.text)
-    return checkout
+    """A checkout in which the tiny experiment ran to the end, one for all processes of the tests.
+
+    Others copy it meanwhile: nothing may be changed or run in it.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder, done = common / "finished", common / "finished.txt"
+    with (common / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            done.write_text(Checkout(folder).run().text)
+    return Checkout.of(folder, TINY)
 
 
 @pytest.fixture

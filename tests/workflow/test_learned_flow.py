@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from taskgrid.models.clip import load_clip
 from taskgrid.store.atomic import write_json
 from tests.workflow.conftest import Checkout
@@ -13,8 +11,7 @@ ROWS = f"results/eval/{RUN}/00000/rows.parquet"
 POINT = f"results/export/{RUN}/a+b/1.00.safetensors"
 
 
-def test_coefficients_are_learned_once_and_used_by_rows_and_exports(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path / "checkout")
+def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Checkout) -> None:
     checkout.config["tasks"] = checkout.config["tasks"][:2]
     options = {"steps": 3, "batch_size": 4, "split": "test"}
     checkout.config["grid"] |= {

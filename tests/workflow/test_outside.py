@@ -16,11 +16,10 @@ RUN = "taskgrid-vit-4-s0/biases/0"
 
 
 def test_one_of_each_kind_ends_in_tables_and_a_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = install(tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", str(site))
-    checkout = Checkout(tmp_path / "checkout")
     checkout.config["tasks"] = checkout.config["tasks"][:2]
     checkout.config["finetune"]["modes"] = ["biases"]
     checkout.config["grid"]["methods"] = [

@@ -15,9 +15,9 @@ PAGE = "results/tables/precision.html"
 
 
 @pytest.fixture(scope="module")
-def proven(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def proven(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout with experts and a proof, and nothing evaluated; copy it before you change it."""
-    checkout = Checkout(tmp_path_factory.mktemp("proven") / "checkout")
+    checkout = finished.copy_to(tmp_path_factory.mktemp("proven") / "checkout")
     checkout.config["tasks"] = checkout.config["tasks"][:2]
     checkout.config["split"] = {"fraction": 0.5}
     checkout.config["grid"] |= {"methods": ["task_arithmetic"], "lambdas": [0, 0.25, 1]}

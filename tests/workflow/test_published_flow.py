@@ -65,6 +65,7 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         },
         {"name": "gtsrb", "path": str(place / "data"), "options": {"layout": "original", **counts}},
     ]
+    checkout.config["finetune"]["modes"] = []
     checkout.config["experts"] = [
         {
             "name": "hub",
@@ -81,12 +82,11 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 def test_from_download_to_table_without_a_network(published: Checkout) -> None:
     published.run("tables")
     grid = published.table("grid.parquet")
-    assert set(grid["mode"].dropna()) == {"standard", "hub"}
+    assert set(grid["mode"].dropna()) == {"hub"}
     tested = grid[(grid["split"] == "test") & (grid["method"] == "zeroshot")].set_index("task")["n"]
     assert tested.to_dict() == {"mnist": 16, "eurosat": 33, "gtsrb": 43}
-    for mode in ("standard", "hub"):
-        merged = grid[(grid["mode"] == mode) & (grid["size"] == 3) & (grid["split"] == "val")]
-        assert len(merged) == 3 * 3
+    merged = grid[(grid["size"] == 3) & (grid["split"] == "val")]
+    assert len(merged) == 3 * 3
     manifest = published.json("results/downloads/mnist.json")
     assert manifest["commit"]
     assert manifest["files"][0]["sha256"]
@@ -102,7 +102,6 @@ def test_from_download_to_table_without_a_network(published: Checkout) -> None:
 def test_an_expert_that_fails_its_own_task_is_not_merged(published: Checkout) -> None:
     published.config["tasks"] = published.config["tasks"][:1]
     published.config["grid"]["subsets"] = "all"
-    published.config["finetune"]["modes"] = []
     published.config["experts"][0]["check"] = {"expected": {"mnist": 0.999}, "tolerance": 0}
     outcome = published.snakemake()
     assert outcome.code != 0
@@ -123,6 +122,7 @@ def test_wrong_counts_and_missing_files_are_one_sentence(
 ) -> None:
     published.config["tasks"] = [{"name": "mnist", "options": options}]
     published.config["experts"] = []
+    published.config["finetune"]["modes"] = ["standard"]
     published.config["grid"]["subsets"] = "all"
     outcome = published.snakemake("results/data/24px/mnist/dataset.json")
     assert outcome.code != 0

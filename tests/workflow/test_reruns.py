@@ -27,8 +27,8 @@ def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:
     return checkout.table("grid.parquet")[columns].reset_index(drop=True)
 
 
-def test_a_second_run_does_nothing_and_says_so(finished: Checkout) -> None:
-    outcome = finished.run()
+def test_a_second_run_does_nothing_and_says_so(checkout: Checkout) -> None:
+    outcome = checkout.run()
     assert outcome.rules == NOTHING
     assert "Nothing to be done" in outcome.text
 
@@ -93,7 +93,7 @@ def test_an_edit_of_a_merger_runs_its_blocks_again_and_no_others(checkout: Check
         checkout.plan()
         == Counter({"merge": 2, "eval": 2, "record_block": 2, "grid": 1}) + AFTER_TABLES
     )
-    outcome = checkout.run()
+    outcome = checkout.run("tables")
     # 7 subsets at 2 lambdas (0.00 is the base, whatever the method), sizes 1, 1, 1, 2, 2, 2, 3 on
     # val, and at most one chosen lambda each on test; rows of task arithmetic stay.
     assert 24 <= outcome.evaluated <= 36
@@ -183,7 +183,7 @@ def test_changed_data_is_seen_and_a_touched_file_is_not(checkout: Checkout) -> N
 def test_adding_a_lambda_evaluates_its_points_alone(checkout: Checkout) -> None:
     before = values(checkout, ["key", "accuracy", "nll"]).set_index("key")
     checkout.config["grid"]["lambdas"] = [0, 0.25, 0.5, 1]
-    outcome = checkout.run()
+    outcome = checkout.run("tables")
     assert not {"dataset", "finetune", "taskvector", "head"} & set(outcome.rules)
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before.index)]
@@ -199,7 +199,7 @@ def test_adding_a_task_trains_one_expert_and_evaluates_subsets_that_hold_it(
 ) -> None:
     before = set(values(checkout, ["key"])["key"])
     checkout.config["tasks"].append({"name": "d", "source": "npz", "path": "data/d/d.npz"})
-    outcome = checkout.run()
+    outcome = checkout.run("tables")
     assert outcome.rules["finetune"] == outcome.rules["dataset"] == outcome.rules["taskvector"] == 1
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before)]
@@ -214,7 +214,7 @@ def test_removing_and_reordering_tasks_evaluates_nothing(checkout: Checkout) -> 
     # Lambda 0 is the base whatever the method: several rows share its key.
     before = checkout.table("grid.parquet").groupby("key")["accuracy"].first()
     checkout.config["tasks"] = [checkout.config["tasks"][2], checkout.config["tasks"][0]]
-    outcome = checkout.run()
+    outcome = checkout.run("tables")
     assert outcome.evaluated == 0
     assert not {"dataset", "finetune", "taskvector", "head", "base"} & set(outcome.rules)
     grid = checkout.table("grid.parquet")
@@ -226,7 +226,7 @@ def test_lost_tables_are_rebuilt_without_any_evaluation(checkout: Checkout) -> N
     before = (checkout / "results/tables/grid.parquet").read_bytes()
     shutil.rmtree(checkout / "results/tables")
     shutil.rmtree(checkout / "results/eval")
-    outcome = checkout.run()
+    outcome = checkout.run("tables")
     assert outcome.evaluated == 0
     assert (checkout / "results/tables/grid.parquet").read_bytes() == before
 
@@ -234,7 +234,7 @@ def test_lost_tables_are_rebuilt_without_any_evaluation(checkout: Checkout) -> N
 def test_two_runs_give_identical_tables(finished: Checkout, checkout: Checkout) -> None:
     shutil.rmtree(checkout / "results")
     shutil.rmtree(checkout / ".snakemake")
-    assert checkout.run().evaluated > 0
+    assert checkout.run("tables").evaluated > 0
     for name in ("grid.parquet", "selected.parquet", "summary.csv"):
         one = (finished / f"results/tables/{name}").read_bytes()
         two = (checkout / f"results/tables/{name}").read_bytes()

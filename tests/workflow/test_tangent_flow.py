@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from taskgrid.models.clip import load_clip
 from taskgrid.store.weights import read_lineage
 from tests.workflow.conftest import Checkout
 
 
-def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path / "checkout")
+def test_posthoc_evaluation_exact_lambdas_and_export(checkout: Checkout) -> None:
     checkout.config["tasks"] = checkout.config["tasks"][:2]
     checkout.config["grid"]["methods"] = ["task_arithmetic"]
     checkout.config["evaluation"] = {"posthoc": "standard"}
@@ -51,8 +48,7 @@ def test_posthoc_evaluation_exact_lambdas_and_export(tmp_path: Path) -> None:
     assert clip.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
 
 
-def test_interpolated_curves_and_a_lattice_on_a_budget(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path / "checkout")
+def test_interpolated_curves_and_a_lattice_on_a_budget(checkout: Checkout) -> None:
     names = "abcd"
     checkout.config["tasks"] = [
         {"name": name, "source": "npz", "path": f"data/{name}/{name}.npz"} for name in names

@@ -70,10 +70,10 @@ def test_the_chosen_lambda_is_the_first_maximum_on_validation(finished: Checkout
         assert row.point == best and row.scale == float(best)
 
 
-def test_the_registry_holds_a_run_per_expert_and_merge(finished: Checkout) -> None:
+def test_the_registry_holds_a_run_per_expert_and_merge(checkout: Checkout) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{finished / 'results/mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{checkout / 'results/mlflow.db'}")
     experiments = client.search_experiments()
     runs = client.search_runs([experiment.experiment_id for experiment in experiments])
     kinds = [run.data.tags["kind"] for run in runs]
@@ -84,13 +84,13 @@ def test_the_registry_holds_a_run_per_expert_and_merge(finished: Checkout) -> No
     }
     assert all(run.info.status == "FINISHED" for run in runs)
     before = len(runs)
-    finished.run("registry")
+    checkout.run("registry")
     after = client.search_runs([experiment.experiment_id for experiment in experiments])
     assert len(after) == before
 
 
-def test_figures_and_report_are_made(finished: Checkout) -> None:
-    figures = {path.name for path in (finished / "results/figures").iterdir()}
+def test_figures_and_report_are_made(checkout: Checkout) -> None:
+    figures = {path.name for path in (checkout / "results/figures").iterdir()}
     for name in (
         "lambda_curve",
         "subset_size",
@@ -100,8 +100,8 @@ def test_figures_and_report_are_made(finished: Checkout) -> None:
         "training",
     ):
         assert {f"{name}.pdf", f"{name}.png"} <= figures
-    finished.run("--report", "results/report.html")
-    report = (finished / "results/report.html").read_text()
+    checkout.run("--report", "results/report.html")
+    report = (checkout / "results/report.html").read_text()
     for word in ("lambda_curve", "summary", "validation"):
         assert word in report
 
@@ -142,7 +142,7 @@ def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> No
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real image sets are not at {SHARED}")
 def test_real_sets_run_as_user_tasks_by_config_alone(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
-    names = ("mnist", "fashion_mnist", "eurosat", "cifar10")
+    names = ("mnist", "eurosat", "cifar10")
     checkout.config["tasks"] = [
         {"name": name, "source": "npz", "path": str(SHARED / name / f"{name}.npz")}
         for name in names
@@ -151,9 +151,9 @@ def test_real_sets_run_as_user_tasks_by_config_alone(tmp_path: Path) -> None:
         **{"steps": 60, "batch_size": 64, "warmup_steps": 10, "lr": 1.0e-3}
     }
     checkout.config["grid"] = {"lambdas": [0, 0.3, 0.6, 1], "methods": ["task_arithmetic"]}
-    checkout.run()
+    checkout.run("tables")
     selected, summary = checkout.table("selected.parquet"), checkout.table("summary.csv")
-    assert len(selected) == 15
+    assert len(selected) == 7
     rows = summary.set_index("row")
     assert rows.loc["expert", "accuracy"] > rows.loc["zeroshot", "accuracy"] + 0.2
     sizes = {

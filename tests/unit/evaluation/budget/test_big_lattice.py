@@ -12,7 +12,7 @@ from tests.unit.example_grid import world
 TASKS = tuple(f"t{i:02d}" for i in range(20))
 
 
-@pytest.mark.parametrize(("evaluation", "total"), [("plain", 2000), ("tangent", 500)])
+@pytest.mark.parametrize(("evaluation", "total"), [("plain", 400), ("tangent", 200)])
 def test_sampled_subsets_of_twenty_tasks(evaluation: str, total: int) -> None:
     small = world(TASKS, val=2, test=2)
     numbers = Design(sample=Sample(total=total)).numbers(TASKS)
