@@ -1,5 +1,6 @@
 """Published data sets: torchvision reads the same stand-ins, as an oracle, wherever it can."""
 
+import gzip
 import io
 import json
 import shutil
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torchvision.datasets as tv
 from PIL import Image
+from scipy.io import savemat
 
 from taskgrid.data.dataset import build_dataset
 from taskgrid.data.published.downloaded import Download, DownloadedFile
@@ -840,3 +842,45 @@ def test_real_files_of_eurosat(path):
             assert image.pixels.shape == (64, 64, 3)
             total += 1
     assert total == 200
+
+
+# Files that say more than they hold
+
+
+def test_headers_of_idx_and_matlab_files_that_say_more_than_there_is(tmp_path):
+    root = original(tmp_path, "mnist")
+    path = next(root.rglob("train-images*"))
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\x7f\xff\xff\xff" * 3 + data[16:])
+    task = published("mnist", root, options=UNCHECKED)
+    assert "is said to be of shape (2147483647, 2147483647" in refusal(task)
+
+
+def test_a_packed_idx_file_that_goes_on_is_read_no_further(tmp_path):
+    root = original(tmp_path, "mnist", suffix=".gz")
+    path = next(root.rglob("train-images*"))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(1 << 20)))
+    assert "train-images-idx3-ubyte.gz is damaged" in refusal(
+        published("mnist", root, options=UNCHECKED)
+    )
+
+
+def test_matlab_files_that_say_more_than_they_hold(tmp_path):
+    root = original(tmp_path, "svhn")
+    savemat(
+        next(root.rglob("train_32x32.mat")),
+        {"X": np.zeros((32, 32, 3, 30_000), np.uint8), "y": np.ones(30_000, np.uint8)},
+        do_compression=True,
+    )
+    assert "train_32x32.mat is damaged (X is said to be of shape (32, 32, 3, 30000))" in refusal(
+        published("svhn", root, options=UNCHECKED)
+    )
+
+
+def test_a_class_numbered_zero_is_no_last_class(tmp_path):
+    root = original(tmp_path, "cars")
+    path = next(root.rglob("cars_train_annos.mat"))
+    kind = [("fname", object), ("class", object)]
+    rows = np.array([("00001.jpg", 0), ("00002.jpg", 1)], dtype=kind)
+    savemat(path, {"annotations": rows})
+    assert "a class is numbered 0" in refusal(published("cars", root, options=UNCHECKED))

@@ -37,14 +37,14 @@ def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
     labels: dict[Split, list[int]] = {split: [] for split in splits}
     images: dict[Split, list[npt.NDArray[np.uint8]]] = {split: [] for split in splits}
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             # Some versions of the file have blanks before the names.
             for number, row in enumerate(csv.DictReader(stream, skipinitialspace=True)):
                 for split in splits:
                     if row["Usage"] in _USAGES[split]:
                         labels[split].append(int(row["emotion"]))
                         images[split].append(_image(row["pixels"], number))
-    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, csv.Error) as error:
         raise damaged(path, error) from error
     return {split: _Images(images[split]).part(split, labels[split]) for split in splits}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +17,10 @@ from taskgrid.data.published.layouts.parts import Part
 from taskgrid.data.sources.checks import numbered_id
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels, Split
+
+_ALWAYS = 64 << 20
+_MOST_INFLATION = 100
+"""Elements for each byte of a file: images in MATLAB files are hardly packed at all."""
 
 
 def find_folder(root: Path, name: str, *, itself: bool = True) -> Path:
@@ -59,7 +66,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: if it is missing or no text.
     """
     try:
-        text = existing(path).read_text(encoding="utf-8")
+        text = existing(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -110,14 +117,21 @@ def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
         DataError: if it is missing or damaged.
     """
     # Imported here: it takes a while, and few layouts need it.
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
     from scipy.io.matlab import MatReadError
 
     try:
+        room = max(_ALWAYS, _MOST_INFLATION * existing(path).stat().st_size)
+        for name, shape, _ in whosmat(str(path)):
+            if math.prod(shape) > room:
+                raise ValueError(f"{name} is said to be of shape {shape}")
         variables: dict[str, Any] = loadmat(
             str(existing(path)), squeeze_me=True, variable_names=names
         )
-    except (MatReadError, OSError, ValueError, TypeError, EOFError) as error:
+    except (
+        *(MatReadError, OSError, ValueError, TypeError, EOFError, KeyError, OverflowError),
+        *(NotImplementedError, IndexError, MemoryError, zlib.error, struct.error),
+    ) as error:
         raise damaged(path, error) from error
     for name in names or ():
         if name not in variables:

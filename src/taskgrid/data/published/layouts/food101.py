@@ -28,7 +28,7 @@ def read(root: Path, settings: Settings, splits: Sequence[Split]) -> Parts:
 
 def _names(path: Path) -> list[str]:
     try:
-        value = json.loads(existing(path).read_text(encoding="utf-8"))
+        value = json.loads(existing(path).read_text(encoding="utf-8-sig"))
         return [str(name) for names in value.values() for name in names]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, error) from error

@@ -57,7 +57,7 @@ def _test(folder: Path) -> Part:
     if table is None:
         raise missing(folder / _TABLE)
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream, delimiter=";", skipinitialspace=True))
         labels = [f"{int(row['ClassId']):05d}" for row in rows]
         return image_files(folder, [f"{place}/{row['Filename']}" for row in rows], labels)

@@ -9,6 +9,7 @@ anything). Images are therefore left as they are stored; ``upright: true`` turns
 from __future__ import annotations
 
 import gzip
+import math
 import threading
 import zlib
 from collections.abc import Sequence
@@ -23,8 +24,11 @@ from taskgrid.data.published.layouts.parts import LayoutSettings, Part, Parts
 from taskgrid.errors import DataError
 from taskgrid.store.images import Pixels, Split
 
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error)
+_DAMAGE = (OSError, EOFError, ValueError, MemoryError, zlib.error)
 _UINT8 = 0x08
+_MOST_INFLATION = 1100
+"""zlib packs at most some 1,032 bytes into one."""
+
 _PLACES = (".", "raw", "gzip", "raw/gzip")
 
 
@@ -86,6 +90,9 @@ class _Idx:
         try:
             with self._open() as stream:
                 self.shape = _header(stream)
+            size = path.stat().st_size
+            if math.prod(self.shape) > _MOST_INFLATION * size:
+                raise ValueError(f"it is said to be of shape {self.shape}, in {size} bytes")
         except _DAMAGE as error:
             raise damaged(path, error) from error
 
@@ -105,7 +112,8 @@ class _Idx:
         try:
             with self._open() as stream:
                 shape = _header(stream)
-                data = stream.read()
+                # One more, so that a longer file shows.
+                data = stream.read(math.prod(shape) + 1)
             return np.frombuffer(data, np.uint8).reshape(shape)
         except _DAMAGE as error:
             raise damaged(self.path, error) from error

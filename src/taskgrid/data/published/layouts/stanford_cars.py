@@ -43,7 +43,10 @@ def _read(folder: Path, split: Split, classes: Sequence[str]) -> Part:
         raise missing(places[0])
     annotations = np.atleast_1d(load_mat(path, ["annotations"])["annotations"])
     try:
-        rows = [(str(row["fname"]), classes[int(row["class"]) - 1]) for row in annotations]
+        labels = [int(row["class"]) - 1 for row in annotations]
+        if min(labels, default=0) < 0:
+            raise ValueError("a class is numbered 0")
+        rows = [(str(row["fname"]), classes[n]) for row, n in zip(annotations, labels, strict=True)]
     except (ValueError, IndexError, TypeError) as error:
         raise damaged(path, f"it has no labels or other ones: {error}") from error
     return image_files(folder, [f"cars_{split}/{name}" for name, _ in rows], [c for _, c in rows])
