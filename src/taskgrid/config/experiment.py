@@ -169,7 +169,7 @@ class Experiment:
             local_weights(model.architecture, model.pretrained)
         for task in self.config.tasks:
             for path in self.files_of(task.name):
-                if not Path(path).exists():
+                if not Path(path).expanduser().exists():
                     raise ConfigError(
                         f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
                     )

@@ -33,10 +33,19 @@ def files_of(task: TaskSpec) -> tuple[str, ...]:
 
     Published images are not among them: the download rule looks after those.
     """
-    files = [task.path] if task.path is not None and task.source != "published" else []
-    files += [value for value in (task.classes, task.templates) if isinstance(value, str)]
-    if files and task.path is not None and Path(task.path).is_file():
-        # Class names that lie beside an archive are read with it.
-        beside = Path(task.path).with_name("classes.json")
-        files += [str(beside)] if beside.is_file() else []
-    return tuple(files)
+    files = [value for value in (task.classes, task.templates) if isinstance(value, str)]
+    if task.path is None or task.source == "published":
+        return tuple(files)
+    data = Path(task.path).expanduser()
+    folder = data.parent if data.is_file() else data
+    # Class names may lie with the data: beside an archive under their usual name.
+    files = [name if Path(name).expanduser().exists() else _below(folder, name) for name in files]
+    files += [str(folder / _USUAL)] if data.is_file() and (folder / _USUAL).is_file() else []
+    return (task.path, *files)
+
+
+_USUAL = "classes.json"
+
+
+def _below(folder: Path, name: str) -> str:
+    return str(folder / name) if (folder / name).is_file() else name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from taskgrid.errors import DataError
 from taskgrid.provenance.digests import digest, digest_file
+from taskgrid.provenance.walking import files_below
 
 _HASHED_BYTES = 64 * 2**20
 """Up to this size a source is fingerprinted by content; beyond, by names and sizes."""
@@ -17,28 +18,34 @@ def fingerprint(path: str | Path) -> str:
 
     Small sources are hashed byte by byte. Larger ones are listed by relative name and size, so that
     a Snakefile with a million images is still parsed in seconds; an edit that keeps a file's size
-    is then not seen (run `snakemake --forcerun dataset`). A touch changes nothing.
+    is then not seen (run `snakemake --forcerun dataset`). A touch changes nothing. Links are
+    followed, as whoever reads the data follows them.
 
     Raises:
-        DataError: if the path does not exist.
+        DataError: if the path does not exist, or cannot be read.
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     if not root.exists():
         raise DataError(f"{root} does not exist; correct `path` or put the data there")
-    files = [root] if root.is_file() else sorted(_walk(root))
-    sizes = [file.stat().st_size for file in files]
-    names = [file.name if file == root else file.relative_to(root).as_posix() for file in files]
-    if sum(sizes) <= _HASHED_BYTES:
-        return digest([[name, digest_file(file)] for name, file in zip(names, files, strict=True)])
-    return digest([[name, size] for name, size in zip(names, sizes, strict=True)])
+    found = sorted(files_below(root)) if root.is_dir() else [root]
+    names = [file.name if file == root else file.relative_to(root).as_posix() for file in found]
+    try:
+        sizes = [file.stat().st_size if file.is_file() else None for file in found]
+        small = sum(size or 0 for size in sizes) <= _HASHED_BYTES
+        return digest(
+            [
+                [_text(name), _lost(file) if size is None else digest_file(file) if small else size]
+                for name, file, size in zip(names, found, sizes, strict=True)
+            ]
+        )
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 
 
-def _walk(root: Path) -> list[Path]:
-    return [
-        Path(folder) / name
-        for folder, folders, names in os.walk(root)
-        # Hidden folders are caches and version control, not data.
-        if not folders.sort() and "/." not in folder[len(str(root)) :]
-        for name in names
-        if not name.startswith(".")
-    ]
+def _lost(file: Path) -> str:
+    """Say what is there in place of a file: whoever reads the data may refuse it, or not need it."""
+    return f"-> {_text(str(file.readlink()))}" if file.is_symlink() else "no file"
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
