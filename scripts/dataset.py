@@ -23,6 +23,8 @@ def main() -> None:
         progress=partial(Progress, f"dataset {task.name}"),
         threads=args.threads or 1,
     )
+    for note in manifest.notes:
+        print(f"{task.name}: {note}")
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
     print(f"{task.name}: {counts}, {len(manifest.classes)} classes, digest {manifest.digest}")
 

@@ -10,12 +10,14 @@ def main() -> None:
     """Read the index of the decoded images, write the manifest of the split."""
     args = parse(__doc__, paths=("manifest", "images", "split"))
     settings = args.settings
+    dataset = DatasetManifest.read(args.manifest)
     split = make_split(
         settings["task"],
         ImageStore.open(args.images).index,
-        DatasetManifest.read(args.manifest).classes,
+        dataset.classes,
         SplitRule(settings["fraction"], settings["limit"], settings["seed"]),
         allow_overlap=settings["allow_overlap"],
+        partial=dataset.partial,
     )
     split.write(args.split)
     counts = ", ".join(f"{count} {name}" for name, count in split.counts.items())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import DataError
@@ -13,6 +16,7 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """CLIP's own prompt (Radford et al. 2021, section 3.1.4), when a task names none."""
 
 _SUFFIXES = (".json", ".txt")
+_INVISIBLE = " \t\n\r\v\f\u00a0\u200b\ufeff"
 
 
 def resolve_classes(
@@ -20,6 +24,8 @@ def resolve_classes(
     own: Sequence[str] | None = None,
     labels: int | None = None,
     beside: Path | None = None,
+    *,
+    alphabetical: bool = False,
 ) -> tuple[str, ...]:
     """Return a task's class names in label order.
 
@@ -33,10 +39,13 @@ def resolve_classes(
         own: the source's names in label order: folder names, ClassLabel names.
         labels: number of classes that the labels imply, for a source without names.
         beside: a file of class names that lies with the data; need not exist.
+        alphabetical: whether the order of ``own`` is no more than that of its letters, so that a
+            person's list may well be in another one.
 
     Raises:
-        DataError: if there are no names, their number differs from the classes, or a file of them
-            is missing or malformed.
+        DataError: if there are no names, their number differs from the classes, two are alike, a list
+            of them may be in another order than the source's, or a file of them is missing or
+            malformed.
     """
     if task.classes is not None:
         given, where = _read("classes", task.classes, beside)
@@ -57,7 +66,14 @@ def resolve_classes(
             f"{where} has {len(names)} class names, but {what} {expected} "
             "classes; give one name per class, in label order"
         )
+    if own is not None and not isinstance(given, Mapping):
+        _check_order(names, own, where, alphabetical=alphabetical)
     return _clean(names, where)
+
+
+def plain(name: str) -> str:
+    """Return a name as it is compared: accents composed, no byte-order mark, no blanks at its ends."""
+    return unicodedata.normalize("NFC", name).strip(_INVISIBLE)
 
 
 def resolve_templates(
@@ -104,11 +120,12 @@ def _parse(key: str, path: Path) -> Sequence[str] | Mapping[str, str]:
     if path.suffix not in _SUFFIXES:
         raise DataError(f"{path} must be a {' or '.join(_SUFFIXES)} file to list {key}")
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with a byte-order mark.
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
-            return [line.strip() for line in text.rstrip().splitlines()]
-        value = json.loads(text)
-    except (OSError, ValueError) as error:
+            return [plain(line) for line in text.rstrip().split("\n")]
+        value = json.loads(text, object_pairs_hook=_without_repeats)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
     texts = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
@@ -117,6 +134,15 @@ def _parse(key: str, path: Path) -> Sequence[str] | Mapping[str, str]:
         raise DataError(f"{path} must hold a list of texts, or an object with a text per name")
     parsed: list[str] | dict[str, str] = value
     return parsed
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = {plain(key): value for key, value in pairs}
+    if len(found) != len(pairs):
+        names = [plain(key) for key, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {repeated!r} stands twice")
+    return found
 
 
 def _by_name(given: Mapping[str, str], own: Sequence[str] | None, where: str) -> Sequence[str]:
@@ -135,13 +161,62 @@ def _by_name(given: Mapping[str, str], own: Sequence[str] | None, where: str) ->
     return [given[key] for key in keys]
 
 
-def _clean(names: Sequence[str], where: str) -> tuple[str, ...]:
+def _check_order(
+    names: Sequence[str], own: Sequence[str], where: str, *, alphabetical: bool
+) -> None:
+    """Refuse a list in label order that a person may have written in another order."""
+    example = f"{{{json.dumps(own[0], ensure_ascii=False)}: ...}}"
+    ask = f"give a .json file that maps each of the source's names to yours ({example})"
+    places = {_loosely(name): label for label, name in enumerate(own)}
     for label, name in enumerate(names):
-        if not name.strip():
+        if places.get(_loosely(name), label) != label:
+            raise DataError(
+                f"{where} calls the class {own[label]!r} of the source {name!r}, which is the "
+                f"source's name of another class; {ask}, or leave `classes` out"
+            )
+    counted = _counted(own) if alphabetical else own
+    moved = [pair for pair in zip(own, counted, strict=True) if pair[0] != pair[1]]
+    if moved:
+        raise DataError(
+            f"{where} is a list, but the order of the source's classes is not clear: {moved[0][0]!r} "
+            f"comes before {moved[0][1]!r} by letters and after it by number or without case; {ask}"
+        )
+
+
+def _loosely(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", plain(name)).casefold()
+
+
+def _counted(names: Sequence[str]) -> Sequence[str]:
+    """Sort names as a person counts: by the numbers in them, without case."""
+    if all(re.fullmatch(r"[-+]?\d+(\.\d+)?", name, re.ASCII) for name in names):
+        return sorted(names, key=float)
+    return sorted(names, key=_as_counted)
+
+
+def _as_counted(name: str) -> list[tuple[int, str]]:
+    parts = re.findall(r"\d+|\D+", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _clean(names: Sequence[str], where: str) -> tuple[str, ...]:
+    found = tuple(map(plain, names))
+    seen: dict[str, str] = {}
+    for label, name in enumerate(found):
+        if not name:
             raise DataError(f"{where} has an empty name for class {label}")
+        # CLIP reads text in lower case, with runs of blanks as one.
+        alike = " ".join(name.casefold().split())
+        if alike in seen:
+            raise DataError(
+                f"{where} has two classes called {name!r}"
+                f"{'' if seen[alike] == name else f' and {seen[alike]!r}'}, which CLIP reads alike, so "
+                "that one could never win; give each a name of its own"
+            )
+        seen[alike] = name
     if len(names) < 2:
         raise DataError(
             f"{where} has {len(names)} class{'' if len(names) == 1 else 'es'}"
             f"{f' ({names[0]!r})' if names else ''}; a classification task needs at least two"
         )
-    return tuple(names)
+    return found

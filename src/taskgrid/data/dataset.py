@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from taskgrid.data.decode import MOST_PIXELS
 from taskgrid.data.manifest import DatasetManifest
 from taskgrid.data.preprocess import prepare, whole
 from taskgrid.data.sources.opening import about, open_source
@@ -103,6 +104,9 @@ def build_dataset(
         image_size=image_size,
         interpolation=interpolation,
         originals=digest_file(out_originals) if out_originals and kept and kept.count else None,
+        # Published data that are counted otherwise than the papers' are a part of them.
+        partial=task.limit is not None or task.options.get("counts") is not None,
+        notes=source.notes,
     )
     write_json(out_manifest, asdict(manifest))
     return manifest
@@ -124,6 +128,13 @@ def _prepared(
             f"image {item.entry.id!r} is {pixels.dtype} of shape {pixels.shape}, but must be uint8 "
             "of shape H x W x 3"
         )
+    height, width = pixels.shape[:2]
+    # The shorter side is resized to the model's, the longer one with it.
+    if max(height, width) * image_size**2 > MOST_PIXELS * min(height, width):
+        raise DataError(
+            f"image {item.entry.id!r} has {width} x {height} pixels, too narrow to be resized to a side "
+            f"of {image_size}; crop it or take it out"
+        )
     image = PreparedImage(
         id=item.id,
         label=item.entry.label,
@@ -131,7 +142,6 @@ def _prepared(
         digest=pixel_digest(pixels),
         pixels=prepare(pixels, image_size, interpolation),
     )
-    height, width = pixels.shape[:2]
     wanted = {
         "none": False,
         "oblong": height != width,

@@ -31,6 +31,8 @@ class DatasetManifest:
         image_size: side of the prepared images.
         interpolation: how they were resized.
         originals: digest of the file of originals; None if there is none, or none is kept in it.
+        partial: whether just some of the source's images were asked for, so that classes may be without.
+        notes: what a person should know of how the source was read, such as what was left out.
     """
 
     task: str
@@ -42,6 +44,8 @@ class DatasetManifest:
     image_size: int
     interpolation: str
     originals: str | None = None
+    partial: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> DatasetManifest:
@@ -57,6 +61,7 @@ class DatasetManifest:
                     **value,
                     "classes": tuple(value["classes"]),
                     "templates": tuple(value["templates"]),
+                    "notes": tuple(value.get("notes", ())),
                 }
             )
         except (KeyError, TypeError) as error:

@@ -21,6 +21,7 @@ permutation, as the task-arithmetic papers do (Ilharco et al. 2023; Ortiz-Jimene
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -56,6 +57,7 @@ def make_split(
     rule: SplitRule | None = None,
     *,
     allow_overlap: bool = False,
+    partial: bool = False,
 ) -> SplitManifest:
     """Split a task's images; see the module's text for the rules.
 
@@ -65,10 +67,12 @@ def make_split(
         classes: class names in label order.
         rule: how missing splits are cut; the papers' by default.
         allow_overlap: accept overlap between the source's own splits, and drop no duplicates.
+        partial: accept that a class is left without a training image, because just some of the
+            task's images were taken.
 
     Raises:
-        SplitError: if there are no training images or too few to cut from, or the source's own
-            splits overlap.
+        SplitError: if there are no training images or too few to cut from, the source's own splits
+            overlap, or a class has training images in the source and none after the cut.
     """
     rule = rule or SplitRule()
     rows: dict[Split, list[int]] = {
@@ -98,6 +102,8 @@ def make_split(
         dropped += twins
         note = "duplicates allowed" if allow_overlap else f"{len(twins)} duplicates left train"
         words.append(f"{cut.words}, fixed permutation with seed {rule.seed}, {note}")
+    if not partial:
+        _refuse_lost(task, index, classes, rows["train"])
     ids = {split: tuple(sorted(index.ids[row] for row in rows[split])) for split in SPLITS}
     dataset = index.content_digest()
     return SplitManifest(
@@ -153,6 +159,24 @@ def hold_out(total: int, count: int, seed: int) -> tuple[list[int], list[int]]:
     """
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     return order[: total - count], order[total - count :]
+
+
+def _refuse_lost(
+    task: str, index: ImageIndex, classes: Sequence[str], train: Sequence[int]
+) -> None:
+    """Refuse classes whose training images are all cut away: they could not be learnt."""
+    left = {index.labels[row] for row in train}
+    had = Counter(
+        label
+        for label, origin in zip(index.labels, index.origins, strict=True)
+        if origin == "train"
+    )
+    for label in sorted(had.keys() - left):
+        raise SplitError(
+            f"task {task!r}: the class {classes[label]!r} has {had[label]} training image"
+            f"{'' if had[label] == 1 else 's'}, and none is left in train once validation and test are cut "
+            "from them; add images of it, or bring validation and test images of your own"
+        )
 
 
 def _refuse_overlap(task: str, index: ImageIndex, rows: dict[Split, list[int]]) -> None:

@@ -391,3 +391,17 @@ def test_real_sets(tmp_path, name):
     assert store.pixels.shape == (sum(COUNTS[name]), 24, 24, 3)
     rows = store.rows(found.val)
     assert set(store.labels[rows].tolist()) <= set(range(len(manifest.classes)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "partial"),
+    [({}, False), ({"limit": 5}, True), ({"limit": 500}, True)],
+)
+def test_a_manifest_says_whether_all_images_were_asked_for(tmp_path, fields, partial):
+    task = spec("folder", image_folders(tmp_path / "pets"), **fields)
+    manifest, _ = build(task, tmp_path / "out")
+    assert (manifest.partial, manifest.notes) == (partial, ())
+    (tmp_path / "pets" / "train" / "cat" / "x.gif").write_bytes(b"x")
+    manifest, _ = build(task, tmp_path / "out")
+    assert "train/cat/x.gif" in manifest.notes[0]
+    assert DatasetManifest.read(tmp_path / "out" / "dataset.json") == manifest

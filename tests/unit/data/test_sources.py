@@ -215,7 +215,7 @@ def class_missing(root):
 
 
 def train_missing(root):
-    (root / "train").rename(root / "training")
+    (root / "train").rename(root / "pictures")
 
 
 def flat_train(root):
@@ -236,7 +236,7 @@ BROKEN_FOLDERS = {
     nothing_in_it: ["test/dog/2.png cannot be read (not an image)"],
     deep_colour: ["train/cat/0.png", "more than 8 bits"],
     class_missing: ["test must have the 2 class folders", "lacks dog", "has cow"],
-    train_missing: ["no train split", "test, training", "train/<class>/*"],
+    train_missing: ["no train split", "pictures, test", "train/<class>/*"],
     flat_train: ["no train split", "test, train", "train/<class>/*"],
     two_vals: ["val and validation, which all mean val", "options.folders"],
 }
@@ -488,11 +488,11 @@ def test_labels_may_be_class_names(tmp_path):
         assert [image.label for image in source.images("train")] == [1, 0, 1]
 
 
-def test_a_class_label_may_have_classes_without_images(tmp_path):
-    pq.write_table(
-        table([png(pixels(1))] * 2, [0, 2], ("a", "b", "c", "d")), tmp_path / "t.parquet"
-    )
-    assert open_source(spec("parquet", tmp_path / "t.parquet")).classes == ("a", "b", "c", "d")
+def test_a_class_label_without_training_images_is_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(table([png(pixels(1))] * 2, [0, 2], ("a", "b", "c", "d")), path)
+    text = refusal(spec("parquet", path, allow_missing_classes=True))
+    assert "the class 'b' (and 1 more) has no image in train" in text
 
 
 def test_images_beside_the_table(tmp_path):

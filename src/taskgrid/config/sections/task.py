@@ -33,6 +33,9 @@ class TaskSpec(Section):
     """Prompt templates with `{}` for the class name, or a file of them."""
     allow_overlap: StrictBool = False
     """Accept images that stand in two of the source's own splits."""
+    allow_missing_classes: StrictBool = False
+    """Accept classes without an image among the source's own validation or test images; without a
+    training image none is accepted."""
     options: dict[StrictStr, Any] = Field({})
     """Options of the source, e.g. column names of Parquet files."""
     expert: StrictBool = True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import DataError
 from taskgrid.store.images import Split
+
+ACCEPT_MISSING = "add images, or accept it by `allow_missing_classes: true` on the task"
+"""What to do about a class without images in val or test."""
 
 
 def required_path(task: TaskData) -> Path:
@@ -45,6 +48,27 @@ def check_labels(split: Split, labels: Sequence[int], classes: int) -> None:
                 f"image {row} of {split} has label {label}, but there are "
                 f"{classes} classes, so labels run from 0 to {classes - 1}{hint}"
             )
+
+
+def check_presence(
+    task: TaskData, labels: Mapping[Split, Iterable[int]], classes: Sequence[str]
+) -> None:
+    """Refuse classes without an image: in train always, elsewhere unless the task accepts it.
+
+    Raises:
+        DataError: with the first such class.
+    """
+    for split, found in labels.items():
+        if split != "train" and task.allow_missing_classes:
+            continue
+        present = frozenset(found)
+        missing = [name for label, name in enumerate(classes) if label not in present]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            way = (
+                "add images, or take it out of the classes" if split == "train" else ACCEPT_MISSING
+            )
+            raise DataError(f"the class {missing[0]!r}{more} has no image in {split}; {way}")
 
 
 def check_unique(split: Split, ids: Iterable[str]) -> None:

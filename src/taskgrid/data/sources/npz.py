@@ -7,6 +7,9 @@ as a whole. Nothing is unpickled.
 
 from __future__ import annotations
 
+import lzma
+import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taskgrid.data.classnames import resolve_classes, resolve_templates
+from taskgrid.data.decode import check_size
 from taskgrid.data.sources.checks import (
     check_labels,
+    check_presence,
     check_unique,
     no_train_split,
     numbered_id,
@@ -28,11 +33,26 @@ from taskgrid.data.sources.checks import (
 )
 from taskgrid.data.sources.options import SourceOptions, parse_options
 from taskgrid.data.sources.seam import Entry, Source, TaskData
+from taskgrid.data.sources.split_names import meaning
 from taskgrid.errors import DataError, SplitError
 from taskgrid.store.images import SPLITS, Pixels, Split
 
 _CHUNK_BYTES = 1 << 22
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError)
+_MOST_INFLATION = 1100
+"""zlib packs at most some 1,032 bytes into one."""
+
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError),
+    *(
+        NotImplementedError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+    ),
+)
 
 
 class NpzOptions(SourceOptions):
@@ -71,6 +91,7 @@ class NpzSource(Source):
         self._archive = _Archive(path)
         options = parse_options(task, NpzOptions)
         self._parts: dict[Split, _Part] = {}
+        _check_names(self._archive, options)
         for split in SPLITS:
             if options.images.replace("{split}", split) in self._archive.names:
                 self._parts[split] = self._part(options, split)
@@ -86,8 +107,18 @@ class NpzSource(Source):
         implied = 1 + max(max(part.labels) for part in self._parts.values())
         self.classes = resolve_classes(task, labels=implied, beside=path.parent / "classes.json")
         self.templates = resolve_templates(task)
+        used = {
+            text.replace("{split}", split)
+            for text in options.model_dump().values()
+            for split in self._parts
+        }
+        if left := [name for name in self._archive.names if name not in used]:
+            self.notes = (f"left out: {', '.join(left[:5])}{', ...' * (len(left) > 5)}",)
         for split, part in self._parts.items():
             check_labels(split, part.labels, len(self.classes))
+        check_presence(
+            task, {split: part.labels for split, part in self._parts.items()}, self.classes
+        )
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits that have arrays."""
@@ -117,6 +148,9 @@ class NpzSource(Source):
             raise DataError(f"{where} has shape {shape}; expected N x H x W or N x H x W x 3")
         if shape[0] == 0:
             raise DataError(f"{where} has no images")
+        check_size(where, *shape[1:3])
+        if shape[0] > (size := self._archive.path.stat().st_size):
+            raise DataError(f"{where} says that it has {shape[0]} images, in {size} bytes")
         if header.fortran:
             raise DataError(f"{where} is in Fortran order; save np.ascontiguousarray of it")
         return _Part(
@@ -128,9 +162,10 @@ class NpzSource(Source):
 
     def _labels(self, array: str, count: int, images: str) -> list[int]:
         where = f"{array} in {self._archive.path}"
+        shape = self._archive.header(array).shape
+        if shape not in ((count,), (count, 1)):
+            raise DataError(f"{where} has shape {shape}, but {images} has {count} images")
         values = self._archive.array(array)
-        if values.shape not in ((count,), (count, 1)):
-            raise DataError(f"{where} has shape {values.shape}, but {images} has {count} images")
         if values.dtype.kind not in "iu":
             raise DataError(f"{where} is {values.dtype}, but labels must be whole numbers")
         labels: list[int] = values.reshape(-1).tolist()
@@ -139,15 +174,36 @@ class NpzSource(Source):
     def _ids(self, array: str, count: int, images: str, split: Split) -> list[str]:
         if array not in self._archive.names:
             return [numbered_id(split, row) for row in range(count)]
-        values = self._archive.array(array)
         where = f"{array} in {self._archive.path}"
-        if values.shape != (count,):
-            raise DataError(f"{where} has shape {values.shape}, but {images} has {count} images")
+        shape = self._archive.header(array).shape
+        if shape != (count,):
+            raise DataError(f"{where} has shape {shape}, but {images} has {count} images")
+        values = self._archive.array(array)
         if values.dtype.kind not in "iuU":
             raise DataError(f"{where} is {values.dtype}, but ids must be text or whole numbers")
-        ids = [str(value) for value in values.tolist()]
+        ids = list(map(str, values.tolist()))
         check_unique(split, ids)
         return ids
+
+
+def _check_names(archive: _Archive, options: NpzOptions) -> None:
+    """Refuse arrays of a split by another name than `train`, `val` and `test`: they would be left out."""
+    for option, text in options.model_dump().items():
+        if "{split}" not in text:
+            raise DataError(
+                f"options.{option} is {text!r}, but needs {{split}} where the split stands"
+            )
+    before, _, after = options.images.partition("{split}")
+    for name in archive.names:
+        middle = name.removeprefix(before).removesuffix(after)
+        split = meaning(middle)
+        usual = options.images.replace("{split}", split or "")
+        if name == f"{before}{middle}{after}" and split and usual not in archive.names:
+            raise DataError(
+                f"{archive.path} holds {name!r}, which is no array of train, val or test by "
+                f"options.images ({options.images!r}); rename it, for example to "
+                f"{options.images.replace('{split}', 'test' if split == 'unclear' else split)!r}"
+            )
 
 
 def open_task(task: TaskData) -> NpzSource:
@@ -179,15 +235,28 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._explained("its table of contents"), zipfile.ZipFile(path) as archive:
-            self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if len(set(archive.namelist())) != len(archive.namelist()):
+                raise ValueError("a name stands twice in it")
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            self.names = list(members)
+            self._bytes = {
+                name: min(info.file_size, _MOST_INFLATION * info.compress_size)
+                for name, info in members.items()
+            }
 
     def header(self, array: str) -> _Header:
-        with self._member(array) as stream:
-            return _read_header(stream)
-
-    def array(self, array: str) -> npt.NDArray[Any]:
+        """Read what an array is, and refuse one that the file cannot hold before room is made for it."""
         if array not in self.names:
             raise DataError(f"{self.path} has no array {array!r}; it holds {', '.join(self.names)}")
+        with self._member(array) as stream:
+            header = _read_header(stream)
+            said = math.prod(header.shape) * header.dtype.itemsize
+            there = self._bytes[array]
+            if min(header.shape, default=0) < 0 or (said > there and not header.dtype.hasobject):
+                raise ValueError(f"its header says {said} bytes, but {there} are there")
+            return header
+
+    def array(self, array: str) -> npt.NDArray[Any]:
         with self._member(array) as stream:
             values: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             return values

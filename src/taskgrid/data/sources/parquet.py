@@ -3,12 +3,12 @@
 ``path`` is a folder of shards (``data/train-00000-of-00002.parquet``, ``test-*``, ``validation-*``,
 or what ``save_to_disk`` writes: ``train/data-*.arrow``) or one file of training images. The image
 column is a struct ``{bytes, path}`` or plain bytes; the label column holds class indices, truth values
-or class names. Class names come from the ``ClassLabel`` in the schema's ``huggingface`` metadata.
+or class names. Class names come from the ``ClassLabel`` in the schema's ``huggingface`` metadata of
+each file: numbers are mapped by name where files number the classes differently.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,26 +21,19 @@ from taskgrid.data.classnames import resolve_classes, resolve_templates
 from taskgrid.data.decode import decode_image
 from taskgrid.data.sources.checks import (
     check_labels,
+    check_presence,
     check_unique,
-    no_train_split,
     numbered_id,
     required_path,
 )
 from taskgrid.data.sources.options import SourceOptions, parse_options
 from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.data.sources.shards import Shard, features_of
-from taskgrid.errors import DataError, SplitError
+from taskgrid.data.sources.table_files import Files, check_shards, matching_files, usual_files
+from taskgrid.data.sources.table_labels import encode_labels
+from taskgrid.errors import DataError
 from taskgrid.store.images import SPLITS, Split
 
-_ROWS = 64
-_NAMES: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("validation", "val", "valid"),
-    "test": ("test",),
-}
-_PLACES = ("data/{name}-*{suffix}", "{name}-*{suffix}", "{name}{suffix}", "{name}/*{suffix}")
-_SUFFIXES = (".parquet", ".arrow")
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels")
 
@@ -67,7 +60,6 @@ class _Columns:
     image: str
     label: str
     id: str | None
-    class_label: tuple[str, ...] | None
 
 
 class ParquetSource(Source):
@@ -86,16 +78,21 @@ class ParquetSource(Source):
         for shards in self._shards.values():
             for shard in shards:
                 _check_schema(shard, self._columns)
-        raw = {split: self._read(self._columns.label, split) for split in files}
-        own, self._labels = _encode(raw, self._columns, self._shards["train"][0].path)
+        encoded = encode_labels(self._shards, self._columns.label)
+        self._labels = encoded.labels
+        self.notes += encoded.notes
         implied = 1 + max((max(labels) for labels in self._labels.values() if labels), default=-1)
         self.classes = resolve_classes(
-            task, own=own, labels=implied, beside=_folder(root) / "classes.json"
+            task,
+            own=encoded.classes,
+            labels=implied,
+            beside=_folder(root) / "classes.json",
+            alphabetical=encoded.alphabetical,
         )
         self.templates = resolve_templates(task)
         for split, labels in self._labels.items():
             if not labels:
-                raise DataError(f"{_listed(files[split])} hold no images")
+                raise DataError(f"{', '.join(map(str, files[split]))} hold no images")
             check_labels(split, labels, len(self.classes))
         self._ids = {split: self._names(split) for split in files}
 
@@ -129,6 +126,14 @@ class ParquetSource(Source):
                 yield self._entry(shard, self._ids[split][row], self._labels[split][row], image)
             start = stop
 
+    def check_presence(self, task: TaskData) -> None:
+        """Refuse classes without images, as `checks.check_presence` does.
+
+        Raises:
+            DataError: with the first such class.
+        """
+        check_presence(task, self._labels, self.classes)
+
     def _entry(self, shard: Shard, name: str, label: int, image: Any) -> Entry:
         data = self._encoded(shard, name, image)
         return Entry(name, label, partial(decode_image, data, f"{name!r} in {shard.path}"))
@@ -140,93 +145,60 @@ class ParquetSource(Source):
             embedded: bytes = image["bytes"]
             return embedded
         if isinstance(image, dict) and image.get("path"):
-            path: Path = _folder(self._root) / image["path"]
-            if path.is_file():
-                return path
-            raise DataError(
-                f"image {name!r} in {shard.path} has no bytes, and its file "
-                f"{path} does not exist; embed the images"
-            )
+            root = _folder(self._root)
+            path: Path = root / image["path"]
+            if not path.is_file():
+                raise DataError(
+                    f"image {name!r} in {shard.path} has no bytes, and its file "
+                    f"{path} does not exist; embed the images"
+                )
+            if not path.is_relative_to(root) or ".." in path.parts[len(root.parts) :]:
+                raise DataError(
+                    f"image {name!r} in {shard.path} has no bytes, and its file {path} is not below "
+                    f"{root}; embed the images"
+                )
+            return path
         raise DataError(f"image {name!r} in {shard.path} is empty; take the row out")
 
     def _names(self, split: Split) -> list[str]:
         if self._columns.id is None:
             return [numbered_id(split, row) for row in range(self.count(split))]
-        names = [str(value) for value in self._read(self._columns.id, split)]
+        values = [
+            value for shard in self._shards[split] for (value,) in shard.rows([self._columns.id])
+        ]
+        if None in values:
+            raise DataError(
+                f"row {values.index(None)} of {split} has no id (column {self._columns.id!r})"
+            )
+        names = list(map(str, values))
         check_unique(split, names)
         return names
-
-    def _read(self, column: str, split: Split) -> list[Any]:
-        return [value for shard in self._shards[split] for (value,) in shard.rows([column])]
 
 
 def open_task(task: TaskData) -> ParquetSource:
     """Open a task's Parquet or Arrow files.
 
     Raises:
-        DataError: if a file is missing or damaged, or lacks the image or label column.
+        DataError: if a file is missing or damaged, lacks the image or label column, files may be
+            meant in two ways, or a class has no images.
         SplitError: if there are no training images.
     """
     root = required_path(task)
     options = parse_options(task, ParquetOptions)
+    notes: tuple[str, ...] = ()
     if root.is_file():
         if options.files is not None:
             raise DataError(f"options.files needs a folder as path, {root} is a file")
-        return ParquetSource(task, root, {"train": [root]})
-    files = _matching(root, options.files) if options.files is not None else _by_convention(root)
-    if "train" not in files:
-        raise SplitError(
-            no_train_split(
-                root,
-                "it has no data/train-*.parquet, train-*.parquet, train/*.arrow or the like",
-                "name the files in options.files, for example {train: 'mine/*.parquet'}",
-            )
-        )
-    for paths in files.values():
-        _check_shards(paths)
-    return ParquetSource(task, root, files)
-
-
-def _by_convention(root: Path) -> dict[Split, list[Path]]:
-    found: dict[Split, list[Path]] = {}
-    for split in SPLITS:
-        globs = (
-            place.format(name=name, suffix=suffix)
-            for suffix in _SUFFIXES
-            for name in _NAMES[split]
-            for place in _PLACES
-        )
-        matches = (sorted(root.glob(pattern)) for pattern in globs)
-        paths = next((paths for paths in matches if paths), None)
-        if paths is not None:
-            found[split] = paths
-    return found
-
-
-def _matching(root: Path, globs: Mapping[Split, str]) -> dict[Split, list[Path]]:
-    found = {split: sorted(root.glob(globs[split])) for split in SPLITS if split in globs}
-    for split, paths in found.items():
-        if not paths:
-            raise DataError(f"options.files.{split} {globs[split]!r} matches no file in {root}")
-    return found
-
-
-def _check_shards(paths: Sequence[Path]) -> None:
-    numbers: dict[str, set[int]] = {}
-    for path in paths:
-        shard = _SHARD.search(path.name)
-        if shard:
-            total = int(shard[2])
-            missing = numbers.setdefault(
-                f"{path.name[: shard.start()]}-{{:05d}}-of-{shard[2]}{path.suffix}",
-                set(range(total)),
-            )
-            missing.discard(int(shard[1]))
-    for pattern, missing in numbers.items():
-        if missing:
-            raise DataError(
-                f"{paths[0].parent / pattern.format(min(missing))} is missing; download all shards"
-            )
+        check_shards([root])
+        files: Files = {"train": [root]}
+    elif options.files is not None:
+        files = matching_files(root, options.files)
+    else:
+        files, notes = usual_files(root)
+    source = ParquetSource(task, root, files)
+    source.notes += notes
+    source.check_presence(task)
+    return source
 
 
 def _find_columns(shard: Shard, options: ParquetOptions) -> _Columns:
@@ -243,8 +215,7 @@ def _find_columns(shard: Shard, options: ParquetOptions) -> _Columns:
         [n for n in features if features[n].get("_type") == "ClassLabel"],
         _LABEL_NAMES,
     )
-    names = features.get(label, {}).get("names")
-    return _Columns(image, label, options.id_column, tuple(map(str, names)) if names else None)
+    return _Columns(image, label, options.id_column)
 
 
 def _guess(shard: Shard, kind: str, typed: Sequence[str], usual: Sequence[str]) -> str:
@@ -259,60 +230,48 @@ def _guess(shard: Shard, kind: str, typed: Sequence[str], usual: Sequence[str]) 
 
 
 def _check_schema(shard: Shard, columns: _Columns) -> None:
+    names = shard.schema.names
     for name in (columns.image, columns.label, columns.id):
-        if name is not None and name not in shard.schema.names:
+        if name is not None and names.count(name) != 1:
+            found = "no column" if name not in names else f"{names.count(name)} columns"
+            raise DataError(f"{shard.path} has {found} {name!r}; it has {', '.join(names)}")
+    kinds = [(columns.image, _is_image, "encoded images (bytes, or a struct with bytes)")]
+    kinds += [(columns.label, _is_label, "whole numbers, truth values or class names")]
+    kinds += [(columns.id, _is_id, "whole numbers or text")] if columns.id is not None else []
+    for name, fits, expected in kinds:
+        kind = shard.schema.field(name).type
+        if not fits(kind):
             raise DataError(
-                f"{shard.path} has no column {name!r}; it has {', '.join(shard.schema.names)}"
+                f"the column {name!r} of {shard.path} is {kind}, but must hold {expected}"
             )
-    kind = shard.schema.field(columns.image).type
-    encoded = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if not encoded and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise DataError(
-            f"the column {columns.image!r} of {shard.path} is {kind}, but must hold "
-            "encoded images (bytes, or a struct with bytes)"
-        )
-    label = _value_type(shard.schema.field(columns.label).type)
-    if not (pa.types.is_integer(label) or pa.types.is_boolean(label) or _is_text(label)):
-        raise DataError(
-            f"the column {columns.label!r} of {shard.path} is {label}, but must hold "
-            "whole numbers, truth values or class names"
-        )
 
 
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+def _is_image(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return _is_binary(kind)
+    fields = {kind.field(place).name: kind.field(place).type for place in range(kind.num_fields)}
+    path = fields.get("path")
+    return _is_binary(fields.get("bytes")) and (
+        path is None or _is_text(path) or pa.types.is_null(path)
+    )
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    return _is_id(kind) or bool(pa.types.is_boolean(kind))
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_integer(kind)) or _is_text(kind)
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    return kind is not None and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _encode(
-    raw: Mapping[Split, list[Any]], columns: _Columns, path: Path
-) -> tuple[tuple[str, ...] | None, dict[Split, list[int]]]:
-    """Return the source's own class names, if it has any, and labels as indices."""
-    for split, values in raw.items():
-        if None in values:
-            raise DataError(
-                f"row {values.index(None)} of {split} has no label (column {columns.label!r})"
-            )
-    if not any(isinstance(value, str) for values in raw.values() for value in values):
-        return columns.class_label, {split: list(map(int, raw[split])) for split in raw}
-    names = columns.class_label or tuple(sorted(set(raw["train"])))
-    number = {name: label for label, name in enumerate(names)}
-    for split, values in raw.items():
-        for row, value in enumerate(values):
-            if value not in number:
-                raise DataError(
-                    f"row {row} of {split} has the label {value!r}, which is none of "
-                    f"the {len(names)} classes of {path}"
-                )
-    return names, {split: [number[value] for value in values] for split, values in raw.items()}
-
-
 def _folder(root: Path) -> Path:
     return root.parent if root.is_file() else root
-
-
-def _listed(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths))

@@ -35,6 +35,7 @@ class PickedSource(Source):
         self._picks = picks
         self.classes = source.classes
         self.templates = source.templates
+        self.notes = source.notes
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits that images were picked for."""

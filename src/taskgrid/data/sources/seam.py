@@ -22,6 +22,8 @@ class TaskData:
         classes: class names in label order, or a file of them.
         templates: prompt templates, or a file of them.
         allow_overlap: whether an image may stand in two of the source's own splits.
+        allow_missing_classes: whether a class may have no image in the source's own validation or
+            test images.
         options: options of the source.
     """
 
@@ -32,6 +34,7 @@ class TaskData:
     classes: Sequence[str] | str | None = None
     templates: Sequence[str] | str | None = None
     allow_overlap: bool = False
+    allow_missing_classes: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +64,9 @@ class Source(ABC):
 
     templates: tuple[str, ...]
     """Prompt templates, each with one ``{}``."""
+
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the data were read, such as what was left out."""
 
     @abstractmethod
     def splits(self) -> tuple[Split, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taskgrid.data.classnames import plain
 from taskgrid.errors import DataError
 
 _ROWS = 64
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
 
 
 class Shard:
@@ -22,7 +24,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._explained():
-            if path.suffix == ".arrow":
+            if path.suffix.lower() == ".arrow":
                 with self._arrow() as reader:
                     self.schema: pa.Schema = reader.schema
                     self.count = sum(batch.num_rows for batch in _record_batches(reader))
@@ -30,6 +32,12 @@ class Shard:
                 with pq.ParquetFile(path) as file:
                     self.schema = file.schema_arrow
                     self.count = file.metadata.num_rows
+            size = path.stat().st_size
+            _read_names(self.schema)
+        if self.count > size:
+            raise DataError(
+                f"{path} says that it has {self.count} rows, in {size} bytes; download it again"
+            )
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield rows of Python values, reading a small batch at a time."""
@@ -39,7 +47,7 @@ class Shard:
 
     def some(self, column: str, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
         """Yield the number and the value of some rows, reading no more than needed."""
-        if self.path.suffix == ".arrow":
+        if self.path.suffix.lower() == ".arrow":
             values = enumerate(value for (value,) in self.rows([column]))
             yield from ((row, value) for row, value in values if row in wanted)
             return
@@ -56,10 +64,12 @@ class Shard:
                 start = stop
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        if self.path.suffix == ".arrow":
+        if self.path.suffix.lower() == ".arrow":
             with self._arrow() as reader:
                 for batch in _record_batches(reader):
                     picked = batch.select(list(columns))
+                    # Without this, damaged offsets are followed to wherever they lead.
+                    picked.validate(full=True)
                     for start in range(0, batch.num_rows, _ROWS):
                         yield picked.slice(start, _ROWS)
         else:
@@ -81,11 +91,19 @@ class Shard:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (*_DAMAGE, MemoryError) as error:
             raise DataError(
                 f"{self.path} is damaged or no {self.path.suffix or 'Parquet'} "
-                f"file ({error}); download it again"
+                f"file ({' '.join(str(error).split())}); download it again"
             ) from error
+
+
+def _read_names(fields: Iterable[pa.Field]) -> None:
+    """Read all names, which fails where they are no text: here, and not wherever one is looked at."""
+    for field in fields:
+        repr(field.name)
+        if pa.types.is_struct(field.type):
+            _read_names(field.type.field(place) for place in range(field.type.num_fields))
 
 
 def _record_batches(reader: Any) -> Iterator[pa.RecordBatch]:
@@ -98,18 +116,25 @@ def features_of(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """Return what the ``huggingface`` metadata of a schema say of each column, if anything."""
     try:
         described = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     if not isinstance(described, dict):
         return {}
     return {name: value for name, value in described.items() if isinstance(value, dict)}
 
 
+def class_label(shard: Shard, column: str) -> tuple[str, ...] | None:
+    """Return the names in a file's ``ClassLabel`` metadata, if its label column has them."""
+    names = features_of(shard.schema).get(column, {}).get("names")
+    if not isinstance(names, list) or not names:
+        return None
+    return tuple(plain(str(name)) for name in names)
+
+
 def class_names(path: Path, label: str) -> tuple[str, ...] | None:
-    """Return the names in a file's ``ClassLabel`` metadata, if its label column has them.
+    """Return the names in the ``ClassLabel`` metadata of the file at a path.
 
     Raises:
         DataError: if the file is damaged.
     """
-    names = features_of(Shard(path).schema).get(label, {}).get("names")
-    return tuple(map(str, names)) if names else None
+    return class_label(Shard(path), label)
