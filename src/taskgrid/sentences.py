@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,6 +27,9 @@ _TYPE_WORDS = {
 }
 _ALTERNATIVES = ("str", "int", "float", "bool", "none")
 _LONGEST = 80
+_LONGEST_PATH = 120
+_LONGEST_LIST = 160
+_LONGEST_MESSAGE = 290
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
@@ -36,19 +40,59 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
 
 def choices(name: str, known: Collection[str], lead: str = "there are") -> str:
     """Return ``"did you mean 'x'? there are: x, y"``, without the question where no name is close."""
-    return f"{did_you_mean(name, known)}{lead}: {', '.join(known) or 'none'}"
+    return f"{did_you_mean(name, known)}{lead}: {listed(known)}"
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names with commas between them; of a long list the beginning, and how many more."""
+    lengths = itertools.accumulate(len(name) + 2 for name in names)
+    count = max(1, sum(length <= _LONGEST_LIST for length in lengths))
+    more = [f"and {len(names) - count} more"] if count < len(names) else []
+    return ", ".join([*itertools.islice(names, count), *more]) or "none"
+
+
+def shown(value: Any, *, quotes: bool = True) -> str:
+    """Return a value as a message shows it: of a long one the beginning; text in quotes or bare."""
+    text = repr(value)[1:-1] if isinstance(value, str) and not quotes else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def tail(text: str) -> str:
+    """Return a path or a place as a message shows it: of a long one the end, which tells it apart."""
+    text = repr(text)[1:-1]
+    return text if len(text) <= _LONGEST_PATH else f"...{text[3 - _LONGEST_PATH :]}"
+
+
+def together(sentences: Sequence[str]) -> str:
+    """Return sentences a line each, as many as a person reads; how many more there are, at the end."""
+    first, *others = (
+        one if len(one) <= _LONGEST_MESSAGE else f"{one[: _LONGEST_MESSAGE - 3]}..."
+        for one in sentences
+    )
+    lines, length = [first], len(first)
+    for sentence in others:
+        length += len(sentence) + 1
+        if length > _LONGEST_MESSAGE - 20:
+            break
+        lines.append(sentence)
+    hidden = len(sentences) - len(lines)
+    return "\n".join([*lines, *([f"and {hidden} more"] if hidden else [])])
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> str:
     """Return ``"unknown WHAT 'z'; did you mean 'x'? there are: x, y"``."""
-    return f"unknown {what} {name!r}; {choices(name, known)}"
+    return f"unknown {what} {shown(name)}; {choices(name, known)}"
 
 
 def key_path(location: Sequence[int | str]) -> str:
     """Return a place in nested values as a person writes it: ``grid.lambdas[1]``."""
     text = ""
     for step in location:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            key = shown(step, quotes=False)
+            text += f".{key}" if text else key
     return text
 
 
@@ -56,6 +100,7 @@ def pydantic_sentences(
     error: ValidationError,
     model: type[Any] | None = None,
     *,
+    values: Any = None,
     within: str = "",
     beside: Collection[str] = (),
     hidden: Collection[str] = (),
@@ -67,6 +112,7 @@ def pydantic_sentences(
         error: what it raised.
         model: what it validated by, a model or a dataclass; its keys are then listed where one is
             unknown.
+        values: what it validated, if a person may have any names there.
         within: the key below which the values stand, such as ``options``.
         beside: keys that may stand there too, but were taken out before.
         hidden: fields that nobody writes, so that no list offers them.
@@ -79,11 +125,11 @@ def pydantic_sentences(
     types: dict[str, list[str]] = {}
     for problem in problems:
         if problem["type"] in _TYPE_WORDS:
-            key = key_path(_place(problem["loc"], model))
+            key = key_path(_place(problem["loc"], model, values))
             types.setdefault(key, []).append(_TYPE_WORDS[problem["type"]])
     sentences = []
     for problem in problems:
-        place = _place(problem["loc"], model)
+        place = _place(problem["loc"], model, values)
         key = key_path([within, *place] if within else place)
         if problem["type"] in _UNKNOWN_KEY:
             sections = _sections_at(model, place[:-1])
@@ -111,36 +157,40 @@ def _sentence(
     if kind == "missing":
         return f"{key} is missing"
     if types is not None and kind in _TYPE_WORDS:
-        text = f"the text {_shown(value)}" if isinstance(value, str) else _shown(value)
+        text = f"the text {shown(value)}" if isinstance(value, str) else shown(value)
         quotes = "; put it in quotes" if types == ["text"] and isinstance(value, int) else ""
         return f"{key} is {text}, but must be {' or '.join(dict.fromkeys(types))}{quotes}"
     if kind in ("literal_error", "union_tag_invalid"):
         allowed = context.get("expected") or context.get("expected_tags") or problem["msg"]
-        return f"{key} is {_shown(value)}; allowed: {allowed}"
+        return f"{key} is {shown(value)}; allowed: {allowed}"
     if kind == "value_error":
         message = str(context["error"])
-        given = f" is {_shown(value)}" if isinstance(value, str | int | float) else ""
+        given = f" is {shown(value)}" if isinstance(value, str | int | float | None) else ""
+        if value == {} or (
+            isinstance(value, list) and not any(repr(one) in message for one in value)
+        ):
+            message += f"; it is {shown(value)}"
         return f"{key}{given}: {message}" if key else message
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
-        return f"{key} is {_shown(value)}; {patterns.get(pattern, f'it must match {pattern}')}"
-    return f"{key} is {_shown(value)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return f"{key} is {shown(value)}; {patterns.get(pattern, f'it must match {pattern}')}"
+    return f"{key} is {shown(value)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def _place(location: Sequence[int | str], model: type[Any] | None) -> tuple[int | str, ...]:
+def _place(
+    location: Sequence[int | str], model: type[Any] | None, values: Any
+) -> tuple[int | str, ...]:
     """Return the person's own keys: pydantic names also the alternative of a union, as a step."""
     place: list[int | str] = []
     for step in location:
-        if isinstance(step, str):
+        there = isinstance(values, Mapping) and step in values
+        if isinstance(step, str) and not there:
             names = {section.__name__ for section in _sections_at(model, place)}
             if step in _ALTERNATIVES or step in names or "[" in step or "constrained-" in step:
                 continue
         place.append(step)
+        there = there or (isinstance(values, list) and isinstance(step, int))
+        values = values[step] if there else None
     return tuple(place)
 
 

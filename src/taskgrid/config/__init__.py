@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskgrid.config.experiment import Experiment
-    from taskgrid.config.load import merge_overlay, parse_config, read_config
+    from taskgrid.config.load import merge_overlay, parse_config, read_config, read_entries
     from taskgrid.config.root import Config
     from taskgrid.config.sections.task import TaskSpec
 
@@ -21,9 +21,18 @@ _HOMES = {
     "merge_overlay": "taskgrid.config.load",
     "parse_config": "taskgrid.config.load",
     "read_config": "taskgrid.config.load",
+    "read_entries": "taskgrid.config.load",
 }
 
-__all__ = ["Config", "Experiment", "TaskSpec", "merge_overlay", "parse_config", "read_config"]
+__all__ = [
+    "Config",
+    "Experiment",
+    "TaskSpec",
+    "merge_overlay",
+    "parse_config",
+    "read_config",
+    "read_entries",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from taskgrid.config.reading import plain, read_text, read_yaml
 from taskgrid.config.root import Config
 from taskgrid.config.sections.values import NAME_PATTERN
 from taskgrid.errors import ConfigError
-from taskgrid.sentences import pydantic_sentences
+from taskgrid.sentences import pydantic_sentences, shown, tail, together
 
 _PATTERNS = {
     NAME_PATTERN: (
         "use lower-case letters, digits, '_', '-' and '.', beginning with a letter or digit"
     )
 }
+
+MOST_LAYERS = 16
+"""Files that extend one another."""
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:
@@ -28,11 +31,12 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         ConfigError: if a key is unknown or a value does not fit; one sentence per mistake, each
             with the key, the value and what is allowed.
     """
+    values = plain(raw, "config")
     try:
-        return Config.model_validate(dict(raw))
+        return Config.model_validate(values)
     except ValidationError as error:
-        sentences = pydantic_sentences(error, Config, patterns=_PATTERNS)
-        raise ConfigError("\n".join(f"config: {sentence}" for sentence in sentences)) from None
+        sentences = pydantic_sentences(error, Config, values=values, patterns=_PATTERNS)
+        raise ConfigError(together([f"config: {one}" for one in sentences])) from None
 
 
 def read_config(*paths: str | Path, values: Mapping[str, Any] | None = None) -> Config:
@@ -50,34 +54,42 @@ def read_config(*paths: str | Path, values: Mapping[str, Any] | None = None) -> 
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge_overlay(merged, _layers(Path(path), ()))
-    return parse_config(merge_overlay(merged, values or {}))
+    return parse_config(merge_overlay(merged, plain(values or {}, "config")))
+
+
+def read_entries(entries: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` of a command line, as Snakemake takes them; the value is YAML.
+
+    Raises:
+        ConfigError: if a value is not YAML, or holds what `plain` refuses.
+    """
+    merged: dict[str, Any] = {}
+    for entry in entries:
+        key, _, text = entry.partition("=")
+        value = read_text(text, f"config: --config {shown(key, quotes=False)}")
+        merged = merge_overlay(merged, {key: value})
+    return merged
 
 
 def _layers(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """Return what a file holds, with what it extends below it."""
+    name = tail(str(path))
     if path.resolve() in above:
-        raise ConfigError(f"config file {path} extends itself; take it out of `extends`")
-    raw = _mapping(path)
+        raise ConfigError(f"config file {name} extends itself; take it out of `extends`")
+    if len(above) > MOST_LAYERS:
+        raise ConfigError(
+            f"config file {name} is one of more than {MOST_LAYERS} that extend each other; join some"
+        )
+    raw = read_yaml(path)
     below = raw.pop("extends", [])
-    if not isinstance(below, list) or not all(isinstance(name, str) for name in below):
-        raise ConfigError(f"config file {path}: extends must be a list of files")
+    if not isinstance(below, list) or not all(isinstance(lower, str) for lower in below):
+        raise ConfigError(
+            f"config file {name}: extends is {shown(below)}, but must be a list of files"
+        )
     merged: dict[str, Any] = {}
-    for name in below:
-        lower = _layers(path.parent / name, (*above, path.resolve()))
-        merged = merge_overlay(merged, lower)
+    for lower in below:
+        merged = merge_overlay(merged, _layers(path.parent / lower, (*above, path.resolve())))
     return merge_overlay(merged, raw)
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config file {path} must hold a mapping (key: value)")
-    return raw
 
 
 def merge_overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
