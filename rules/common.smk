@@ -24,16 +24,18 @@ def configuration():
         # A module of somebody else's workflow, whose files are not ours to read.
         return project.module_configuration(config)
     asked, named = workflow.config_settings, workflow.overwrite_configfiles
+    values = project.call_values(asked.config, asked.config_args)
     if asked.replace_workflow_config:
-        return read_config(*named, values=asked.config)
+        return read_config(*named, values=values)
     own = [file for file in workflow.configfiles if file not in named]
-    return project.configuration([*own, *named], asked.config)
+    return project.configuration([*own, *named], values)
 
 
 try:
     E = Experiment(configuration())
     E.check()
     settings.studies.check(E)
+    settings.figures.names(E)
     check_writable("results")
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None

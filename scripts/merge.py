@@ -19,7 +19,7 @@ def main() -> None:
     """Read the manifests of everything a row depends on, write the plan."""
     args = parse(__doc__, paths=("plan",))
     settings, listing = args.settings, Listing.read(args.listing)
-    # Of a big lattice the subsets are too many for a command line: its design names them.
+    # Of a big lattice the subsets are too many to be recorded: its design names them.
     subsets = settings.get("subsets") or Design.of(settings["design"]).names(
         settings["tasks"], "lattice.subsets"
     )

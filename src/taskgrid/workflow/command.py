@@ -12,6 +12,9 @@ from typing import Any
 from taskgrid.errors import TaskgridError
 from taskgrid.store.atomic import explain_os_error
 
+MORE = "-"
+"""The last word of a command line that goes on in standard input."""
+
 
 def parse(
     description: str | None,
@@ -21,7 +24,8 @@ def parse(
 ) -> argparse.Namespace:
     """Parse a script's command line: ``--name PATH`` for files, ``--settings JSON`` for the rest.
 
-    Files of which there is one per task, run or block come in ``--listing JSON``.
+    Files of which there is one per task, run or block come in ``--listing JSON``. Where the last word
+    is ``-``, more words follow on standard input, a zero byte behind each.
 
     Args:
         description: the script's docstring.
@@ -44,7 +48,16 @@ def parse(
         parser.add_argument(f"--{name}", default=None, metavar="PATH")
     for name in lists:
         parser.add_argument(f"--{name}", required=True, nargs="*", metavar="PATH")
-    return parser.parse_args()
+    return parser.parse_args(_words())
+
+
+def _words() -> list[str]:
+    *words, last = sys.argv[1:] or [""]
+    if last != MORE:
+        return sys.argv[1:]
+    more = os.fsdecode(sys.stdin.buffer.read()).split("\0")[:-1]
+    # `printf` without anything to print prints one empty word.
+    return [*words, *(more if more != [""] else [])]
 
 
 def run(main: Callable[[], Any]) -> None:

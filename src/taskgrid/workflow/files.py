@@ -4,9 +4,8 @@ A rule that reads a file per task names the kinds it needs in ``settings/``. Its
 that its script reads are made of the same entries here, so that a new kind of file (a statistic, say)
 is one line in ``PER_TASK`` and a name in the settings of the rules that read it.
 
-A listing goes to a script as text: of 20 tasks and all kinds it takes 11 kB, where Linux allows
-128 kB for a command. It says where files are and nothing else, and is no recorded parameter of a job:
-what re-runs a job are its inputs.
+A listing goes to a script as text. It says where files are and nothing else, and is no recorded
+parameter of a job: what re-runs a job are its inputs.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from taskgrid.config import Config, read_config
+from taskgrid.config import Config, read_config, read_entries
 from taskgrid.provenance import code_closure
+from taskgrid.workflow.command import MORE
 
 # Not resolved: a folder of links to a project is that folder, not the project.
 ROOT = Path(__file__).parents[3]
@@ -49,6 +50,26 @@ def configuration(files: Sequence[str | Path], values: Mapping[str, Any] | None 
     return read_config(*layers(files), values=values)
 
 
+def call_values(values: Mapping[str, Any], entries: Sequence[str]) -> Mapping[str, Any]:
+    """Return the single values of a call (``--config``), numbers within mappings and lists as numbers.
+
+    Args:
+        values: how Snakemake read them: of what is within others it keeps the text.
+        entries: what stood on the command line. A program that calls Snakemake has given values, of
+            which these are but a print.
+    """
+    return read_entries(entries) if all(map(_is_text, values.values())) else values
+
+
+def _is_text(value: Any, within: bool = False) -> bool:
+    """Say whether nothing within a value is anything but text."""
+    if isinstance(value, Mapping):
+        return all(_is_text(below, True) for below in value.values())
+    if isinstance(value, list):
+        return all(_is_text(below, True) for below in value)
+    return not within or isinstance(value, str)
+
+
 def module_configuration(values: Mapping[str, Any]) -> Config:
     """Read the configuration of a module: what its ``config:`` gives, laid over the default.
 
@@ -61,15 +82,18 @@ def module_configuration(values: Mapping[str, Any]) -> Config:
 def command(python: str, script: str, *options: object) -> str:
     """Return the beginning of a shell command that runs a script with this checkout's library.
 
+    What a rule writes behind it reaches the script by standard input, which has no limit: Linux takes no
+    more than 128 kB in an argument, and 2 MB in all of them.
+
     Args:
         python: the interpreter.
         script: the script's name.
         *options: what follows it.
     """
-    words = [python, str(SCRIPTS / script), *map(str, options)]
+    words = [python, str(SCRIPTS / script), *map(str, options), MORE]
     # Behind this checkout's, whatever else the caller has there: plug-ins of other packages.
     path = f'{shlex.quote(str(SOURCE))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    return f"PYTHONPATH={path} {shlex.join(words)}"
+    return f"run() {{ printf '%s\\0' \"$@\" | PYTHONPATH={path} {shlex.join(words)}; }}; run"
 
 
 @cache
@@ -79,6 +103,14 @@ def code(script: str, *modules: str) -> dict[str, str]:
     Of the script itself only the imports count: it reads arguments, calls the library and prints.
     """
     return code_closure(SCRIPTS / script, *modules)
+
+
+@cache
+def rule_names() -> frozenset[str]:
+    """Return the names of the workflow's rules, which are targets."""
+    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    return frozenset(name for text in texts for name in re.findall(r"(?m)^rule (\w+):", text))
 
 
 def one_of(names: Iterable[object]) -> str:

@@ -63,3 +63,43 @@ def test_a_command_runs_with_this_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("names", "pattern"), [(["a.b", 1], r"a\.b|1"), ([], "(?!)")])
 def test_a_wildcard_is_one_of_some_names(names: list[object], pattern: str) -> None:
     assert project.one_of(names) == pattern
+
+
+def test_a_command_takes_more_than_a_command_line_can(tmp_path: Path) -> None:
+    # An argument of 200 kB (128 are allowed), and 3 MB of them in all (2 are).
+    text = project.command(sys.executable, "split.py")
+    settings = f"""'{{"task": "a", "subsets": "{"a+" * 100_000}"}}'"""
+    paths = " ".join([f"--images {'x' * 1000}"] * 3000)
+    script = tmp_path / "job.sh"
+    script.write_text(
+        f"{text} --settings {settings} {paths} --images 'no such file' --manifest m --split s\n"
+    )
+    done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: no such file"), done.stderr
+
+
+def test_values_within_others_are_read_from_the_call() -> None:
+    kept = {"grid": {"lambdas": ["0", "0.25"]}, "device": "cpu"}
+    entries = ['grid={"lambdas":[0,0.25]}', "device=cpu"]
+    expected = {"grid": {"lambdas": [0, 0.25]}, "device": "cpu"}
+    assert project.call_values(kept, entries) == expected
+    # A program that calls Snakemake gives values, and the entries are made of them.
+    assert project.call_values({"a": {"b": None}}, ["a={'b': None}"]) == {"a": {"b": None}}
+    assert project.call_values({"a": {"b": "1"}}, ["a={'b': '1'}"]) == {"a": {"b": "1"}}
+    assert project.call_values({}, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            "grid={lambdas: [.nan]}",
+            r"--config grid: lambdas\[0\] is nan, which is not a finite number",
+        ),
+        ("grid={a: 1, a: 2}", "--config grid has the key 'a' twice"),
+        ("grid={lambdas: [", "--config grid is not YAML"),
+    ],
+)
+def test_a_call_is_read_as_strictly_as_a_file(entry: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        project.call_values({"grid": "text"}, [entry])
