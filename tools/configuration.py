@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from taskgrid.config.root import Config
+from taskgrid.config.sections.values import MOST
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,8 +22,11 @@ _HEAD = """# Configuration reference
 Made from `src/taskgrid/config/` by `python -m tools.configuration`; a test keeps the two equal.
 `config.yaml` holds the embedded default, `presets/` whole other experiments. A file given with
 `--configfile` is laid over `config.yaml`: mappings merge key by key, lists and values are replaced.
-Unknown keys and options are refused before any job starts. A file may begin with `extends`, a list of
-files (relative to itself) that are laid below it.
+Unknown keys and options are refused before any job starts, and so are repeated keys, values that nobody
+can mean and numbers that would be rounded: `docs/troubleshooting.md` lists what is said. A file may begin
+with `extends`, a list of files (relative to itself) that are laid below it. Single values of a call are
+YAML as well: `--config 'grid={lambdas: [0, 0.25]}'`. Whole numbers end at 4,294,967,295, which every
+generator takes for a seed.
 
 Editors that know the YAML language server complete the keys of a file that begins with
 `# yaml-language-server: $schema=resources/schema/config.json` (the path from the file to the schema).
@@ -139,14 +143,14 @@ def _kind(value: dict[str, Any]) -> str:
         "integer": "whole number",
     }
     bounds = [
-        f"{sign} {value[key]:g}"
+        f"{sign} {value[key]:,.12g}"
         for key, sign in (
             ("minimum", "≥"),
             ("exclusiveMinimum", ">"),
             ("maximum", "≤"),
             ("exclusiveMaximum", "<"),
         )
-        if key in value
+        if value.get(key, MOST) != MOST
     ]
     return " ".join([words.get(value.get("type", ""), value.get("type", "any")), *bounds])
 

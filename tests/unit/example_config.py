@@ -10,7 +10,7 @@ GOOD: dict[str, Any] = {
     "tasks": [
         {"name": name, "source": "folder", "path": f"data/{name}"} for name in ("a", "b", "c")
     ],
-    "finetune": {"recipe": {"steps": 10}},
+    "finetune": {"recipe": {"steps": 10, "warmup_steps": 1}},
     "grid": {"methods": ["task_arithmetic"], "lambdas": [0, 0.3, 1]},
 }
 

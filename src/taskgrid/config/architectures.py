@@ -10,7 +10,7 @@ from typing import Any
 
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plugins.resources import resource_path
-from taskgrid.sentences import did_you_mean
+from taskgrid.sentences import did_you_mean, shown, tail
 
 
 def architecture_config(architecture: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def architecture_config(architecture: str) -> dict[str, Any]:
             return config
     known = sorted(path.stem for folder in _folders() for path in folder.glob("*.json"))
     hint = did_you_mean(architecture, known, most=3) or "give one of open_clip's"
-    raise ConfigError(f"unknown architecture {architecture!r}; {hint.strip()}")
+    raise ConfigError(f"unknown architecture {shown(architecture)}; {hint.strip()}")
 
 
 def image_size(architecture: str) -> int:
@@ -107,7 +107,7 @@ def local_weights(architecture: str, pretrained: str) -> Path | None:
         return path
     if path.suffix or len(path.parts) > 1:
         raise ConfigError(
-            f"pretrained: {pretrained} is no file; give a file, an open_clip tag, or "
+            f"pretrained: {tail(pretrained)} is no file; give a file, an open_clip tag, or "
             "hf-hub:owner/name@revision"
         )
     return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from taskgrid.config.architectures import image_size, local_weights, operations, parameters
 from taskgrid.config.needs import all_statistics, needs_of
+from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
 from taskgrid.config.sections.experts import ExpertSpec
 from taskgrid.config.sections.finetune import ModeSpec
@@ -152,26 +153,25 @@ class Experiment:
         Raises:
             ConfigError: if an architecture, a file of weights, the data of a task or the results of
                 another run do not exist, a design of subsets is too large, empty or names what is not
-                there, points belong to no subset of the grid, or the lattice's budget is too small.
+                there, points belong to no subset of the grid, the lattice's budget is too small, or a
+                recipe is all warm-up.
         """
         self._check_some("grid.subsets", self.numbers)
         self._check_points()
+        self._check_weights()
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
-        for transport in self.config.transport:
-            if not Path(transport.results).is_dir():
-                raise ConfigError(
-                    f"transport {transport.name!r}: there is no folder {transport.results}; `from` is the "
-                    "results folder of the other run"
-                )
-        for model in self.config.models:
-            self.image_size(model.name)
-            local_weights(model.architecture, model.pretrained)
-        for task in self.config.tasks:
-            for path in self.files_of(task.name):
-                if not Path(path).expanduser().exists():
+        self._check_recipes()
+        check_outside(self.config, self._tasks.values())
+
+    def _check_recipes(self) -> None:
+        for mode in self.modes:
+            for task in self.trained:
+                steps, warmup = (self.recipe(task, mode)[key] for key in ("steps", "warmup_steps"))
+                if steps is not None and warmup >= steps:
                     raise ConfigError(
-                        f"task {task.name!r}: {path} does not exist; correct the path or put the data there"
+                        f"the recipe of task {task!r} in mode {mode!r} has warmup_steps {warmup}, but only "
+                        f"{steps} steps; lower the one, or raise the other"
                     )
 
     def _check_some(self, key: str, numbers: tuple[int, ...]) -> None:
@@ -184,11 +184,20 @@ class Experiment:
     def _check_points(self) -> None:
         there = set(self.numbers)
         for label, method in self._methods.items():
-            for subset in self.config.grid.points_of(method):
+            for subset in map(dict, self.config.grid.entries_of(method)):
                 if subset_number(subset, self.trained) not in there:
                     raise ConfigError(
                         f"method {label!r} has points of {subset_name(subset)}, which is not on the grid; "
                         "add it to grid.subsets.include"
+                    )
+
+    def _check_weights(self) -> None:
+        for label, method in self._methods.items():
+            for name, option in merger_card(method.name).options.items():
+                given = method.options.get(name) if option.shape == "numbers" else None
+                if given and (lacking := sorted({*self.trained} - {*given})):
+                    raise ConfigError(
+                        f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
                     )
 
     def _check_lattice(self, lattice: LatticeSpec) -> None:
@@ -374,14 +383,16 @@ class Experiment:
         """Return the names of a block's subsets, by increasing number."""
         return tuple(
             subset_name(subset_of_number(number, self.trained))
-            for number in self.numbers
-            if block.start <= number < block.stop
+            for number in self._numbers_of(block)
         )
 
     def tasks_of(self, block: Block) -> tuple[str, ...]:
         """Return the tasks that occur in a block's subsets, sorted."""
         union = 0
-        for number in self.numbers:
-            if block.start <= number < block.stop:
-                union |= number
+        for number in self._numbers_of(block):
+            union |= number
         return subset_of_number(union, self.trained)
+
+    def _numbers_of(self, block: Block) -> tuple[int, ...]:
+        numbers = self.numbers
+        return numbers[bisect_left(numbers, block.start) : bisect_left(numbers, block.stop)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from pydantic import Field, StrictStr, field_validator, model_validator
@@ -24,13 +24,16 @@ from taskgrid.config.sections.task import TaskSpec
 from taskgrid.config.sections.tracking import TrackingSpec
 from taskgrid.config.sections.transport import TransportSpec
 from taskgrid.config.sections.values import Named, Section, refused, unique
-from taskgrid.config.shipped import published_lineages
+from taskgrid.config.shipped import published_lineages, published_names
 from taskgrid.lattice.nodes import node_levels
-from taskgrid.plugins.cards import mode_card
-from taskgrid.sentences import choices, unknown
+from taskgrid.plugins import names
+from taskgrid.plugins.cards import merger_card, mode_card
+from taskgrid.sentences import choices, listed, shown, unknown
 
 POSTHOC = "posthoc"
 """The mode, in paths and tables, of experts of another mode that are evaluated as tangent models."""
+
+MOST_TASKS = 256
 
 
 class Config(Section):
@@ -38,7 +41,7 @@ class Config(Section):
 
     models: list[ModelSpec] = Field(min_length=1)
     """Base models."""
-    tasks: Named[TaskSpec] = Field(min_length=1)
+    tasks: Named[TaskSpec] = Field(min_length=1, max_length=MOST_TASKS)
     """Tasks; a bare name is a built-in or published one. Append, to keep what is computed."""
     data: DataSpec = Field(default_factory=DataSpec)
     """Images of published tasks."""
@@ -96,7 +99,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        unique([task.name for task in self.tasks])
+        unique([task.name for task in self.tasks], "tasks: ")
         if not self.trained:
             raise ValueError(
                 "all tasks are control tasks (expert: false); keep one that has an expert"
@@ -104,6 +107,7 @@ class Config(Section):
         self._runs_are_known()
         self._no_tangent_in_bf16()
         self._tasks_are_known()
+        self._experts_are_apart()
         self._nodes_are_lambdas()
         with refused():
             all_statistics(self.statistics, self.grid.methods, self.finetune.modes)
@@ -137,20 +141,20 @@ class Config(Section):
         return laid_over(self.finetune.recipe, changes, task.name)
 
     def _runs_are_known(self) -> None:
-        models = unique([model.name for model in self.models])
+        models = unique([model.name for model in self.models], "models: ")
         runs = [
             *(mode.path_name for mode in self.finetune.modes),
             *(expert.name for expert in self.experts),
             *(transport.name for transport in self.transport),
         ]
-        unique([*runs, POSTHOC])
+        unique([*runs, POSTHOC], "finetune.modes, experts, transport: ")
         if not runs:
             raise ValueError(
                 "there are no experts: give `finetune.modes`, `experts` or `transport`"
             )
         again = self.evaluation.posthoc
         if again is not None and again not in runs:
-            raise ValueError(f"evaluation.posthoc names {again!r}; {choices(again, runs)}")
+            raise ValueError(f"evaluation.posthoc names {shown(again)}; {choices(again, runs)}")
         belong = [(f"experts {expert.name!r}", expert.model) for expert in self.experts]
         belong += [(f"transport {each.name!r}", each.to) for each in self.transport]
         for what, model in belong:
@@ -161,26 +165,55 @@ class Config(Section):
                 )
 
     def _tasks_are_known(self) -> None:
-        _each_in(
-            "finetune.recipes", self.finetune.recipes or (), [task.name for task in self.tasks]
-        )
         trained = [task.name for task in self.trained]
         control = {task.name for task in self.tasks} - set(trained)
-        chosen = [("grid.subsets.include", self.grid.design().include)]
-        if self.lattice is not None:
-            chosen.append(("lattice.subsets.include", self.lattice.design().include))
+        for key, name in self._named_tasks():
+            if name in control:
+                raise ValueError(
+                    f"{key} names task {name!r}, a control task (expert: false) that is in no subset"
+                )
+            if name not in trained:
+                raise ValueError(
+                    f"{key} names task {shown(name)}, which is not in tasks: {listed(trained)}"
+                )
+
+    def _named_tasks(self) -> Iterator[tuple[str, str]]:
+        """Yield every task with an expert that is named elsewhere, and the key that names it."""
+        designs = [("grid", self.grid.design())]
+        designs += [("lattice", self.lattice.design())] if self.lattice is not None else []
+        for key, design in designs:
+            yield from (
+                (f"{key}.subsets.include", name) for subset in design.include for name in subset
+            )
         for method in self.grid.methods:
-            own = method.points is not None
-            key = f"points of merge method {method.path_name!r}" if own else "grid.points"
-            chosen.append((key, tuple(self.grid.points_of(method))))
-        for key, subsets in chosen:
-            names = [name for subset in subsets for name in subset]
-            for name in names:
-                if name in control:
+            owner = f"of merge method {method.path_name!r}"
+            key = "grid.points" if method.points is None else f"points {owner}"
+            yield from ((key, name) for entry in self.grid.entries_of(method) for name, _ in entry)
+            for option, card in merger_card(method.name).options.items():
+                if card.shape == "numbers":
+                    named = method.options.get(option) or ()
+                    yield from ((f"option {option!r} {owner}", name) for name in named)
+        yield from (("finetune.recipes", name) for name in self.finetune.recipes or ())
+
+    def _experts_are_apart(self) -> None:
+        # What is published of experts may be said once for experiments of fewer tasks.
+        known = {*(task.name for task in self.tasks), *names("builtin"), *published_names()}
+        for index, expert in enumerate(self.experts):
+            for key, named in expert.by_task().items():
+                for name in named:
+                    if name not in known:
+                        raise ValueError(
+                            f"experts[{index}].{key} names task {shown(name)}, which there is not; "
+                            f"{choices(name, [task.name for task in self.tasks])}"
+                        )
+            owners: dict[tuple[str | None, ...], str] = {}
+            for task in (task.name for task in self.trained):
+                place = (expert.place(task), expert.revision_of(task), expert.file_of(task))
+                if (other := owners.setdefault(place, task)) != task:
                     raise ValueError(
-                        f"{key} names task {name!r}, a control task (expert: false) that is in no subset"
+                        f"experts[{index}] has one checkpoint, {shown(place[0])}, for tasks {other!r} and "
+                        f"{task!r}; put {{task}} into source or file, or correct names"
                     )
-            _each_in(key, names, trained)
 
     def _nodes_are_lambdas(self) -> None:
         curves = self.evaluation.curves
@@ -200,12 +233,4 @@ class Config(Section):
                 f"evaluation.precision is {self.evaluation.precision}, but {tangent[0]!r} is evaluated "
                 "as tangent models, whose derivatives would be off by percents; use fp32, or give "
                 "tangent models an experiment of their own"
-            )
-
-
-def _each_in(key: str, names: Iterable[str], tasks: list[str]) -> None:
-    for name in names:
-        if name not in tasks:
-            raise ValueError(
-                f"{key} names task {name!r}, which is not in tasks: {', '.join(tasks)}"
             )

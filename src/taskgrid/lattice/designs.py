@@ -35,8 +35,8 @@ MOST_SUBSETS = 1 << 16
 """More subsets than this are refused: as many as `all` means for 16 tasks."""
 
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1, le=2**32 - 1)]
+Natural = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -129,6 +129,8 @@ class Design:
         for names in self.include:
             if not names:
                 raise ConfigError(f"{key}.include holds an empty subset; that is the base itself")
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{key}.include names a task twice: {', '.join(names)}; keep one")
             if unknown := sorted(set(names) - set(order)):
                 raise ConfigError(
                     f"{key}.include names task {unknown[0]!r}, which is not in tasks: {', '.join(order)}"

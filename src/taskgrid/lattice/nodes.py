@@ -20,7 +20,7 @@ _FEWEST = 3
 class CurveSpec:
     """How a curve over lambda is interpolated: docs/studies/interpolation.md."""
 
-    nodes: Annotated[int, Field(strict=True, ge=5)] = 7
+    nodes: Annotated[int, Field(strict=True, ge=5, le=4096)] = 7
     """Coefficients that are evaluated first."""
     tolerance: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.005
     """Loosest bound on accuracy that an interpolated row may have."""

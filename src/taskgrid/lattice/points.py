@@ -17,6 +17,8 @@ from taskgrid.errors import ConfigError
 
 _MIN_DECIMALS = 2
 MOST_DECIMALS = 6
+LARGEST = 1_000_000
+"""Fifteen digits, of which a float is sure, hold six decimals of no larger number."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,18 @@ def format_lambda(value: float | Decimal | str) -> str:
     The text depends on the value alone, never on its neighbours in a sweep: it can be a key.
 
     Raises:
-        ConfigError: if the value is not finite or needs more than six decimals.
+        ConfigError: if the value is not finite, is beyond a million or needs more than six decimals.
     """
     if not math.isfinite(float(value)):
         raise ConfigError(f"lambda {value} is not a finite number")
+    if abs(float(value)) > LARGEST:
+        raise ConfigError(f"lambda {float(value):g} is larger than {LARGEST}; give a smaller one")
     # repr gives the shortest decimal that round-trips; 15 digits absorb 0.1 * 3 = 0.30000000000000004.
     number = value if isinstance(value, Decimal) else Decimal(format(float(value), ".15g"))
     rounded = round(number, MOST_DECIMALS)
-    if abs(rounded - number) > Decimal("1e-12"):
+    if rounded != number:
         raise ConfigError(
-            f"lambda {value} needs more than {MOST_DECIMALS} decimals; round it in the configuration"
+            f"lambda {float(value)!r} needs more than {MOST_DECIMALS} decimals; round it in the configuration"
         )
     text = f"{rounded + 0:.{MOST_DECIMALS}f}"
     whole, decimals = text.lstrip("-").split(".")

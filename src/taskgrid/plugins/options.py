@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from taskgrid.errors import ConfigError
-from taskgrid.sentences import choices
+from taskgrid.sentences import choices, shown
 
 OptionKind = Literal["number", "integer", "flag", "text", "numbers", "series", "names", "lists"]
 """``numbers`` maps names (of tasks, say) to numbers; ``series`` is a list of numbers, ``names`` one of
@@ -131,19 +131,23 @@ def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str
     for name in values:
         if name not in declared:
             hint = choices(name, declared, "its options")
-            raise ConfigError(f"{owner} has no option {name!r}; {hint}")
+            raise ConfigError(f"{owner} has no option {shown(name)}; {hint}")
     found = {}
     for name, option in declared.items():
         try:
             found[name] = option.read(values[name]) if name in values else option.default
         except ValueError as error:
-            raise ConfigError(f"option {name!r} of {owner} is {values[name]!r}: {error}") from None
+            raise ConfigError(
+                f"option {name!r} of {owner} is {shown(values[name])}: {error}"
+            ) from None
     return Options(found)
 
 
 def _read(kind: OptionKind, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "number" and number and math.isfinite(value):
+    number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    )
+    if kind == "number" and number:
         return float(value)
     if kind == "integer" and number and value == int(value):
         return int(value)
@@ -152,14 +156,21 @@ def _read(kind: OptionKind, value: Any) -> Any:
     if kind == "text" and isinstance(value, str):
         return value
     if kind == "numbers" and isinstance(value, Mapping):
-        return {str(name): _read("number", one) for name, one in sorted(value.items())}
+        return {str(name): _item("number", one) for name, one in sorted(value.items(), key=str)}
     if kind == "series" and isinstance(value, list | tuple):
-        return [_read("number", one) for one in value]
+        return [_item("number", one) for one in value]
     if kind == "names" and isinstance(value, list | tuple):
-        return [_read("text", one) for one in value]
+        return [_item("text", one) for one in value]
     if kind == "lists" and isinstance(value, list | tuple):
-        return [_read("names", one) for one in value]
+        return [_item("names", one) for one in value]
     raise ValueError(f"it must be {_WORDS[kind]}")
+
+
+def _item(kind: OptionKind, value: Any) -> Any:
+    try:
+        return _read(kind, value)
+    except ValueError as error:
+        raise ValueError(f"{shown(value)} in it: {error}") from None
 
 
 def _numbers(found: Any) -> list[Any]:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from taskgrid.errors import ConfigError
-from taskgrid.lattice.points import point_text, read_point
+from taskgrid.lattice.points import format_lambda, point_text, read_point
 from taskgrid.lattice.subsets import canonical_subset
 from taskgrid.plugins.cards import Column, StudyCard, TableCard
 from taskgrid.plugins.options import Option, Options
-from taskgrid.sentences import choices
+from taskgrid.sentences import choices, shown
 from taskgrid.studies.beside import LEVEL, ChosenPoint, chosen_points
 from taskgrid.studies.rows import laid_out
 from taskgrid.studies.seam import Choice, Choosing, Curves, Field, Question, Results
@@ -121,13 +121,15 @@ class Analogy(Choosing):
         if not self.options.quadruples or not self.options.lambdas:
             raise ConfigError(
                 "study 'analogy' needs `quadruples`, lists of four tasks such as [print_digits, "
-                "street_digits, print_letters, street_letters], and at least one of `lambdas`"
+                "street_digits, print_letters, street_letters], and at least one of `lambdas`, in its options"
             )
+        for number in self.options.lambdas:
+            format_lambda(number)
         self._named = {}
         for given in self.options.quadruples:
             if len(given) != 4 or len(set(given)) != 4:
                 raise ConfigError(
-                    f"study 'analogy' has the quadruple [{', '.join(given)}]; give four different tasks"
+                    f"study 'analogy' has quadruples: [{', '.join(given)}]; give four different tasks"
                 )
             quadruple = Quadruple(*given)
             self._named[quadruple.about] = quadruple
@@ -139,18 +141,18 @@ class Analogy(Choosing):
             for task in quadruple[:3]:
                 if task not in field.trained:
                     raise ConfigError(
-                        f"analogy {about} adds the vector of {task!r}; "
+                        f"quadruples: analogy {shown(about, quotes=False)} adds the vector of {shown(task)}; "
                         f"{choices(task, field.trained, 'tasks with an expert')}"
                     )
             if quadruple.d not in known:
                 raise ConfigError(
-                    f"analogy {about} is measured on {quadruple.d!r}; "
+                    f"quadruples: analogy {shown(about, quotes=False)} is measured on {shown(quadruple.d)}; "
                     f"{choices(quadruple.d, known, 'tasks')}"
                 )
             if quadruple.subset not in subsets:
                 raise ConfigError(
-                    f"analogy {about} needs the merge of its first three tasks; add "
-                    f"[{', '.join(quadruple.subset)}] to grid.subsets.include"
+                    f"quadruples: analogy {shown(about, quotes=False)} needs the merge of its first three "
+                    f"tasks; add [{', '.join(quadruple.subset)}] to grid.subsets.include"
                 )
 
     def questions(self, subset: tuple[str, ...], field: Field) -> Sequence[Question]:

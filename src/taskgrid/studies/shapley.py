@@ -59,7 +59,7 @@ CARD = StudyCard(
             about="the tasks that are players; null is all that have an expert",
         ),
         "study": Option(default="addition", about="the study whose chosen points are valued"),
-        "draws": Option(default=2000, least=1, about="bootstrap samples"),
+        "draws": Option(default=2000, least=1, most=1_000_000, about="bootstrap samples"),
     },
     tables={
         "values": TableCard(

@@ -62,6 +62,42 @@ from tests.unit.example_config import changed
         ),
         ("figures", ["pie"], ["figures: unknown figure 'pie'", "there are: lambda_curve"]),
         ("models", [], ["models is []", "at least 1"]),
+        ("foo-bar", 1, ["unknown key 'foo-bar'"]),
+        ("models/0/foo-bar", 1, ["unknown key 'models[0].foo-bar'", "name, architecture"]),
+        ("grid/subsets", {"sample": {"str": 1}}, ["unknown key 'grid.subsets.sample.str'"]),
+        ("evaluation", {1: 2}, ["evaluation has the key 1", "put it in quotes"]),
+        ("grid/lambdas", [float("nan")], ["grid.lambdas[0] is nan", "finite"]),
+        ("grid/lambdas", {"start": 0, "stop": 1, "step": 1.0e-9}, ["step 1e-09", "more than 4096"]),
+        ("grid/lambdas", {"start": 0, "stop": 1, "step": 0.3}, ["miss stop 1.0", "stop: 0.9"]),
+        ("grid/lambdas", [step / 1e4 for step in range(5000)], ["lambdas has 5000 numbers"]),
+        ("grid/lambdas", [1.0e-30], ["grid.lambdas", "1e-30 needs more than 6 decimals"]),
+        ("grid/lambdas", [0.3000000000001], ["0.3000000000001 needs more than 6 decimals"]),
+        ("grid/lambdas", [1.0e7], ["lambda 1e+07 is larger than 1000000"]),
+        (
+            "grid/methods",
+            [{"name": "ties", "lambdas": [1.0e-9]}],
+            ["grid.methods[0].lambdas", "1e-09"],
+        ),
+        ("grid/points", [{"a": 1.0e-30}], ["grid.points[0]", "1e-30 needs more than 6 decimals"]),
+        ("grid/block_size", 2**40, ["grid.block_size is 1099511627776"]),
+        ("split", {"seed": 10**30}, ["split.seed is 1000000", "beyond 1e+15"]),
+        (
+            "split",
+            {"seed": 2**32},
+            ["split.seed is 4294967296", "less than or equal to 4294967295"],
+        ),
+        ("finetune/recipe/weight_decay", float("inf"), ["finetune.recipe.weight_decay is inf"]),
+        ("finetune/recipe/steps", 10**12, ["finetune.recipe.steps is 1000000000000", "10000000"]),
+        ("tasks/0/finetune", {"lr": -1}, ["finetune of task 'a': lr is -1"]),
+        ("tasks/0/path", "", ["tasks[0].path is ''"]),
+        ("models/0/pretrained", "a\0b", ["models[0].pretrained is 'a\\x00b'", "control character"]),
+        ("data", {"prompts": "fusion_bnch"}, ["data.prompts is 'fusion_bnch'", "'fusion_bench'"]),
+        ("tasks", ["x" * 5000], ["tasks[0].name is 'xxx"]),
+        (
+            "grid/methods",
+            [{"name": "average", "options": {"weights": {"a": 1, "z": 2}}}],
+            ["option 'weights' of merge method 'average' names task 'z'", "a, b, c"],
+        ),
         ("models/0/pretrained", 3, ["models[0].pretrained is 3", "text"]),
     ],
 )
@@ -71,6 +107,72 @@ def test_a_mistake_is_answered_by_a_sentence(path: str, value: Any, words: list[
     for word in words:
         assert word in str(caught.value)
     assert all(line.startswith("config: ") for line in str(caught.value).splitlines())
+
+
+def test_mistakes_are_told_as_far_as_a_person_reads() -> None:
+    raw = changed("split", {f"key-{number}": number for number in range(20)})
+    with pytest.raises(ConfigError, match=r"(?s)'split.key-0'.*\nand \d+ more$") as caught:
+        parse_config(raw)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("expert", "words"),
+    [
+        ({"check": {"expected": {"A": 0.5}}}, "experts.0..check.expected.A"),
+        ({"check": {"expected": {"z": 0.5}}}, "check.expected names task 'z', which there is not"),
+        ({"names": {"ab": "x"}}, r"experts\[0\].names names task 'ab', .* did you mean 'b'"),
+        ({"revisions": {"z": "x"}}, "revisions names task 'z'"),
+        ({"source": "owner/all"}, "one checkpoint, 'owner/all', for tasks 'a' and 'b'"),
+        ({"names": {"a": "x", "c": "x"}}, "one checkpoint, 'owner/x', for tasks 'a' and 'c'"),
+    ],
+)
+def test_ready_made_experts_belong_to_tasks_that_there_are(
+    expert: dict[str, Any], words: str
+) -> None:
+    good = {"name": "hub", "format": "open_clip", "source": "owner/{task}"}
+    # What is said of published tasks may be said where they are not.
+    parse_config(changed("experts", [{**good, "names": {"a": "x", "mnist": "y"}}]))
+    parse_config(changed("experts", [{**good, "source": "owner/all", "file": "{task}.pt"}]))
+    with pytest.raises(ConfigError, match=words):
+        parse_config(changed("experts", [{**good, **expert}]))
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("models/0/architecture", "x" * 5000, "architecture"),
+        (
+            "models/0/pretrained",
+            "x/" * 3000,
+            "model 'tiny': pretrained is 'x/x.*File name too long",
+        ),
+        ("models/0/pretrained", "~nobody-of-that-name/x", "model 'tiny': pretrained is '~nobody"),
+        ("tasks/0/path", "x" * 5000, "task 'a': path is 'xxx.*File name too long"),
+        (
+            "grid/methods",
+            [{"name": "average", "options": {"weights": {"a": 1, "b": 2}}}],
+            "option 'weights' of method 'average' lacks task 'c'",
+        ),
+        ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
+        (
+            "finetune/recipe/warmup_steps",
+            10,
+            "recipe of task 'a' in mode 'standard'.*only 10 steps",
+        ),
+    ],
+)
+def test_what_stands_outside_is_looked_at_before_any_job(path: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        Experiment(parse_config(changed(path, value))).check()
+    assert len(str(caught.value)) < 300
+
+
+def test_tasks_without_end_are_refused() -> None:
+    many = [{"name": f"t{i}", "source": "npz", "path": "x"} for i in range(2000)]
+    with pytest.raises(ConfigError, match=r"tasks is .* at most 256 items"):
+        parse_config(changed("tasks", many))
 
 
 def test_lambdas_are_text_in_order_whatever_way_they_are_given() -> None:

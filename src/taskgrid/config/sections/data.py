@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import StrictStr
+from pydantic import StrictStr, field_validator
 
-from taskgrid.config.sections.values import Fraction, Natural, Positive, Section
+from taskgrid.config.sections.values import Fraction, Natural, Positive, Section, Text
+from taskgrid.config.shipped import prompt_lineages
+from taskgrid.sentences import choices
 
 
 class DataSpec(Section):
@@ -14,7 +16,7 @@ class DataSpec(Section):
 
     layout: Literal["hub", "original"] = "hub"
     """Parquet files of the Hugging Face hub, or the owners' own files."""
-    folder: StrictStr | None = None
+    folder: Text | None = None
     """`original`: the folder of the data sets, as docs/datasets.md lays it out (null: `data`). `hub`: the
     Hugging Face cache (null: the usual one)."""
     limit: Positive | None = None
@@ -22,6 +24,13 @@ class DataSpec(Section):
     prompts: StrictStr | None = None
     """A lineage whose class names and templates are taken where they differ from the papers'
     (`fusion_bench`, `tall_masks`)."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _known_lineage(cls, value: str | None) -> str | None:
+        if value is not None and value not in prompt_lineages():
+            raise ValueError(choices(value, prompt_lineages()))
+        return value
 
 
 class SplitSpec(Section):

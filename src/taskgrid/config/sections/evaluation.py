@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, field_validator
 from pydantic.dataclasses import dataclass
 
-from taskgrid.config.sections.values import SECTION, Number, Positive, Section, unique
+from taskgrid.config.sections.values import MOST, SECTION, Number, Positive, Section, unique
 from taskgrid.lattice.nodes import CurveSpec
 
 
 def _batch(value: Any) -> Any:
     # Looked at before the union is, which would say one sentence per alternative.
-    if value != "auto" and (type(value) is not int or value < 1):
+    if value != "auto" and (type(value) is not int or not 1 <= value <= MOST):
         raise ValueError("write a whole number of 1 or more, or auto")
     return value
 

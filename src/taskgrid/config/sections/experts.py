@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictStr
+from pydantic import Field
 
-from taskgrid.config.sections.values import Name, Number, Section
+from taskgrid.config.sections.values import Name, Number, Section, Text
 
 
 class CheckSpec(Section):
@@ -28,17 +29,17 @@ class ExpertSpec(Section):
     format: Literal["transformers", "open_clip", "task_vectors"]
     """How the checkpoints are laid out: `transformers`, `open_clip` or `task_vectors` (pickles, read as
     tensors only)."""
-    source: StrictStr
+    source: Text
     """A repository of the Hugging Face hub, or a path; `{task}` stands for the task's name, e.g.
     `tanganke/clip-vit-base-patch32_{task}`."""
-    revision: StrictStr | None = None
+    revision: Text | None = None
     """Commit of the repository. Null resolves `main` at the first download and keeps to the commit
     found."""
-    revisions: dict[Name, StrictStr] = Field({})
+    revisions: dict[Name, Text] = Field({})
     """Commits by task, where each task has a repository of its own."""
-    file: StrictStr | None = None
+    file: Text | None = None
     """File in the repository, with `{task}`; null finds it by the format."""
-    names: dict[Name, StrictStr] = Field({})
+    names: dict[Name, Text] = Field({})
     """What `{task}` is replaced by, where it is not the task's own name."""
     model: Name | None = None
     """The base model, where there are several."""
@@ -46,6 +47,14 @@ class ExpertSpec(Section):
     """`tangent` for experts that were trained in the tangent space."""
     check: CheckSpec = Field(default_factory=CheckSpec)
     """When they are believed."""
+
+    def by_task(self) -> dict[str, Mapping[str, object]]:
+        """Return what is said task by task, by key."""
+        return {
+            "check.expected": self.check.expected,
+            "revisions": self.revisions,
+            "names": self.names,
+        }
 
     def place(self, task: str) -> str:
         """Return the repository or path of a task's expert."""

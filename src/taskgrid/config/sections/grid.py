@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
 from taskgrid.config.sections.plugin import NeedySpec, distinct
-from taskgrid.config.sections.sweeps import Lambdas, Points, Subsets, points_by_subset, scales
-from taskgrid.config.sections.values import Named, Positive, Section, refused
+from taskgrid.config.sections.sweeps import (
+    Entry,
+    Lambdas,
+    Points,
+    Subsets,
+    entries_of,
+    points_by_subset,
+    scales,
+)
+from taskgrid.config.sections.values import Named, Positive, Section
 from taskgrid.lattice.designs import Design
-from taskgrid.lattice.points import point_order
 from taskgrid.plugins.cards import merger_card
 
 
@@ -67,9 +75,6 @@ class GridSpec(Section):
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
         distinct(self.methods)
-        with refused():
-            for method in self.methods:
-                self.lambdas_of(method)
         return self
 
     def design(self) -> Design:
@@ -83,10 +88,10 @@ class GridSpec(Section):
             return ("1.00",)
         return scales(method.lambdas if method.lambdas is not None else self.lambdas)
 
-    def points_of(self, method: MethodSpec) -> dict[tuple[str, ...], tuple[str, ...]]:
+    def entries_of(self, method: MethodSpec) -> tuple[Entry, ...]:
+        """Return a method's points with coefficients of their own, product grids not spelt out."""
+        return entries_of(self.points if method.points is None else method.points)
+
+    def points_of(self, method: MethodSpec) -> Mapping[tuple[str, ...], tuple[str, ...]]:
         """Return a method's points with coefficients of their own, by subset, in order."""
-        found: dict[tuple[str, ...], set[str]] = {}
-        chosen = self.points if method.points is None else method.points
-        for subset, points in points_by_subset(chosen):
-            found.setdefault(subset, set()).update(points)
-        return {subset: tuple(sorted(texts, key=point_order)) for subset, texts in found.items()}
+        return points_by_subset(self.entries_of(method))

@@ -33,7 +33,7 @@ class LatticeSpec(BudgetSpec):
             raise ValueError("at lambda 0 every merge is the base; give other lambdas")
         if self.audit < (needed := least_audit(self.level)):
             raise ValueError(
-                f"an audit of {self.audit} merges says nothing at level {self.level:g}; "
+                f"an audit of {self.audit} merges says nothing at level {self.level}; "
                 f"audit at least {needed}, or lower the level"
             )
         return self

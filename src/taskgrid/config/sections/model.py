@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import StrictStr
-
-from taskgrid.config.sections.values import Name, Section
+from taskgrid.config.sections.values import Name, Section, Text
 
 
 class ModelSpec(Section):
@@ -12,9 +10,9 @@ class ModelSpec(Section):
 
     name: Name
     """Name in paths and tables."""
-    architecture: StrictStr
+    architecture: Text
     """An open_clip architecture (`ViT-B-32-quickgelu`) or a model config shipped in `resources/models`
     (`taskgrid-vit-4`)."""
-    pretrained: StrictStr
+    pretrained: Text
     """An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors file,
     `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a machine."""

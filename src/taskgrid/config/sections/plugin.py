@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -67,9 +68,9 @@ def distinct(specs: Sequence[PluginSpec]) -> None:
     Raises:
         ValueError: if one stands twice.
     """
-    labels = [spec.path_name for spec in specs]
+    counts = Counter(spec.path_name for spec in specs)
     for spec in specs:
-        if labels.count(spec.path_name) > 1:
+        if counts[spec.path_name] > 1:
             raise ValueError(
                 f"{NOUNS[spec.kind]} {spec.path_name!r} stands twice; give each a `label` of its own"
             )

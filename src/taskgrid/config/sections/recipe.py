@@ -18,7 +18,9 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema
 
 from taskgrid.config.sections.values import SECTION, Natural, Number, Positive
-from taskgrid.sentences import choices, pydantic_sentence
+from taskgrid.sentences import choices, pydantic_sentence, shown
+
+Steps = Annotated[Positive, Field(le=10_000_000)]
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -29,15 +31,15 @@ class RecipeSpec:
     128, 500 steps of warm-up, cosine decay to zero, gradient norm clipped to 1, about 2000 steps.
     """
 
-    steps: Positive | None = None
+    steps: Steps | None = None
     """Optimiser steps; excludes `epochs`."""
-    epochs: Positive | None = None
+    epochs: Steps | None = None
     """Passes over the training split; excludes `steps`."""
-    batch_size: Positive = 128
+    batch_size: Annotated[Positive, Field(le=1 << 20)] = 128
     """Images per optimiser step."""
     accumulate: Positive = 1
     """Micro-batches per optimiser step; divides `batch_size`. Saves memory, changes nothing else."""
-    lr: Annotated[Number, Field(gt=0, allow_inf_nan=False)] = 1e-5
+    lr: Annotated[Number, Field(gt=0)] = 1e-5
     """Peak learning rate of AdamW."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.1
     """Decoupled weight decay, on all trained parameters."""
@@ -57,7 +59,10 @@ class RecipeSpec:
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.epochs is not None:
-            raise ValueError("give `steps` or `epochs`, not both (set the other one to null)")
+            raise ValueError(
+                f"give `steps` or `epochs`, not both: they are {self.steps} and {self.epochs}; set one "
+                "to null"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}"
@@ -95,7 +100,7 @@ def laid_over(
         for key in own:
             if key not in values:
                 hint = choices(key, list(values), "allowed")
-                raise ValueError(f"unknown key {key!r} in {owner}; {hint}")
+                raise ValueError(f"unknown key {shown(key)} in {owner}; {hint}")
         for key, other in (("steps", "epochs"), ("epochs", "steps")):
             if own.get(key) is not None:
                 values[other] = None
@@ -105,5 +110,5 @@ def laid_over(
         except ValidationError as error:
             raise ValueError(f"{owner}: {pydantic_sentence(error, RecipeSpec)}") from None
     if recipe.steps is None and recipe.epochs is None:
-        raise ValueError(f"the recipe of task {task!r} needs `steps` or `epochs`")
+        raise ValueError(f"finetune.recipe: task {task!r} needs `steps` or `epochs`")
     return recipe

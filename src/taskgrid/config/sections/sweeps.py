@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -19,15 +20,17 @@ from pydantic import (
 
 from taskgrid.config.sections.values import Name, Number, Section, refused, unique
 from taskgrid.lattice.designs import Design
-from taskgrid.lattice.points import format_lambda, point_product
+from taskgrid.lattice.points import format_lambda, point_order, point_product
 from taskgrid.lattice.subsets import canonical_subset
 
 MOST_POINTS = 1 << 16
 """A product grid of more points is refused."""
+MOST_LAMBDAS = 4096
+"""A sweep of more coefficients is refused."""
 
 
 class LambdaRange(Section):
-    """Evenly spaced scaling coefficients, both ends included."""
+    """Evenly spaced scaling coefficients, both ends included: steps that miss the last are refused."""
 
     start: Number
     """First value."""
@@ -38,14 +41,27 @@ class LambdaRange(Section):
 
     def values(self) -> list[Decimal]:
         """Return the values as exact decimals."""
-        start, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
-        count = int((stop - start) / step)
-        return [start + i * step for i in range(count + 1)]
+        start, stop, step = self._decimals()
+        return [start + i * step for i in range(int((stop - start) / step) + 1)]
+
+    def _decimals(self) -> tuple[Decimal, Decimal, Decimal]:
+        return Decimal(str(self.start)), Decimal(str(self.stop)), Decimal(str(self.step))
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.stop < self.start:
+    def _ends(self) -> Self:
+        start, stop, step = self._decimals()
+        if stop < start:
             raise ValueError(f"stop {self.stop} is below start {self.start}")
+        if (count := (stop - start) / step + 1) > MOST_LAMBDAS:
+            raise ValueError(
+                f"step {self.step} gives {count:.3g} numbers, more than {MOST_LAMBDAS}; take a larger one"
+            )
+        if (stop - start) % step:
+            last = stop - (stop - start) % step
+            raise ValueError(
+                f"steps of {self.step} from start {self.start} miss stop {self.stop}; write "
+                f"stop: {last.normalize():f}, or a step that meets it"
+            )
         return self
 
 
@@ -57,6 +73,12 @@ def _shape(value: Any) -> str | None:
     return "[text]" if isinstance(value, str) else None
 
 
+def _sweep(value: LambdaRange | list[float]) -> LambdaRange | list[float]:
+    with refused():
+        scales(value)
+    return value
+
+
 Lambdas = Annotated[
     Annotated[LambdaRange, Tag("[mapping]")] | Annotated[list[Number], Tag("[list]")],
     Discriminator(
@@ -64,6 +86,7 @@ Lambdas = Annotated[
         custom_error_type="shape",
         custom_error_message="write a list of numbers, or a mapping with start, stop and step",
     ),
+    AfterValidator(_sweep),
 ]
 
 
@@ -131,14 +154,27 @@ def scales(chosen: LambdaRange | list[float]) -> tuple[str, ...]:
     values = chosen.values() if isinstance(chosen, LambdaRange) else chosen
     if not values:
         raise ValueError("lambdas is empty; give at least one number")
+    if len(values) > MOST_LAMBDAS:
+        raise ValueError(f"lambdas has {len(values)} numbers, more than {MOST_LAMBDAS}; thin it")
     texts = [format_lambda(value) for value in values]
     return tuple(sorted(unique(texts), key=float))
 
 
-def points_by_subset(
-    chosen: Sequence[dict[str, float | list[float]]],
-) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Yield the subset of each entry of ``points``, and its points as texts."""
-    for entry in chosen:
-        values = {task: one if isinstance(one, list) else [one] for task, one in entry.items()}
-        yield canonical_subset(values), point_product(values)
+Entry: TypeAlias = tuple[tuple[str, tuple[float, ...]], ...]
+
+
+def entries_of(chosen: Sequence[dict[str, float | list[float]]]) -> tuple[Entry, ...]:
+    """Return entries of ``points``: the tasks of each with all their coefficients."""
+    return tuple(
+        tuple((task, tuple(one) if isinstance(one, list) else (one,)) for task, one in each.items())
+        for each in chosen
+    )
+
+
+@cache
+def points_by_subset(entries: tuple[Entry, ...]) -> Mapping[tuple[str, ...], tuple[str, ...]]:
+    """Return the points of each subset that has some, as texts, in order."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for entry in map(dict, entries):
+        found.setdefault(canonical_subset(entry), set()).update(point_product(entry))
+    return {subset: tuple(sorted(texts, key=point_order)) for subset, texts in found.items()}

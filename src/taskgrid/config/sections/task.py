@@ -9,8 +9,9 @@ from pydantic import Field, StrictBool, StrictStr, field_validator, model_valida
 from taskgrid import plugins
 from taskgrid.config.sections.plugin import known_name
 from taskgrid.config.sections.recipe import RecipeChanges
-from taskgrid.config.sections.values import Name, Positive, Section
+from taskgrid.config.sections.values import Name, Positive, Section, Text
 from taskgrid.config.shipped import published_names
+from taskgrid.sentences import choices, shown
 
 
 class TaskSpec(Section):
@@ -22,14 +23,14 @@ class TaskSpec(Section):
     """Where the images come from: `builtin`, `published` (a data set of the literature, see
     `docs/datasets.md`), `folder`, `npz` or `parquet`. May be left out of the first two: the task's name
     says it."""
-    path: StrictStr | None = None
+    path: Text | None = None
     """Folder or file of the source. `builtin` has none; of a `published` task it is the folder of its
     original files, or the Hugging Face cache (null: the usual one)."""
     limit: Positive | None = None
     """At most so many images of each of the source's own splits, drawn with seed 0; null takes all."""
-    classes: list[StrictStr] | StrictStr | None = None
+    classes: list[Text] | Text | None = None
     """Class names in label order, or the path of a .json or .txt file of them."""
-    templates: list[StrictStr] | StrictStr | None = None
+    templates: list[Text] | Text | None = None
     """Prompt templates with `{}` for the class name, or a file of them."""
     allow_overlap: StrictBool = False
     """Accept images that stand in two of the source's own splits."""
@@ -61,15 +62,15 @@ class TaskSpec(Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.source == "builtin" and self.name not in plugins.names("builtin"):
+            known = (*plugins.names("builtin"), *published_names())
             raise ValueError(
-                f"there is no built-in task {self.name!r} and no published one; built in: "
-                f"{', '.join(plugins.names('builtin'))}; published: {', '.join(published_names())} "
-                "(a task of your own needs `source` and `path`)"
+                f"there is no built-in task {self.name!r} and no published one (a task of your own needs "
+                f"`source` and `path`); {choices(self.name, known)}"
             )
         if self.source == "published" and self.dataset not in published_names():
             raise ValueError(
-                f"task {self.name!r}: there is no published data set {self.dataset!r}; "
-                f"`options.dataset` is one of {', '.join(published_names())}"
+                f"task {self.name!r}: options.dataset is {shown(self.dataset)}, which is no published data "
+                f"set; {choices(self.dataset, published_names())}"
             )
         if self.source not in ("builtin", "published") and self.path is None:
             raise ValueError(f"task {self.name!r} has source {self.source!r} and needs `path`")

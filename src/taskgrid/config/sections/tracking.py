@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import StrictBool, StrictStr
+from pydantic import StrictBool
 
-from taskgrid.config.sections.values import Section
+from taskgrid.config.sections.values import Section, Text
 
 
 class TrackingSpec(Section):
     """The MLflow registry."""
 
-    uri: StrictStr | None = None
+    uri: Text | None = None
     """Tracking URI; null is SQLite under `results/`. MLFLOW_TRACKING_URI wins."""
-    experiment: StrictStr = "taskgrid"
+    experiment: Text = "taskgrid"
     """Name of the MLflow experiment."""
     points: StrictBool = False
     """Also one child run per grid point, with lambda as a parameter."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -19,8 +20,9 @@ from pydantic_core import CoreSchema
 
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import TASK_NAME
+from taskgrid.sentences import shown
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 
 
 def _number(value: Any) -> Any:
@@ -34,17 +36,20 @@ def _number(value: Any) -> Any:
             )
         raise ValueError(f"this is text, but must be a number{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("this must be a number")
+        raise ValueError(f"this must be a number, not {shown(value)}")
     return value
 
 
+MOST = 2**32 - 1
+"""The largest whole number: every generator takes it for a seed."""
 NAME_PATTERN = f"^{TASK_NAME.pattern}$"
 
 Number = Annotated[float, BeforeValidator(_number)]
 Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=64)]
+Text = Annotated[StrictStr, Field(min_length=1)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
-Positive = Annotated[StrictInt, Field(ge=1)]
-Natural = Annotated[StrictInt, Field(ge=0)]
+Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
+Natural = Annotated[StrictInt, Field(ge=0, le=MOST)]
 
 
 class Section(BaseModel):
@@ -79,15 +84,19 @@ Named = Annotated[list[Item], BeforeValidator(_expand), _BareNames()]
 """A list of mappings with a ``name``; a bare name stands for a mapping with nothing else."""
 
 
-def unique(values: list[Item]) -> list[Item]:
+def unique(values: list[Item], where: str = "") -> list[Item]:
     """Return values as they are.
+
+    Args:
+        values: the values.
+        where: the key below which they stand, where pydantic does not say it.
 
     Raises:
         ValueError: if one stands twice.
     """
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands twice; keep one")
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{where}{shown(value)} stands twice; keep one")
     return values
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgrid.errors import ConfigError
+from taskgrid.sentences import together
 from taskgrid.studies import get_study
 from taskgrid.studies.seam import Field, Question, Study
 
@@ -54,7 +56,12 @@ def check_studies(
         ConfigError: if there is one; the text says what to do.
     """
     for ref in refs:
-        get_study(ref.name, ref.options).check(known, subsets)
+        try:
+            get_study(ref.name, ref.options).check(known, subsets)
+        except ConfigError as error:
+            named = f"study {ref.name!r}" in str(error)
+            lead = "" if named else f"study {ref.label!r}: "
+            raise ConfigError(together([f"{lead}{error}"])) from None
 
 
 def ask(

@@ -33,6 +33,7 @@ CARD = ModeCard(
             default=16,
             about="the rank r of the change",
             least=1,
+            most=65_536,
             origin="FusionBench and CrossModelTransfer",
         ),
         "alpha": Option(

@@ -6,12 +6,15 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.errors import ConfigError
 from taskgrid.evaluation.plan.asking import StudyRef, check_studies
 from taskgrid.lattice.subsets import canonical_subset, subset_of_number
 from taskgrid.plugins.cards import plugin_options, study_card
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.sentences import choices, shown
 from taskgrid.studies.seam import Field
 from taskgrid.workflow import paths
+from taskgrid.workflow.project import rule_names
 
 
 def asking(experiment: Experiment) -> tuple[str, ...]:
@@ -34,6 +37,17 @@ def check(experiment: Experiment) -> None:
         ConfigError: if there is one; the text says what to do.
     """
     refs = [StudyRef(**reference(experiment, label)) for label in experiment.studies]
+    for ref in refs:
+        read = ref.options.get("study", ref.label)
+        if read not in experiment.studies:
+            raise ConfigError(
+                f"study {ref.label!r} has the option study: {shown(read)}, which is not among studies; "
+                f"{choices(read, experiment.studies)}"
+            )
+        if ref.label in rule_names():
+            raise ConfigError(
+                f"studies: {ref.label!r} is the name of a rule; give the study another `label`"
+            )
     numbers = experiment.numbers
     subsets = {canonical_subset(subset_of_number(one, experiment.trained)) for one in numbers}
     check_studies(refs, field(experiment), subsets)

@@ -85,6 +85,20 @@ def test_a_block_has_the_control_of_its_single_tasks_and_the_fourth_task_of_its_
     ("changes", "words"),
     [
         ({"studies": ["negation"]}, "study 'negation' needs a control"),
+        (
+            {"studies": ["addition", {"name": "shapley", "options": {"study": "typo"}}]},
+            "study: 'typo', which is not among studies; there are: addition, shapley",
+        ),
+        ({"studies": [{"name": "addition", "label": "eval"}]}, "'eval' is the name of a rule"),
+        (
+            {
+                "tasks": CONTROL,
+                "studies": [
+                    {"name": "analogy", "options": {"quadruples": [SQUARE], "lambdas": [1e-30]}}
+                ],
+            },
+            "study 'analogy': lambda 1e-30 needs more than 6 decimals",
+        ),
         ({"tasks": CONTROL, "studies": ["analogy"]}, "study 'analogy' needs `quadruples`"),
         (
             {
