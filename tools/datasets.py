@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from taskgrid.data.published.description import Description, Layout, OriginalFile
 from taskgrid.data.published.reading import descriptions
 from taskgrid.plugins.resources import resource_path
-from taskgrid.store.atomic import read_json
+from taskgrid.store.atomic import read_foreign_json
 from taskgrid.store.images import SPLITS, Split
 
 _ORDER = (
@@ -102,7 +102,7 @@ def _section(item: Description) -> str:
         lines.append("\nThese files must be put there by hand.")
     if item.split is not None:
         place = f"splits/{item.split}.json"
-        rule = read_json(resource_path(place))["rule"]
+        rule = read_foreign_json(resource_path(place))["rule"]
         lines.append(f"\nShipped split: `resources/{place}` ({rule}).")
     lines.append("")
     lines += [f"- {note}" for note in item.notes]

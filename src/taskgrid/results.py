@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from taskgrid.errors import ArtifactError
 from taskgrid.store.columns import csv_types
-from taskgrid.store.tables import read_table, refuse_outdated
+from taskgrid.store.seals import damaged
+from taskgrid.store.tables import check_csv, read_table
 
 Format = Literal["pandas", "arrow"]
 
@@ -130,10 +131,9 @@ def _view(path: Path, format: Format) -> pd.DataFrame | pa.Table:
 
 def _csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=csv_types())
+        check_csv(path)
+        return pd.read_csv(path, dtype=csv_types())
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing; run the workflow first") from error
     except (ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
-    refuse_outdated(path, table.columns)
-    return table
+        raise damaged(path, str(error)) from error

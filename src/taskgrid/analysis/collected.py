@@ -10,7 +10,8 @@ import pandas as pd
 
 from taskgrid.evaluation.precision.proof import Proof
 from taskgrid.lattice.points import point_scale
-from taskgrid.store.atomic import atomic_path, read_json
+from taskgrid.store.atomic import read_json
+from taskgrid.store.tables import csv_path
 
 Parts = Iterable[Mapping[str, Any]]
 
@@ -55,5 +56,5 @@ def write_report(path: str | Path, table: pd.DataFrame) -> None:
     Raises:
         ArtifactError: if the file system refuses to write.
     """
-    with atomic_path(path) as temporary:
+    with csv_path(path) as temporary:
         table.to_csv(temporary, index=False)

@@ -15,7 +15,7 @@ import pandas as pd
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.resources import resource_path
 from taskgrid.sentences import choices
-from taskgrid.store.atomic import read_json
+from taskgrid.store.atomic import read_foreign_json
 
 COLUMNS = (
     "lineage",
@@ -47,7 +47,9 @@ none. ``value`` is in percent, with the digits that were printed; ``images`` beh
 
 @cache
 def _index() -> Mapping[str, Mapping[str, Any]]:
-    content: Mapping[str, Mapping[str, Any]] = read_json(resource_path("published/index.json"))
+    content: Mapping[str, Mapping[str, Any]] = read_foreign_json(
+        resource_path("published/index.json")
+    )
     return content
 
 

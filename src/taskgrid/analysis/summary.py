@@ -10,7 +10,7 @@ import pandas as pd
 
 from taskgrid.errors import DataError
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.store.atomic import atomic_path
+from taskgrid.store.tables import csv_path
 
 LEADING = (
     "model",
@@ -140,7 +140,7 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     Raises:
         ArtifactError: if the file system refuses to write.
     """
-    with atomic_path(path) as temporary:
+    with csv_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
 
 

@@ -24,10 +24,10 @@ from taskgrid.data.sources.opening import about, open_source
 from taskgrid.data.sources.seam import Entry, Source, TaskData
 from taskgrid.errors import DataError, SplitError
 from taskgrid.machine.meter import Meter, Tally
-from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import write_json
 from taskgrid.store.images import PreparedImage, Split, pixel_digest, write_images
 from taskgrid.store.originals import Original, OriginalsWriter, write_originals
+from taskgrid.store.seals import seal_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,10 +100,10 @@ def build_dataset(
         templates=source.templates,
         counts=counts,
         digest=index.content_digest(),
-        images=digest_file(out_images),
+        images=seal_of(out_images),
         image_size=image_size,
         interpolation=interpolation,
-        originals=digest_file(out_originals) if out_originals and kept and kept.count else None,
+        originals=seal_of(out_originals) if out_originals and kept and kept.count else None,
         # Published data that are counted otherwise than the papers' are a part of them.
         partial=task.limit is not None or task.options.get("counts") is not None,
         notes=source.notes,

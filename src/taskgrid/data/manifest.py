@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import digest
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import SPLITS, Split
+from taskgrid.store.seals import damaged
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class DatasetManifest:
         counts: number of images in each of the source's own splits.
         digest: digest of all (id, label, origin, pixel digest), whatever their order; it does not
             depend on how the images were resized.
-        images: digest of the file of images, byte for byte.
+        images: seal of the file of images: a digest of its bytes.
         image_size: side of the prepared images.
         interpolation: how they were resized.
-        originals: digest of the file of originals; None if there is none, or none is kept in it.
+        originals: seal of the file of originals; None if there is none, or none is kept in it.
         partial: whether just some of the source's images were asked for, so that classes may be without.
         notes: what a person should know of how the source was read, such as what was left out.
     """
@@ -65,9 +65,7 @@ class DatasetManifest:
                 }
             )
         except (KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} is no manifest of a dataset ({error}); delete it and run again"
-            ) from error
+            raise damaged(path, f"it is no manifest of a dataset: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -129,15 +127,10 @@ class SplitManifest:
             lists = ("train", "val", "test", "classes", "dropped")
             manifest = cls(**{**value, **{name: tuple(value[name]) for name in lists}})
         except (AttributeError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{path} is no split manifest ({error}); delete it and run again"
-            ) from error
+            raise damaged(path, f"it is no split manifest: {error}") from error
         found = split_digest(manifest.dataset, {split: manifest.ids(split) for split in SPLITS})
         if found != manifest.digest:
-            raise ArtifactError(
-                f"{path} was altered: its ids have digest {found}, it says {manifest.digest}; "
-                "delete it and run again"
-            )
+            raise damaged(path, f"its ids have digest {found}, it says {manifest.digest}")
         return manifest
 
 

@@ -26,7 +26,7 @@ from taskgrid.models.tower import load_strictly
 from taskgrid.plugins.resources import resource_path
 from taskgrid.remote.cache import HUB
 from taskgrid.sentences import choices, did_you_mean
-from taskgrid.store.atomic import read_json
+from taskgrid.store.atomic import read_foreign_json
 from taskgrid.store.weights import State, digest_state
 
 RANDOM = "random"
@@ -164,7 +164,7 @@ def _config_of(architecture: str, folder: Path | None) -> tuple[dict[str, Any], 
     preprocess = asdict(PreprocessCfg())
     shipped = folder / f"{architecture}.json" if folder is not None else None
     if shipped is not None and shipped.is_file():
-        config = read_json(shipped)
+        config = read_foreign_json(shipped)
         # open_clip keeps this key apart from the model's own; its constructors refuse it.
         return config, merge_preprocess_dict(preprocess, config.pop("preprocess_cfg", {}))
     found = open_clip.get_model_config(architecture) if ":" not in architecture else None

@@ -19,9 +19,8 @@ from pathlib import Path
 from taskgrid.errors import ArtifactError
 from taskgrid.outofcore.shards import TensorSpec, index_path, read_exactly, shard_of
 from taskgrid.outofcore.staging import remove_leftovers, staging
-from taskgrid.provenance.digests import canonical_json
-from taskgrid.store.atomic import explain_os_error, publish, read_json, write_json
-from taskgrid.store.weights import HEADER, digest_prefix, read_lineage
+from taskgrid.store.atomic import explain_os_error, publish, read_foreign_json, write_text
+from taskgrid.store.weights import HEADER, digest_prefix, lineage_text, read_lineage
 
 _NO_DIGEST = "0" * 32
 _READ_BACK = 1 << 20
@@ -75,7 +74,7 @@ class StateWriter:
     def _finish(self, lineage: Mapping[str, str]) -> None:
         self.digest()
         for file, digest in self._digests.items():
-            file.finish({**lineage, "digest": digest.hexdigest()})
+            file.finish(lineage, digest.hexdigest())
             file.close()
 
     def _complete(self, name: str) -> bool:
@@ -190,7 +189,7 @@ class _File:
                 "shape": list(spec.shape),
                 "data_offsets": span,
             }
-        self._begin = len(self._header({**lineage, "digest": _NO_DIGEST}))
+        self._begin = len(self._header(lineage, _NO_DIGEST))
         self._size = self._begin + end
         self._missing = end
         self._in_cache = 0
@@ -216,9 +215,9 @@ class _File:
         place = self._begin + self._starts[name] + offset
         read_exactly(self._open(), buffer, place, self._path)
 
-    def finish(self, lineage: Mapping[str, str]) -> None:
+    def finish(self, lineage: Mapping[str, str], digest: str) -> None:
         try:
-            os.pwrite(self._open(), self._header(lineage), 0)
+            os.pwrite(self._open(), self._header(lineage, digest), 0)
         except OSError as error:
             raise explain_os_error(error, self._target) from error
 
@@ -243,8 +242,8 @@ class _File:
                 raise explain_os_error(error, self._target) from error
         return self._descriptor
 
-    def _header(self, lineage: Mapping[str, str]) -> bytes:
-        texts = {HEADER: canonical_json(dict(lineage)), **self._metadata}
+    def _header(self, lineage: Mapping[str, str], digest: str) -> bytes:
+        texts = {HEADER: lineage_text(lineage, digest), **self._metadata}
         header = {"__metadata__": texts, **self._entries}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         # The data begin at a multiple of eight bytes, as the format's own writer has it.
@@ -317,8 +316,10 @@ def _write_index(
 ) -> None:
     places = {spec.name: file.name for file, part in shards.items() for spec in part}
     total = sum(spec.nbytes for part in shards.values() for spec in part)
-    texts = {"total_size": total, HEADER: canonical_json({**lineage, "digest": digest})}
-    write_json(path, {"metadata": texts, "weight_map": places})
+    texts = {"total_size": total, HEADER: lineage_text(lineage, digest)}
+    index = {"metadata": texts, "weight_map": places}
+    # Not sealed: the file is for other programs, and its lineage has a digest of its own.
+    write_text(path, json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _retire(path: Path, keep: set[str]) -> None:
@@ -339,7 +340,7 @@ def _retire(path: Path, keep: set[str]) -> None:
 
 def _indexed(index: Path) -> set[object]:
     with suppress(ArtifactError, LookupError, TypeError, AttributeError):
-        return set(read_json(index)["weight_map"].values())
+        return set(read_foreign_json(index)["weight_map"].values())
     return set()
 
 

@@ -27,6 +27,8 @@ NEUTRAL = frozenset(
         "taskgrid.sentences",
         "taskgrid.store.atomic",
         "taskgrid.store.columns",
+        "taskgrid.store.makers",
+        "taskgrid.store.seals",
         "taskgrid.store.tables",
     }
 )

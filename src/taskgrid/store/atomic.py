@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from taskgrid.errors import ArtifactError
+from taskgrid.store import seals
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -96,20 +97,63 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON value atomically, with sorted keys: equal values give equal bytes.
+@contextmanager
+def sealed_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path as ``atomic_path`` does, and seal what was written there.
+
+    The block writes ``seals.EMPTY`` somewhere among the first or last 256 kB.
 
     Raises:
         ArtifactError: if the file system refuses to write.
     """
-    write_text(
-        path,
-        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+    with atomic_path(path) as temporary:
+        yield temporary
+        stated = seals.seal(temporary)
+    seals.note(Path(path), stated)
+
+
+def write_json(path: str | Path, value: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write a JSON object atomically, sealed and with sorted keys: equal values give equal bytes.
+
+    Args:
+        path: the file.
+        value: what it says; the seal becomes its first key.
+        indent: spaces per level; None for one line.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    separators = (",", ": ") if indent else (",", ":")
+    said, sealed = (
+        json.dumps(
+            part,
+            indent=indent,
+            separators=separators,
+            sort_keys=True,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        for part in (value, {seals.NAME: seals.EMPTY})
     )
+    text = sealed.rstrip("}\n") + "," + said[1:] if value else sealed
+    with sealed_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object that ``write_json`` wrote.
+
+    Raises:
+        ArtifactError: if the file is missing, unreadable, or not as it was written.
+    """
+    seals.check(path)
+    value: dict[str, Any] = read_foreign_json(path)
+    del value[seals.NAME]
+    return value
+
+
+def read_foreign_json(path: str | Path) -> Any:
+    """Read a JSON file that came from elsewhere or with the project, and carries no seal.
 
     Raises:
         ArtifactError: if the file is missing, unreadable or not JSON.
@@ -118,7 +162,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read as JSON ({error}); delete it and run again"
         ) from error

@@ -1,8 +1,8 @@
 """Decoded images on disk: one memory-mapped Arrow file per task.
 
 The file is Arrow IPC (uncompressed) with one record batch, so the pixels of all images are one
-contiguous uint8 array that is read in place: opening a store costs nothing, and a gather touches
-only the pages it needs. It is written as a stream; no more than one image is in memory.
+contiguous uint8 array that is read in place: opening a store that was checked before costs nothing,
+and a gather touches only the pages it needs. It is written as a stream; no more than one image is in memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from taskgrid.errors import ArtifactError, DataError
+from taskgrid.errors import DataError
 from taskgrid.provenance.digests import digest, digest_bytes
-from taskgrid.store.atomic import atomic_path
+from taskgrid.store import seals
+from taskgrid.store.atomic import sealed_path
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -117,7 +118,7 @@ def write_images(
         DataError: if there are no rows, or a row's pixels are not ``S x S x 3`` uint8.
         ArtifactError: if the file system refuses to write.
     """
-    with atomic_path(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as scratch:
+    with sealed_path(path) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as scratch:
         index = _spool(samples, image_size, scratch, path)
         # Not closed by hand: Arrow may hold the map a little longer; the last holder frees it.
         spooled = pa.py_buffer(mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ))
@@ -162,6 +163,7 @@ def _batch(
         b"format": _FORMAT,
         b"image_size": str(image_size).encode(),
         b"interpolation": interpolation.encode(),
+        seals.NAME.encode(): seals.EMPTY.encode(),
     }
     schema = pa.schema(
         [pa.field(name, column.type, nullable=False) for name, column in columns.items()], header
@@ -190,27 +192,22 @@ class ImageStore:
 
     @classmethod
     def open(cls, path: str | Path) -> ImageStore:
-        """Open a store without reading its pixels.
+        """Open a store; its pixels are compared with its seal, and not kept in memory.
 
         Raises:
-            ArtifactError: if the file is missing, truncated, or not a store of images.
+            ArtifactError: if the file is missing, damaged, or not a store of images.
         """
         path = Path(path)
+        # Before Arrow looks: a damaged head ends the process, not the call.
+        seals.check(path)
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             header = reader.schema.metadata or {}
             if header.get(b"format") != _FORMAT:
-                raise ArtifactError(
-                    f"{path} is not a file of images that this version of taskgrid reads; "
-                    "delete it and run again to rebuild it"
-                )
+                raise seals.damaged(path, "it is not a file of images that this version reads")
             batch = reader.get_batch(0)
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{path} is missing") from error
         except (pa.ArrowException, OSError) as error:
-            raise ArtifactError(
-                f"{path} is damaged ({error}); delete it and run again to rebuild it"
-            ) from error
+            raise seals.damaged(path, str(error)) from error
         size = int(header[b"image_size"])
         shape = (batch.num_rows, size, size, _CHANNELS)
         return cls(

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgrid.store.atomic import atomic_path
+from taskgrid.errors import ArtifactError
+from taskgrid.store import seals
+from taskgrid.store.atomic import sealed_path
 
 Logits = NDArray[np.float32]
 
@@ -29,8 +31,9 @@ class LogitsStore:
     def find(self, key: str) -> Logits | None:
         """Return the logits ``(n, C)`` as a mapped file; None where there are none that can be read."""
         try:
+            seals.check(self._path(key))
             found = np.load(self._path(key), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except (ArtifactError, OSError, ValueError, EOFError):
             return None
         return found if found.ndim == 2 and found.dtype == np.float32 else None
 
@@ -40,8 +43,10 @@ class LogitsStore:
         Raises:
             ArtifactError: if the file system refuses to write.
         """
-        with atomic_path(self._path(key)) as temporary, temporary.open("wb") as file:
+        with sealed_path(self._path(key)) as temporary, temporary.open("wb") as file:
             np.save(file, logits)
+            # NumPy reads as many bytes as the header names, and no further.
+            file.write(seals.EMPTY.encode())
 
     def _path(self, key: str) -> Path:
         return self._root / f"{key}.npy"

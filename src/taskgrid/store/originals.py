@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from taskgrid.errors import ArtifactError, DataError
-from taskgrid.store.atomic import atomic_path
+from taskgrid.errors import DataError
+from taskgrid.store import seals
+from taskgrid.store.atomic import sealed_path
 from taskgrid.store.images import ImageStore, Pixels
 
 CROP_RATIO: Final = (3 / 4, 4 / 3)
@@ -38,7 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("wide", pa.int32(), nullable=False),
         pa.field("pixels", pa.large_binary(), nullable=False),
     ],
-    {b"format": _FORMAT},
+    {b"format": _FORMAT, seals.NAME.encode(): seals.EMPTY.encode()},
 )
 
 
@@ -110,7 +111,7 @@ def write_originals(path: str | Path) -> Iterator[OriginalsWriter]:
         ArtifactError: if the file system refuses to write.
     """
     with (
-        atomic_path(path) as temporary,
+        sealed_path(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, _SCHEMA) as file,
     ):
@@ -141,26 +142,20 @@ class OriginalStore:
 
     @classmethod
     def open(cls, path: str | Path) -> OriginalStore:
-        """Open a store without reading its pixels.
+        """Open a store; its pixels are compared with its seal, and not kept in memory.
 
         Raises:
-            ArtifactError: if the file is missing, truncated, or not a store of originals.
+            ArtifactError: if the file is missing, damaged, or not a store of originals.
         """
         path = Path(path)
+        seals.check(path)
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             if (reader.schema.metadata or {}).get(b"format") != _FORMAT:
-                raise ArtifactError(
-                    f"{path} is not a file of originals that this version of taskgrid reads; "
-                    "delete it and run again to rebuild it"
-                )
+                raise seals.damaged(path, "it is not a file of originals that this version reads")
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{path} is missing") from error
         except (pa.ArrowException, OSError) as error:
-            raise ArtifactError(
-                f"{path} is damaged ({error}); delete it and run again to rebuild it"
-            ) from error
+            raise seals.damaged(path, str(error)) from error
         table = pa.Table.from_batches(batches, reader.schema)
         return cls(
             path=path,

@@ -23,7 +23,8 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from taskgrid.errors import ArtifactError
-from taskgrid.store.atomic import atomic_path
+from taskgrid.store import seals
+from taskgrid.store.atomic import sealed_path
 from taskgrid.store.outcome import Outcome
 
 _SCHEMA = pa.schema(
@@ -36,7 +37,8 @@ _SCHEMA = pa.schema(
         pa.field("bits", pa.large_binary(), nullable=False),
         pa.field("predicted", pa.large_binary(), nullable=False),
         pa.field("check", pa.uint32(), nullable=False),
-    ]
+    ],
+    {seals.NAME: seals.EMPTY},
 )
 _SUFFIX = ".arrow"
 _BATCH_ROWS = 4096
@@ -116,6 +118,7 @@ class OutcomeStore:
         merged = self._write(tables)
         for path in sources:
             path.unlink(missing_ok=True)
+            seals.forget(path)
         return merged
 
     def _write(self, tables: Sequence[pa.Table]) -> Path:
@@ -125,7 +128,7 @@ class OutcomeStore:
         repeated = [False, *(left == right for left, right in itertools.pairwise(rows))]
         table = table.filter(pa.array([not again for again in repeated])).combine_chunks()
         path = self._root / f"{uuid.uuid4().hex}{_SUFFIX}"
-        with atomic_path(path) as temporary, ipc.new_file(temporary, _SCHEMA) as sink:
+        with sealed_path(path) as temporary, ipc.new_file(temporary, _SCHEMA) as sink:
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
                 sink.write_batch(batch)
         return path
@@ -279,6 +282,7 @@ def _check(outcome: Outcome) -> int:
 
 
 def _file_keys(path: Path) -> Batches:
+    _check_file(path)
     with pa.OSFile(str(path)) as source:
         reader = ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=[0]))
         _check_schema(reader.schema, pa.schema([_SCHEMA.field(0)]))
@@ -287,6 +291,7 @@ def _file_keys(path: Path) -> Batches:
 
 
 def _read(path: Path) -> pa.Table:
+    _check_file(path)
     with pa.OSFile(str(path)) as source:
         table = ipc.open_file(source).read_all()
     _check_schema(table.schema, _SCHEMA)
@@ -297,6 +302,15 @@ def _read(path: Path) -> pa.Table:
         for outcome, check in _outcomes(batch)
     ]
     return table.filter(pa.array(sound, pa.bool_()))
+
+
+def _check_file(path: Path) -> None:
+    # Before Arrow looks: a damaged head ends the process, not the call.
+    reason = seals.fault(path)
+    if reason == seals.UNSEALED:
+        raise _OutdatedError
+    if reason is not None:
+        raise ValueError(reason)
 
 
 class _OutdatedError(ValueError):

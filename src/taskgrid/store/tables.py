@@ -6,15 +6,17 @@ In Parquet the words of the columns go with the table.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taskgrid.errors import ArtifactError
-from taskgrid.store.atomic import atomic_path
+from taskgrid.provenance.digests import digest_file
+from taskgrid.store import seals
+from taskgrid.store.atomic import atomic_path, sealed_path, write_text
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
@@ -23,9 +25,9 @@ def write_table(path: str | Path, table: pa.Table) -> None:
     Raises:
         ArtifactError: if the file system refuses to write.
     """
-    with atomic_path(path) as temporary:
+    with sealed_path(path) as temporary:
         pq.write_table(
-            table.combine_chunks().replace_schema_metadata(None),
+            table.combine_chunks().replace_schema_metadata({seals.NAME: seals.EMPTY}),
             temporary,
             version="2.6",
             data_page_version="1.0",
@@ -45,29 +47,13 @@ def read_table(path: str | Path) -> pa.Table:
     Raises:
         ArtifactError: if the file is missing or damaged, or of a version that is not read any more.
     """
+    seals.check(path)
     try:
         # A path inside "seed=0" is no partition of a data set: read this file and nothing else.
         table = pq.ParquetFile(path).read()
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; run the workflow first") from error
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again") from error
-    refuse_outdated(path, table.schema.names)
-    return table
-
-
-def refuse_outdated(path: str | Path, columns: Iterable[str]) -> None:
-    """Refuse a table that was written before points had coefficients per task.
-
-    Raises:
-        ArtifactError: if it is one; the text says what to do.
-    """
-    names = set(columns)
-    if "lambda" in names and "point" not in names:
-        raise ArtifactError(
-            f"{path} is of an earlier version of taskgrid (its column `lambda` is `point` and `scale` now); "
-            "delete it and run the workflow again, which makes it anew"
-        )
+        raise seals.damaged(path, str(error)) from error
+    return table.replace_schema_metadata(None)
 
 
 def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -76,7 +62,39 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ArtifactError: if the file system refuses to write.
     """
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+    with csv_path(path) as temporary, temporary.open("w", newline="") as stream:
         table = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
+
+
+@contextmanager
+def csv_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path as ``atomic_path`` does; the digest of the CSV goes into a file beside it.
+
+    CSV has no place that readers pass over, so this is the one format whose seal stands outside.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    with atomic_path(path) as temporary:
+        yield temporary
+        write_text(_beside(path), digest_file(temporary) + "\n")
+
+
+def check_csv(path: str | Path) -> None:
+    """Compare a CSV with the digest beside it; one that was taken elsewhere without it is let be.
+
+    Raises:
+        ArtifactError: if it was changed after it was written.
+    """
+    try:
+        stated = _beside(path).read_bytes()
+    except OSError:
+        return
+    if stated != f"{digest_file(path)}\n".encode():
+        raise seals.damaged(path, f"it does not match its digest in {_beside(path).name}")
+
+
+def _beside(path: str | Path) -> Path:
+    return Path(path).with_name(f".{Path(path).name}.{seals.NAME}")

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from taskgrid.errors import ArtifactError
-from taskgrid.provenance.digests import canonical_json
+from taskgrid.provenance.digests import canonical_json, digest
+from taskgrid.store import seals
 from taskgrid.store.atomic import atomic_path
 
 State: TypeAlias = dict[str, torch.Tensor]
@@ -55,13 +56,19 @@ def save_state(
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     content = digest_state(tensors)
     # One entry: safetensors keeps several in an order of its own that differs from call to call.
-    header = {HEADER: canonical_json({**lineage, "digest": content})}
+    header = {HEADER: lineage_text(lineage, content)}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:
             raise ArtifactError(f"cannot write {path}: {error}") from error
     return content
+
+
+def lineage_text(lineage: Mapping[str, str], content: str) -> str:
+    """Return what stands in a header: a lineage with the digest of the tensors and one of its own."""
+    entries = {**lineage, "digest": content}
+    return canonical_json({**entries, seals.NAME: digest(entries)})
 
 
 def read_lineage(path: str | Path) -> Lineage:
@@ -76,7 +83,7 @@ def read_lineage(path: str | Path) -> Lineage:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing") from error
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
+        raise seals.damaged(path, str(error)) from error
     if HEADER not in header:
         raise ArtifactError(
             f"{path} carries no lineage in its header; it was not written by taskgrid"
@@ -85,23 +92,26 @@ def read_lineage(path: str | Path) -> Lineage:
 
 
 def parse_lineage(path: str | Path, text: object) -> Lineage:
-    """Read a lineage as it stands in a header or an index.
+    """Read a lineage as it stands in a header or an index, and check it against its own digest.
 
     Args:
         path: where it stands.
         text: JSON.
 
     Raises:
-        ArtifactError: if it is no mapping of names to texts, or has no digest.
+        ArtifactError: if it is no mapping of names to texts, has no digest, or was changed.
     """
     try:
         found = json.loads(text) if isinstance(text, str) else None
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(entry, str) for entry in found.values()):
-        raise _damaged(path, "its lineage cannot be read")
+        raise seals.damaged(path, "its lineage cannot be read")
     if "digest" not in found:
-        raise _damaged(path, "its lineage has no digest")
+        raise seals.damaged(path, "its lineage has no digest")
+    stated = found.pop(seals.NAME, None)
+    if digest(found) != stated:
+        raise seals.damaged(path, f"its lineage has digest {digest(found)}, it says {stated}")
     return found
 
 
@@ -116,14 +126,10 @@ def load_state(path: str | Path) -> tuple[State, Lineage]:
         with safe_open(str(path), framework="pt") as stream:
             state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error)) from error
+        raise seals.damaged(path, str(error)) from error
     content = digest_state(state)
     if content != lineage["digest"]:
-        raise _damaged(
+        raise seals.damaged(
             path, f"its tensors have digest {content}, its header says {lineage['digest']}"
         )
     return state, lineage
-
-
-def _damaged(path: str | Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"{path} is damaged ({reason}); delete it and run again to rebuild it")

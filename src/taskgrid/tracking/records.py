@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from taskgrid.errors import ArtifactError, TrackingError
-from taskgrid.provenance.digests import canonical_json, digest, digest_file
-from taskgrid.store.atomic import read_json, write_text
+from taskgrid.provenance.digests import digest, digest_file
+from taskgrid.store.atomic import read_json, write_json
 
 SCHEMA = 1
 """Version of the files written by ``write_records``."""
@@ -174,7 +174,7 @@ def write_records(path: str | Path, records: Iterable[RunRecord]) -> None:
         ArtifactError: if the file system refuses to write.
     """
     written = {"schema": SCHEMA, "records": [record.to_json() for record in records]}
-    write_text(path, canonical_json(written) + "\n")
+    write_json(path, written, indent=None)
 
 
 def read_records(path: str | Path) -> list[RunRecord]:
@@ -184,8 +184,7 @@ def read_records(path: str | Path) -> list[RunRecord]:
         ArtifactError: if the file is missing, damaged, or of another schema.
     """
     value = read_json(path)
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
+    if (schema := value.get("schema")) != SCHEMA:
         raise ArtifactError(
             f"{path} holds run records of schema {schema}, not {SCHEMA}; delete it and run again"
         )

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pytest
-
 from taskgrid import plugins
-from taskgrid.errors import ArtifactError
-from taskgrid.evaluation.plan.rows import GRID, read_rows
+from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.plugins.cards import study_card
 from taskgrid.provenance import code_closure
-from taskgrid.results import read_grid, read_selected, read_summary
-from taskgrid.store.columns import COLUMNS, card_columns, schema_of, words_of
+from taskgrid.store.columns import COLUMNS, card_columns, words_of
 from taskgrid.store.tables import read_table, write_table
 from tools.tables import TABLES
 
@@ -57,24 +52,3 @@ def test_the_words_are_in_the_file(tmp_path: Path) -> None:
 def test_words_are_in_no_digest_of_code() -> None:
     closure = code_closure("taskgrid.evaluation.plan.rows")
     assert "taskgrid.evaluation.plan.rows" in closure and "taskgrid.store.columns" not in closure
-
-
-def outdated(path: Path) -> None:
-    fields = list(schema_of(["model", "subset"]))
-    old = pa.schema([*fields, pa.field("lambda", pa.string())])
-    write_table(path, pa.table({"model": ["m"], "subset": ["a"], "lambda": ["0.30"]}, schema=old))
-
-
-def test_tables_of_an_earlier_version_say_what_to_do(tmp_path: Path) -> None:
-    sentence = "earlier version of taskgrid .* delete it and run the workflow again"
-    folder = tmp_path / "tables"
-    for name, read in (("grid", read_grid), ("selected", read_selected)):
-        outdated(folder / f"{name}.parquet")
-        with pytest.raises(ArtifactError, match=rf"{name}\.parquet is of an {sentence}"):
-            read(tmp_path)
-    outdated(tmp_path / "rows.parquet")
-    with pytest.raises(ArtifactError, match=sentence):
-        read_rows(tmp_path / "rows.parquet")
-    (folder / "summary.csv").write_text("model,row,lambda\nm,all,0.30\n")
-    with pytest.raises(ArtifactError, match=rf"summary\.csv is of an {sentence}"):
-        read_summary(tmp_path)

@@ -108,7 +108,7 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path):
     table = pa.table({"label": [1]})
     with pa.ipc.new_file(str(tmp_path / "other.arrow"), table.schema) as file:
         file.write_table(table)
-    with pytest.raises(ArtifactError, match=r"other\.arrow is not a file of images"):
+    with pytest.raises(ArtifactError, match=r"other\.arrow is damaged \(it carries no seal"):
         ImageStore.open(tmp_path / "other.arrow")
 
 

@@ -134,7 +134,12 @@ def test_a_store_of_an_earlier_version_is_named_once(tmp_path: Path) -> None:
         path = store.append([outcome])
         assert path is not None
         with pa.OSFile(str(path)) as source:
-            table = ipc.open_file(source).read_all().drop_columns(["predicted"])
+            table = (
+                ipc.open_file(source)
+                .read_all()
+                .drop_columns(["predicted"])
+                .replace_schema_metadata()
+            )
         with ipc.new_file(path, table.schema) as sink:
             sink.write_table(table)
     with warnings.catch_warnings(record=True) as caught:
@@ -147,22 +152,35 @@ def test_a_store_of_an_earlier_version_is_named_once(tmp_path: Path) -> None:
         assert OutcomeStore(tmp_path).find(kept) == kept
 
 
-def test_a_flipped_bit_costs_one_outcome_until_compaction_drops_it(tmp_path: Path) -> None:
+def test_a_flipped_bit_costs_the_outcomes_of_its_file_and_no_other(tmp_path: Path) -> None:
+    store, kept, lost = OutcomeStore(tmp_path), outcomes(0, 1), outcomes(2, 3)
+    store.append(list(kept.values()))
+    path = store.append(list(lost.values()))
+    assert path is not None
+    content = path.read_bytes()
+    # The head among them: Arrow would end the process over some of these.
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.warns(RuntimeWarning, match=f"{path.name} is damaged .* computed again"):
+            assert OutcomeStore(tmp_path).find([*kept, *lost]) == kept
+    store.append([outcome("other")])
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is damaged"):
+        store.compact()
+    assert OutcomeStore(tmp_path).find(kept) == kept and path.exists()
+
+
+def test_an_outcome_that_changed_after_its_file_was_looked_at_is_left_out(tmp_path: Path) -> None:
     store, kept = OutcomeStore(tmp_path), outcomes(*range(8))
     path = store.append(list(kept.values()))
     assert path is not None
+    assert store.find(kept) == kept
     content, victim = path.read_bytes(), kept[digest("3")]
     assert content.count(victim.bits) == 1
     flipped = bytes([victim.bits[0] ^ 1]) + victim.bits[1:]
     path.write_bytes(content.replace(victim.bits, flipped))
     with pytest.warns(RuntimeWarning, match="1 of its outcomes do not match"):
-        found = OutcomeStore(tmp_path).find(kept)
+        found = store.find(kept)
     assert found == {key: item for key, item in kept.items() if key != victim.key}
-    store.append([outcome("other")])
-    store.compact()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert OutcomeStore(tmp_path).find(kept) == found
 
 
 def test_of_two_outcomes_of_one_key_the_same_is_taken_whatever_the_files(tmp_path: Path) -> None:

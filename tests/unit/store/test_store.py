@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from taskgrid.errors import ArtifactError
-from taskgrid.store.atomic import atomic_path, read_json, write_json, write_text
+from taskgrid.store.atomic import atomic_path, read_foreign_json, read_json, write_json, write_text
 from taskgrid.store.weights import digest_state, load_state, read_lineage, save_state
 
 
@@ -75,8 +76,12 @@ def test_json_bytes_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
 
 def test_bad_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"bad\.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"bad\.json is damaged \(it carries no seal"):
         read_json(tmp_path / "bad.json")
+    for text in ("{", "[" * 100_000, "\xff"):
+        (tmp_path / "bad.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ArtifactError, match=r"bad\.json cannot be read"):
+            read_foreign_json(tmp_path / "bad.json")
     with pytest.raises(ArtifactError, match=r"none\.json is missing"):
         read_json(tmp_path / "none.json")
 
@@ -143,3 +148,30 @@ def test_foreign_weights_are_not_taken_for_ours(tmp_path: Path) -> None:
         load_state(tmp_path / "foreign.safetensors")
     with pytest.raises(ArtifactError, match="missing"):
         load_state(tmp_path / "none.safetensors")
+
+
+def test_one_flipped_bit_of_weights_is_seen_or_without_effect(tmp_path: Path) -> None:
+    path, draw = tmp_path / "expert.safetensors", random.Random(0)
+    save_state(path, state(), {"kind": "expert", "task": "digits"})
+    content, (loaded, lineage), seen = path.read_bytes(), load_state(path), 0
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again, said = load_state(path)
+        except ArtifactError as error:
+            assert "expert.safetensors" in str(error)
+            seen += 1
+        else:
+            # Spaces that fill the header up.
+            assert said == lineage and digest_state(again) == digest_state(loaded)
+    assert seen > len(content) - 8
+
+
+def test_a_lineage_is_checked_without_its_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "expert.safetensors"
+    save_state(path, state(), {"kind": "expert", "task": "digits"})
+    path.write_bytes(path.read_bytes().replace(b"digits", b"digitz"))
+    with pytest.raises(ArtifactError, match=r"expert\.safetensors is damaged \(its lineage has"):
+        read_lineage(path)

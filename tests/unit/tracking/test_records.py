@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskgrid.errors import ArtifactError, TrackingError
+from taskgrid.store.atomic import write_json
 from taskgrid.tracking.builders import (
     subset_records,
 )
@@ -121,10 +122,10 @@ def test_file_round_trip_and_damage(tmp_path: Path, small: Example) -> None:
     first = path.read_bytes()
     write_records(path, written)
     assert path.read_bytes() == first
-    path.write_text('{"schema": 99, "records": []}')
+    write_json(path, {"schema": 99, "records": []})
     with pytest.raises(ArtifactError, match="schema 99, not 1"):
         read_records(path)
-    path.write_text('{"schema": 1, "records": [{"point_id": 3}]}')
+    write_json(path, {"schema": 1, "records": [{"point_id": 3}]})
     with pytest.raises(ArtifactError, match="no file of run records"):
         read_records(path)
     path.write_bytes(first[:100])

@@ -83,7 +83,7 @@ class Chosen:
 
 def write_choices(path: str | Path, choices: Sequence[Chosen]) -> None:
     """Write choices as JSON; raises as ``write_json``."""
-    write_json(path, [asdict(choice) for choice in choices])
+    write_json(path, {"choices": [asdict(choice) for choice in choices]})
 
 
 def read_choices(path: str | Path) -> tuple[Chosen, ...]:
@@ -94,7 +94,7 @@ def read_choices(path: str | Path) -> tuple[Chosen, ...]:
     """
     value = read_json(path)
     try:
-        return tuple(Chosen(**{**item, "tasks": tuple(item["tasks"])}) for item in value)
+        return tuple(Chosen(**{**item, "tasks": tuple(item["tasks"])}) for item in value["choices"])
     except (KeyError, TypeError) as error:
         raise ArtifactError(
             f"{path} does not hold choices ({error}); delete it and run again"

@@ -235,11 +235,6 @@ class Plan:
             ArtifactError: if the file is missing or not a plan of this version.
         """
         value = read_json(path)
-        if isinstance(value, dict) and value.get("format") == 1:
-            raise ArtifactError(
-                f"{path} is a plan of an earlier version of taskgrid; delete it and run the workflow again, "
-                "which makes it anew"
-            )
         try:
             return _PLAN.validate_python(value)
         except ValidationError as error:

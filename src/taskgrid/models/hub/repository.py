@@ -17,7 +17,7 @@ from taskgrid.errors import ConfigError, LineageError, RemoteError
 from taskgrid.models.hub.declared import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
 from taskgrid.remote.cache import HUB
 from taskgrid.remote.hub import HubFiles, fetch
-from taskgrid.store.atomic import read_json
+from taskgrid.store.atomic import read_foreign_json
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PREPROCESSOR: Final = "preprocessor_config.json"
@@ -134,7 +134,7 @@ def surroundings(folder: Path, *, only: str | None = None) -> Surroundings:
         path = folder / name
         if not path.is_file():
             continue
-        declared = read_json(path)
+        declared = read_foreign_json(path)
         if not isinstance(declared, dict):
             raise LineageError(f"{path} is no model configuration; put the right file there")
         if name == OPEN_CLIP_CONFIG:
@@ -177,7 +177,7 @@ def _fetch(reference: Reference, *patterns: str) -> HubFiles:
 def _preprocess(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    found = read_json(path)
+    found = read_foreign_json(path)
     names = {"image_mean": "mean", "image_std": "std"}
     values: dict[str, Any] = {
         own: tuple(found[theirs]) for theirs, own in names.items() if theirs in found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid.config import Experiment
+from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow import paths
@@ -41,7 +42,14 @@ def blocks(experiment: Experiment) -> str:
 
 
 def forget_delayed(report: str | Path) -> None:
-    """Delete the report of a registry that could not be reached, so that the next call tries again."""
+    """Delete the report of a registry that could not be reached, so that the next call tries again.
+
+    One that cannot be read goes as well: it says nothing that the next does not say.
+    """
     path = Path(report)
-    if path.exists() and read_json(path)["status"] != "level":
+    try:
+        level = not path.exists() or read_json(path)["status"] == "level"
+    except ArtifactError:
+        level = False
+    if not level:
         path.unlink()

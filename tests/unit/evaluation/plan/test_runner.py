@@ -26,6 +26,7 @@ from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
 from taskgrid.evaluation.plan.setting import Request
 from taskgrid.machine.progress import Progress
 from taskgrid.plugins.cards import StudyCard
+from taskgrid.store.atomic import write_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.studies.seam import Choice, Choosing, Curves, Field, Question
@@ -332,7 +333,7 @@ def test_choices_are_written_and_read_again(desk: Desk, tmp_path: Path) -> None:
     choices = desk.run(planned("ab")).choices
     write_choices(tmp_path / "choices.json", choices)
     assert read_choices(tmp_path / "choices.json") == choices
-    (tmp_path / "choices.json").write_text('[{"study": "addition"}]')
+    write_json(tmp_path / "choices.json", {"choices": [{"study": "addition"}]})
     with pytest.raises(ArtifactError, match="does not hold choices"):
         read_choices(tmp_path / "choices.json")
 

@@ -1,0 +1,54 @@
+"""Which rule of the workflow makes which file of results: what a person is told when one is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_EXPERT = "experts/*/*/*/*"
+_BLOCK = "eval/*/*/*/*/*"
+
+MAKERS = {
+    "downloads/*.json": ("download",),
+    "data/*/*/*": ("dataset",),
+    "splits/*/*.json": ("split",),
+    "models/*/*": ("base",),
+    "pretrain/*": ("pretrain",),
+    "heads/*/*": ("head",),
+    f"{_EXPERT}/run.json": ("record_expert",),
+    f"{_EXPERT}/verified.json": ("verify_expert",),
+    f"{_EXPERT}/*": ("finetune", "import_expert", "transport"),
+    "vectors/*/*/*/cosine.csv": ("cosine",),
+    "vectors/*/*/*/*": ("taskvector",),
+    "statistics/*/*/*/*/*": ("statistic",),
+    "learned/*/*/*/*/*/*": ("learn",),
+    "merge/*/*/*/*/lattice.json": ("plan_lattice",),
+    "merge/*/*/*/*/*": ("merge",),
+    "eval/*/*/*/precision.json": ("precision",),
+    "eval/*/*/*/reference/*": ("reference",),
+    "eval/*/*/*/*/lattice/*": ("predict",),
+    f"{_BLOCK}/run.json": ("record_block",),
+    f"{_BLOCK}/continuous.parquet": ("continuous",),
+    f"{_BLOCK}/*": ("eval",),
+    "export/*/*/*/*/*/*": ("export",),
+    "tables/continuous.parquet": ("continuous_table",),
+    "tables/lattice.*": ("lattice",),
+    "tables/precision.*": ("precision_table",),
+    "tables/*.html": ("pages",),
+    "tables/*/*": ("study",),
+    "tables/*": ("grid",),
+    "figures/*": ("figure",),
+    "registry/*": ("sync",),
+}
+"""Files below ``results`` -> the rules that make them; the first pattern that fits counts."""
+
+
+def makers_of(path: str | Path) -> tuple[str, ...]:
+    """Return the rules of which one makes a file; none where it is not one of the workflow's."""
+    found = (MAKERS[name] for name in MAKERS if Path(path).match(f"results/{name}"))
+    return next(found, ())
+
+
+def mend(path: str | Path) -> str:
+    """Say how a person comes by a whole file again."""
+    rules = " or ".join(f"`{rule}`" for rule in makers_of(path))
+    return "delete it and run again" + (f": rule {rules} makes it anew" if rules else "")
