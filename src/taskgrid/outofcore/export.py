@@ -16,6 +16,7 @@ from taskgrid.lattice.points import read_point
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned
 from taskgrid.models.clip import Clip
+from taskgrid.outofcore.checked import check_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.merge import DEFAULT_BYTES, stream_merge
 from taskgrid.outofcore.outputs import Frame, Output, check_outputs
@@ -104,6 +105,9 @@ def export_points(
         )
     if recipe.scope == "model":
         return merge_whole(inputs, recipe, outputs, frame, statistics or {}, learned)
+    read = [files for given in (statistics or {}).values() for files in given.values()]
+    for path in (base, *vectors.values(), *read):
+        check_weights(path)
     return stream_merge(
         method.name,
         base,

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 
 from taskgrid.errors import ArtifactError
-from taskgrid.store.weights import HEADER, Lineage, State, digest_state, parse_lineage
+from taskgrid.store.weights import HEADER, Lineage, parse_lineage
 
 DTYPES = MappingProxyType(
     {
@@ -48,7 +48,10 @@ _FORMAT_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()}
 INDEX_NAME = "model.safetensors.index.json"
 _USUAL_NAMES = (INDEX_NAME, "model.safetensors", "open_clip_model.safetensors")
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5,}-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
-_LARGEST_HEADER = 100_000_000
+_LARGEST_HEADER = 16 << 20
+"""Bytes: a hundred thousand tensors; as JSON that is meant to fill memory it takes less than a GiB."""
+_MOST_AXES = 64
+_LARGEST = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -225,27 +228,6 @@ class TensorReader:
             self._file = None
 
 
-def load_weights(path: str | Path) -> tuple[State, Lineage]:
-    """Read a state and its lineage, one file or shards, and check the bytes against the digest.
-
-    Raises:
-        ArtifactError: if a file is missing, damaged or altered, or carries no lineage.
-    """
-    checkpoint = WeightFiles.open(path)
-    if not checkpoint.lineage:
-        raise ArtifactError(f"{checkpoint.path} carries no lineage; it was not written by taskgrid")
-    state: State = {}
-    with TensorReader(checkpoint) as reader:
-        for name, spec in checkpoint.specs.items():
-            held = torch.empty(spec.nbytes, dtype=torch.uint8)
-            reader.read_into(held.numpy().data, name)
-            state[name] = held.view(spec.torch_dtype).reshape(spec.shape)
-    content, wanted = digest_state(state), checkpoint.lineage["digest"]
-    if content != wanted:
-        raise _damaged(checkpoint.path, f"its tensors have digest {content}, it says {wanted}")
-    return state, checkpoint.lineage
-
-
 def read_exactly(descriptor: int, buffer: memoryview, offset: int, file: Path) -> None:
     """Fill a buffer from a place in an open file.
 
@@ -316,7 +298,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         shards = index["weight_map"]
         lineage = {k: v for k, v in (index.get("metadata") or {}).items() if k == HEADER}
         plain = all(isinstance(f, str) and _is_name(f) for f in shards.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"no index of shards: {error!r}") from error
     if not plain:
         raise _damaged(path, "it names files outside its folder")
@@ -332,8 +314,10 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(_LARGEST_HEADER, size - 8):
+            if size < 8 or length > size - 8:
                 raise _damaged(path, "it has no safetensors header")
+            if length > _LARGEST_HEADER:
+                raise _damaged(path, f"its header of {length} bytes is no list of tensors")
             header = json.loads(stream.read(length))
         metadata = {str(k): str(v) for k, v in (header.pop("__metadata__", None) or {}).items()}
         begin = 8 + length
@@ -342,7 +326,7 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
         raise ArtifactError(f"{path} is missing") from error
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"its header cannot be read: {error!r}") from error
     # Empty tensors share their offset with the next one: the end breaks the tie.
     ordered = sorted(spans.values(), key=lambda p: (p.start, p.start + p.spec.nbytes))
@@ -363,8 +347,13 @@ def _place(path: Path, begin: int, name: str, entry: Mapping[str, Any]) -> Place
             f"{', '.join(DTYPES)}"
         )
     start, end = entry["data_offsets"]
-    spec = TensorSpec(name, entry["dtype"], tuple(int(side) for side in entry["shape"]))
-    if min(spec.shape, default=0) < 0 or end - start != spec.nbytes:
+    sides = entry["shape"]
+    # Also no true and no 2.0, which would do as numbers here and fail where a tensor is made.
+    whole = all(type(side) is int and 0 <= side < _LARGEST for side in (*sides, start, end))
+    if not whole or len(sides) > _MOST_AXES:
+        raise _damaged(path, f"{name!r} has no shape and place in whole numbers that a tensor has")
+    spec = TensorSpec(name, entry["dtype"], tuple(sides))
+    if end - start != spec.nbytes:
         raise _damaged(path, f"{name!r} has {end - start} bytes, its shape needs {spec.nbytes}")
     return Place(spec, path, begin + start)
 

@@ -10,9 +10,9 @@ import torch
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, Sources
 from taskgrid.merging.walks import walk
+from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.outputs import Frame, Output, layout_of, lineage_of, make_room
-from taskgrid.outofcore.shards import load_weights
 from taskgrid.outofcore.statistics import find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State

@@ -28,8 +28,9 @@ from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Sources
 from taskgrid.outofcore import windows
+from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.merge import Output, stream_merge
-from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles, load_weights
+from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector, add_scaled, subtract
