@@ -27,7 +27,7 @@ from taskgrid.plugins.resources import resource_path
 from taskgrid.remote.cache import HUB
 from taskgrid.sentences import choices, did_you_mean
 from taskgrid.store.atomic import read_foreign_json
-from taskgrid.store.weights import State, digest_state
+from taskgrid.store.weights import HEADER, State, digest_state, load_state
 
 RANDOM = "random"
 _VISUAL = "visual."
@@ -293,6 +293,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], State]:
     try:
         with safe_open(str(path), framework="pt") as stream:
             header = stream.metadata() or {}
+            if HEADER in header:  # a grid point that was exported says what its tensors are
+                return header, load_state(path)[0]
             return header, {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ArtifactError(

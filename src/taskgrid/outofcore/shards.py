@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 
 from taskgrid.errors import ArtifactError
+from taskgrid.store.makers import mend
 from taskgrid.store.weights import HEADER, Lineage, parse_lineage
 
 DTYPES = MappingProxyType(
@@ -359,4 +360,4 @@ def _place(path: Path, begin: int, name: str, entry: Mapping[str, Any]) -> Place
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"{path} is damaged ({reason}); fetch or build it again")
+    return ArtifactError(f"{path} is damaged ({reason}); {mend(path, 'fetch or build it again')}")

@@ -117,12 +117,13 @@ def write_json(path: str | Path, value: Mapping[str, Any], indent: int | None = 
 
     Args:
         path: the file.
-        value: what it says; the seal becomes its first key.
+        value: what it says; the seal becomes its first key, in place of one that it has.
         indent: spaces per level; None for one line.
 
     Raises:
         ArtifactError: if the file system refuses to write.
     """
+    value = {key: part for key, part in value.items() if key != seals.NAME}
     separators = (",", ": ") if indent else (",", ":")
     said, sealed = (
         json.dumps(

@@ -48,7 +48,7 @@ def makers_of(path: str | Path) -> tuple[str, ...]:
     return next(found, ())
 
 
-def mend(path: str | Path) -> str:
-    """Say how a person comes by a whole file again."""
+def mend(path: str | Path, elsewhere: str = "delete it and run again") -> str:
+    """Say how a person comes by a whole file again; ``elsewhere`` where no rule makes it."""
     rules = " or ".join(f"`{rule}`" for rule in makers_of(path))
-    return "delete it and run again" + (f": rule {rules} makes it anew" if rules else "")
+    return f"delete it and run again: rule {rules} makes it anew" if rules else elsewhere

@@ -116,13 +116,13 @@ def note(path: Path, stated: str, state: os.stat_result | None = None) -> None:
         stated: its seal.
         state: of the file that was looked at; default: as it is now.
     """
-    state = state or path.stat()
-    if state.st_size < _NOTED_FROM:
-        return
     try:
-        _note_of(path).write_text(_noted(stated, state), encoding="ascii")
+        state = state or path.stat()
+        if state.st_size >= _NOTED_FROM:
+            _note_of(path).write_text(_noted(stated, state), encoding="ascii")
     except OSError:
-        # Results may be read-only, and the disk full: then each reader looks for itself.
+        # Results may be read-only, the disk full, the file merged into another one by now: then each
+        # reader looks for itself.
         return
 
 

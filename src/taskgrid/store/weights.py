@@ -16,6 +16,7 @@ from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import canonical_json, digest
 from taskgrid.store import seals
 from taskgrid.store.atomic import atomic_path
+from taskgrid.store.makers import mend
 
 State: TypeAlias = dict[str, torch.Tensor]
 """Named tensors; the keys are those of open_clip's visual tower without ``visual.``."""
@@ -85,9 +86,8 @@ def read_lineage(path: str | Path) -> Lineage:
     except (SafetensorError, OSError) as error:
         raise seals.damaged(path, str(error)) from error
     if HEADER not in header:
-        raise ArtifactError(
-            f"{path} carries no lineage in its header; it was not written by taskgrid"
-        )
+        advice = mend(path, "taskgrid did not write it")
+        raise ArtifactError(f"{path} carries no lineage in its header; {advice}")
     return parse_lineage(path, header[HEADER])
 
 

@@ -15,6 +15,7 @@ from taskgrid.alignment.written import SideFiles, transport_expert
 from taskgrid.errors import LineageError
 from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.models.card import check_expert
+from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.tables import read_table
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector
@@ -47,7 +48,7 @@ def sides(folder: Path, small: World, there: State) -> tuple[SideFiles, SideFile
     for name, base in (("source", small.base), ("target", there)):
         card = replace(small.card, base=digest_state(base))
         files = SideFiles(folder / f"{name}.json", folder / f"{name}.safetensors")
-        files.card.write_text(json.dumps(card.to_json()))
+        write_json(files.card, card.to_json())
         save_state(files.base, base, {"kind": "base", **card.lineage()})
         found.append(files)
     return found[0], found[1]
@@ -76,14 +77,14 @@ def test_an_expert_stands_in_the_run_as_if_it_were_trained_there(
     check_expert(lineage, card, "a")
     assert TaskVector.between(there, state, lineage).lineage["expert"] == lineage["digest"]
     assert read_table(out.history).num_rows == 0
-    assert json.loads(out.timing.read_text())["seconds"] > 0
+    assert read_json(out.timing)["seconds"] > 0
 
 
 def test_the_lineage_holds_both_bases_and_the_way(
     tmp_path: Path, small: World, there: State
 ) -> None:
     out = written(tmp_path, small, there)
-    manifest = json.loads(out.manifest.read_text())
+    manifest = read_json(out.manifest)
     assert manifest == load_state(out.expert)[1]
     assert (manifest["base"], manifest["source_base"]) == (digest_state(there), small.card.base)
     assert manifest["source_expert"] == digest_state(small.experts["a"])

@@ -126,6 +126,9 @@ def test_load_clip_takes_the_file_as_a_base(
     (tmp_path / "quick.json").write_text(json.dumps(tiny_config(quick_gelu=True)))
     with pytest.raises(LineageError, match="trained with gelu"):
         load_clip("quick", str(path), resources=tmp_path)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match=r"a\.safetensors is damaged"):
+        load_clip("tiny", str(path), resources=tmp_path)
 
 
 def test_a_method_that_sees_the_whole_model_merges_in_memory(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, QuadMesh
@@ -23,6 +24,7 @@ from taskgrid.plots import style
 from taskgrid.plots.pages import write_page
 from taskgrid.plots.render import draw_figure, read_tables, write_figure
 from taskgrid.plugins.cards import figure_card
+from taskgrid.store.tables import write_table
 from tests.unit.example_tables import Example, all_subsets, example, interpolated, task_names
 
 FIGURES = plugins.names("figure")
@@ -568,7 +570,7 @@ def test_pdf_embeds_truetype_and_no_date(five: Example, tmp_path: Path) -> None:
 
 
 def test_tables_are_read_with_their_labels(five: Example, tmp_path: Path) -> None:
-    five.grid.to_parquet(tmp_path / "grid.parquet")
+    write_table(tmp_path / "grid.parquet", pa.Table.from_pandas(five.grid))
     listing: dict[str, list[dict[str, object]]] = {
         "grid": [{"labels": {}, "path": tmp_path / "grid.parquet"}],
         "cosine": [],

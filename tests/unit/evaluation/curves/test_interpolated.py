@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from taskgrid.evaluation.plan.work import Work
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import format_lambda
 from taskgrid.merging.recipe import MergeRecipe
+from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
 from tests.unit.example_grid import memory, world
@@ -185,9 +185,9 @@ def test_a_plan_keeps_its_curves_and_an_older_one_has_none(tmp_path: Path) -> No
     text = (tmp_path / "plan.json").read_text()
     without = make_plan(plan.setting, plan.method, plan.subsets, plan.lambdas)
     without.write(tmp_path / "old.json")
-    old = json.loads((tmp_path / "old.json").read_text())
+    old = read_json(tmp_path / "old.json")
     del old["curves"]
-    (tmp_path / "old.json").write_text(json.dumps(old))
+    write_json(tmp_path / "old.json", old)
     assert Plan.read(tmp_path / "old.json") == without
     assert "curves" in text
 
