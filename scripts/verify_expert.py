@@ -1,6 +1,6 @@
 """Put a ready-made expert to its own task; one that does not reproduce it is refused."""
 
-from taskgrid.data.manifest import SplitManifest
+from taskgrid.data.manifest import SplitManifest, check_images
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.verify import Check, verify_expert
 from taskgrid.machine.devices import lease_device, use_threads
@@ -19,8 +19,9 @@ def main() -> None:
     args = parse(__doc__, paths=PATHS)
     use_threads(args.threads)
     settings, task = args.settings, args.settings["task"]
-    store = ImageStore.open(args.images)
-    rows = store.rows(SplitManifest.read(args.split).ids("test"))
+    store, split = ImageStore.open(args.images), SplitManifest.read(args.split)
+    check_images(store, split)
+    rows = store.rows(split.ids("test"))
     expert, lineage = load_state(args.expert)
     with lease_device(args.device) as device:
         found = verify_expert(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from taskgrid.store.atomic import write_json
 from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.workflow
@@ -44,7 +45,7 @@ def test_the_grid_is_evaluated_in_bf16_with_the_proof_beside_it(checkout: Checko
 
     # A proof of something else lets nothing in.
     text = (checkout / PROOF).read_text()
-    (checkout / PROOF).write_text(text.replace('"device": "cpu"', '"device": "cuda"'))
+    write_json(checkout / PROOF, {**proof, "device": "cuda"})
     refused = checkout.snakemake("tables")
     assert refused.code != 0
     assert "was made for device cuda, but cpu is in use" in refused.text

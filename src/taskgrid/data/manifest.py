@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from taskgrid.errors import LineageError
 from taskgrid.provenance.digests import digest
 from taskgrid.store.atomic import read_json, write_json
-from taskgrid.store.images import SPLITS, Split
+from taskgrid.store.images import SPLITS, ImageStore, Split
 from taskgrid.store.seals import damaged
 
 
@@ -132,6 +133,20 @@ class SplitManifest:
         if found != manifest.digest:
             raise damaged(path, f"its ids have digest {found}, it says {manifest.digest}")
         return manifest
+
+
+def check_images(store: ImageStore, split: SplitManifest) -> None:
+    """Refuse images that a split was not made from, though they may have the same ids.
+
+    Raises:
+        LineageError: names the file and both digests.
+    """
+    found = store.index.content_digest()
+    if found != split.dataset:
+        raise LineageError(
+            f"the split of task {split.task!r} was made from other images ({split.dataset}) than those in "
+            f"{store.path} ({found}); run the dataset and split rules again"
+        )
 
 
 def split_digest(dataset: str, ids: Mapping[Split, Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import torch
 
-from taskgrid.data.manifest import DatasetManifest, SplitManifest
+from taskgrid.data.manifest import DatasetManifest, SplitManifest, check_images
 from taskgrid.finetuning.checkpoint import discard_checkpoint
 from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import Finetuned, OtherTasks, Scratch, finetune
@@ -187,6 +187,7 @@ class _TaskImages:
     def __init__(self, split: Path, dataset: Path, images: Path, originals: Path) -> None:
         self.split = SplitManifest.read(split)
         self._images = ImageStore.open(images)
+        check_images(self._images, self.split)
         # None where all images are square: then prepared images are all there is.
         self._kept = DatasetManifest.read(dataset).originals
         self._originals = originals

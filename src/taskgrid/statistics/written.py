@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid import plugins
-from taskgrid.data.manifest import SplitManifest
-from taskgrid.errors import LineageError
+from taskgrid.data.manifest import SplitManifest, check_images
 from taskgrid.machine.meter import OpenTally
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard, check_expert
@@ -121,11 +120,7 @@ def write_statistic(
 
 def _examples(files: StatisticFiles, split: SplitManifest, part: str) -> Examples:
     store = ImageStore.open(files.images)
-    if (found := store.index.content_digest()) != split.dataset:
-        raise LineageError(
-            f"{files.split} was made from other images ({split.dataset}) than those in {files.images} "
-            f"({found}); run the split rule again"
-        )
+    check_images(store, split)
     rows = store.rows(split.ids(part))  # type: ignore[arg-type]
     # Rows of the memory map: what is not chosen is never read.
     return Examples(PixelRows(store.pixels, rows), store.labels[rows])

@@ -11,6 +11,7 @@ import pytest
 
 from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.data.splits import make_split
+from taskgrid.errors import LineageError
 from taskgrid.finetuning.loop import OtherTasks
 from taskgrid.finetuning.written import ExpertFiles, TrainingFiles, train_expert
 from taskgrid.models.clip import Clip
@@ -159,3 +160,9 @@ def test_statistics_of_other_tasks_are_read_and_are_in_the_lineage(desk: Desk) -
         assert manifest["digest"] == digest_state(expected.state)
         found.append(manifest)
     assert found[0]["others"] != found[1]["others"]
+
+
+def test_images_of_another_task_train_nothing_though_their_ids_are_the_same(desk: Desk) -> None:
+    desk.tasks["pets"]["images"].write_bytes(desk.tasks["birds"]["images"].read_bytes())
+    with pytest.raises(LineageError, match="the split of task 'pets' was made from other images"):
+        desk.train("standard")

@@ -233,6 +233,10 @@ def test_a_delayed_registry_is_tried_again(status: str, kept: bool, tmp_path: Pa
     write_json(report, {"status": status})
     settings.registry.forget_delayed(report)
     assert report.exists() == kept
+    # One that is damaged says nothing that the next does not say.
+    report.write_text('{"status": "level"')
+    settings.registry.forget_delayed(report)
+    assert not report.exists()
 
 
 def test_other_tasks_are_inputs_of_modes_that_ask_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
