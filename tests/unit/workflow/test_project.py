@@ -72,7 +72,7 @@ def test_a_command_takes_more_than_a_command_line_can(tmp_path: Path) -> None:
     paths = " ".join([f"--images {'x' * 1000}"] * 3000)
     script = tmp_path / "job.sh"
     script.write_text(
-        f"{text} --settings {settings} {paths} --images 'no such file' --manifest m --split s\n"
+        f"{text} --settings {settings} {paths} --images 'no such file' --manifest 'no such file' --split s\n"
     )
     done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: no such file"), done.stderr
