@@ -13,9 +13,8 @@ def main() -> None:
     card = clip.card()
     save_state(args.weights, clip.visual_state(), {"kind": "base", **card.lineage()})
     write_json(args.card, card.to_json())
-    print(
-        f"{card.architecture} {card.pretrained}: {card.image_size} px, {card.activation}, {card.base}"
-    )
+    found = f"{card.architecture} {card.pretrained}: {card.image_size} px, {card.activation}, {card.base}"
+    print(*clip.notes, found, sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ from typing import Any
 
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plugins.resources import resource_path
+from taskgrid.provenance.digests import digest
+from taskgrid.provenance.listing import fingerprint
+from taskgrid.remote.cache import meant_repository
 from taskgrid.sentences import did_you_mean, shown, tail
+from taskgrid.store.foreign import kind_of
+from taskgrid.store.index import read_index, whole
 
 
 def architecture_config(architecture: str) -> dict[str, Any]:
@@ -95,22 +100,44 @@ def _tokens(architecture: str, patch: int) -> int:
 def local_weights(architecture: str, pretrained: str) -> Path | None:
     """Return the file of a model's weights, or None when they come from a hub or by a tag.
 
+    Of weights in shards it is their index.
+
     Raises:
-        ConfigError: if ``pretrained`` looks like a path and there is no such file.
+        ConfigError: if ``pretrained`` looks like a path and there is no such file, or it is a pickle.
+        ArtifactError: if the file is plainly no weights.
     """
     with contextlib.suppress(ArtifactError):
         return resource_path(f"models/{architecture}-{pretrained}.safetensors")
     if pretrained.startswith("hf-hub:"):
         return None
     path = Path(pretrained).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix or len(path.parts) > 1:
+    is_path = bool(path.suffix) or len(path.parts) > 1
+    if not is_path:
+        return path if path.is_file() else None
+    if not path.exists() and not path.is_symlink():
+        meant = meant_repository(pretrained)
         raise ConfigError(
-            f"pretrained: {tail(pretrained)} is no file; give a file, an open_clip tag, or "
-            "hf-hub:owner/name@revision"
+            f"pretrained: {tail(pretrained)} is no file; "
+            + (
+                f"a repository of the hub is written {meant}"
+                if meant
+                else "give a file, an open_clip tag, or hf-hub:owner/name@revision"
+            )
         )
-    return None
+    path = whole(path)
+    if kind_of(path) == "pickle":
+        raise ConfigError(
+            f"pretrained: {tail(pretrained)} is a pickle, not safetensors; convert it first (taskgrid never "
+            "unpickles a base; docs/experts.md says how)"
+        )
+    return path
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Return a digest of a model's weights, of all shards where the file is their index."""
+    files = [path, *(read_index(path).files if path.suffix == ".json" else ())]
+    prints = [fingerprint(file) for file in files]
+    return prints[0] if len(prints) == 1 else digest(prints)
 
 
 def _folders() -> list[Path]:

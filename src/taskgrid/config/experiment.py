@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from taskgrid.config.architectures import image_size, local_weights, operations, parameters
+from taskgrid.config.architectures import (
+    image_size,
+    local_weights,
+    operations,
+    parameters,
+    weights_fingerprint,
+)
 from taskgrid.config.needs import all_statistics, needs_of
 from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
@@ -27,7 +33,6 @@ from taskgrid.lattice.budgets import least_budget
 from taskgrid.lattice.points import point_order, read_point
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_number, subset_of_number
 from taskgrid.plugins.cards import merger_card, mode_card
-from taskgrid.provenance.listing import fingerprint
 from taskgrid.sentences import choices
 
 _PROBED = 0.3
@@ -321,7 +326,7 @@ class Experiment:
         """Return a digest of a model's weights where they are a local file, else its tag."""
         spec = self._models[model]
         file = local_weights(spec.architecture, spec.pretrained)
-        return fingerprint(file) if file is not None else spec.pretrained
+        return weights_fingerprint(file) if file is not None else spec.pretrained
 
     def lambdas(self, method: str) -> tuple[str, ...]:
         """Return a method's coefficients as text, increasing: lambdas, thresholds, or ``1.00`` alone."""

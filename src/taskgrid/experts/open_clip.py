@@ -7,24 +7,18 @@ A tower's tensors may stand below a prefix: ``visual.``, ``model.visual.``,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from taskgrid.errors import LineageError
 from taskgrid.experts.format import Converted, ExpertFormat
+from taskgrid.experts.parts import left_out, places, the_only
 from taskgrid.experts.source import ExpertFile
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.hub.conversion import is_transformers
 from taskgrid.models.layout import LAYOUT
 from taskgrid.store.weights import State
-
-_TEXT_TOWER = re.compile(
-    r"(?:transformer|token_embedding|positional_embedding|ln_final|text_projection|text|attn_mask"
-    r"|logit_scale|logit_bias)(?:\.|$)"
-)
-_HEAD = re.compile(r"(?:^|\.)classification_heads?\.")
-_TRAINING = re.compile(r"^(?:optimizer|scaler)\.")
 
 
 def convert(
@@ -72,7 +66,8 @@ def tower_of(
     tower = {
         key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
     }
-    notes = _left_out((key for key in state if not key.startswith(prefix)), prefix, what)
+    outside = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    notes = left_out(outside, prefix.removesuffix("visual."), what)
     if not checkpoint.check_declared(card, what) and not declared:
         notes.append(
             f"nothing beside it says its activation: {card.activation} was taken for granted"
@@ -82,45 +77,17 @@ def tower_of(
 
 def _prefix(state: State, base: Mapping[str, torch.Tensor], what: str) -> str:
     landmark = "conv1.weight" if "conv1.weight" in base else min(base)
-    places = [
-        key.removesuffix(landmark)
-        for key in sorted(state)
-        if key == landmark or key.endswith(f".{landmark}")
-    ]
-    if not places:
+    found = places(state, landmark)
+    if not found:
         hint = "give a checkpoint of a CLIP"
         if is_transformers(state):
             hint = "its names are those of transformers: write format: transformers"
         elif any(re.search(r"(?:^|\.)params0\.\d+$", key) for key in state):
             hint = "its names are those of a linearised model: write format: task_vectors"
         raise LineageError(f"{what} has no image tower (no {landmark!r}); {hint}")
-    whole = [place for place in places if all(f"{place}{key}" in state for key in base)]
-    if len(whole) > 1:
-        raise LineageError(
-            f"{what} has several image towers ({', '.join(map(repr, whole))}); save the one that is "
-            "meant to a file of its own"
-        )
+    whole = [place for place in found if all(f"{place}{key}" in state for key in base)]
     # Of a tower that is not whole, whoever compares it with the base names the tensor that it lacks.
-    return (whole or places)[0]
-
-
-def _left_out(keys: Iterable[str], prefix: str, what: str) -> list[str]:
-    """Return notes on tensors outside of the tower; refuse what is not known."""
-    root = prefix.removesuffix("visual.")
-    counts = {"the text tower": 0, "a classification head": 0, "a training's state": 0}
-    for key in keys:
-        if key.startswith(root) and _TEXT_TOWER.match(key.removeprefix(root)):
-            counts["the text tower"] += 1
-        elif _HEAD.search(key):
-            counts["a classification head"] += 1
-        elif _TRAINING.match(key):
-            counts["a training's state"] += 1
-        else:
-            raise LineageError(
-                f"{what} holds {key!r}, which belongs neither to an image tower nor to a text tower; "
-                "save the image tower alone, and give that file"
-            )
-    return [f"{count} tensors of {part} were left out" for part, count in counts.items() if count]
+    return the_only(whole, what) if whole else found[0]
 
 
 FORMAT = ExpertFormat(

@@ -17,6 +17,7 @@ from taskgrid.experts.format import ExpertFormat
 from taskgrid.experts.source import ExpertSource, locate
 from taskgrid.machine.meter import Meter
 from taskgrid.models.card import ModelCard
+from taskgrid.models.hub.weights import check_finite
 from taskgrid.sentences import unknown
 from taskgrid.store.weights import Lineage, State
 
@@ -89,10 +90,16 @@ def read_expert(
         ArtifactError: if the file does not exist, is damaged, or is a pickle that asks for more than
             tensors.
         LineageError: if the expert does not belong to the base: another architecture, activation,
-            layout or theta_0, or no fine-tuned model at all.
+            layout or theta_0, or no fine-tuned model at all; or if the base or it holds NaN.
     """
     if format not in FORMATS:
         raise ConfigError(unknown("format of experts", format, FORMATS))
+    # Else the base's own would be found in an expert that lacks them, and blamed on it.
+    check_finite(
+        base,
+        f"the base ({card.architecture} {card.pretrained}) has",
+        "fetch its weights again, or choose another base",
+    )
     chosen = FORMATS[format]
     request = ExpertSource(location, file, revision, cache, offline, progress)
     checkpoint = locate(request, chosen.usual, chosen.beside)
@@ -141,7 +148,7 @@ def _check_fit(
             )
         if key not in base:
             raise LineageError(
-                f"{what} holds {key!r}, which the base does not have; give the architecture that it "
+                f"{what} holds {key!r:.200}, which the base does not have; give the architecture that it "
                 f"was made with ({card.architecture!r} is in use)"
             )
         if state[key].shape != base[key].shape:
@@ -150,8 +157,12 @@ def _check_fit(
                 f"{tuple(base[key].shape)}; give the architecture that it was made with "
                 f"({card.architecture!r} is in use)"
             )
-        if not torch.isfinite(state[key]).all():
-            raise LineageError(f"{what} has values in {key!r} that are no numbers; fetch it again")
+        if state[key].is_floating_point() != base[key].is_floating_point():
+            raise LineageError(
+                f"{what} has {key!r} as {_name(state[key])}, but the base as {_name(base[key])}; give a "
+                "checkpoint that is not quantised"
+            )
+    check_finite(state, f"{what} has", "fetch it again")
 
 
 def _distance(state: State, base: Mapping[str, torch.Tensor]) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,20 +13,27 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import download_pretrained
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models.card import Activation, ModelCard
 from taskgrid.models.hub.conversion import clip_to_open_clip, is_transformers
 from taskgrid.models.hub.declared import activation_of, check_declared, sibling
-from taskgrid.models.hub.repository import Reference, Surroundings, fetch_weights, surroundings
+from taskgrid.models.hub.repository import Reference, Surroundings, beside, fetch_weights
+from taskgrid.models.hub.weights import (
+    check_finite,
+    check_no_adapter,
+    first_line,
+    read_weights,
+    unwrapped,
+)
 from taskgrid.models.tower import load_strictly
 from taskgrid.plugins.resources import resource_path
-from taskgrid.remote.cache import HUB
+from taskgrid.remote.cache import HUB, meant_repository
 from taskgrid.sentences import choices, did_you_mean
 from taskgrid.store.atomic import read_foreign_json
-from taskgrid.store.weights import HEADER, State, digest_state, load_state
+from taskgrid.store.foreign import ENDINGS, kind_of
+from taskgrid.store.weights import State, digest_state
 
 RANDOM = "random"
 _VISUAL = "visual."
@@ -51,6 +57,7 @@ class Clip:
         activation: ``gelu`` or ``quick_gelu``.
         visual_digest: digest of the image tower's state (keys without ``visual.``).
         text_digest: digest of everything else: text tower and logit scale.
+        notes: sentences for a person: what is not known of the weights.
     """
 
     model: nn.Module
@@ -65,6 +72,7 @@ class Clip:
     activation: Activation
     visual_digest: str
     text_digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def logit_scale(self) -> float:
@@ -106,8 +114,8 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
             open_clip architecture.
         pretrained: tag of a shipped file ``<architecture>-<pretrained>.safetensors`` in
             ``resources``; an open_clip tag; ``hf-hub:owner/name@revision``; or the path of a
-            safetensors file. Weights in transformers' layout are converted. ``random``: weights that
-            nobody trained, always the same, to try a machine or measure speed.
+            safetensors file or of an index of shards. Weights in transformers' layout are converted.
+            ``random``: weights that nobody trained, always the same, to try a machine or measure speed.
         resources: folder of model configs and weights; default: the one shipped with taskgrid.
 
     Raises:
@@ -121,6 +129,8 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
     folder = resources if resources is not None else _shipped()
     config, preprocess = _config_of(architecture, folder)
     _check_kind(architecture, config)
+    name = f"weights {pretrained!r} of {architecture!r}"
+    notes: tuple[str, ...] = ()
     if pretrained == RANDOM:
         model = _build(config, seed=0)
     elif pretrained.startswith(HUB):
@@ -134,22 +144,28 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
         pretrained = fetched.pretrained
     elif (file := _file_of(architecture, pretrained, folder)) is not None:
         name = f"weights {file}"
-        preprocess = _check_surroundings(
-            surroundings(file.parent), preprocess, config, architecture, name
-        )
+        around = beside(file)
+        preprocess = _check_surroundings(around, preprocess, config, architecture, name)
         model = _build(config)
-        _load_file(model, file, architecture, config, name)
+        known = _load_file(model, file, architecture, config, name)
+        if not (known or around.declared or file.stem == f"{architecture}-{pretrained}"):
+            notes = (
+                f"nothing beside {file} says its activation: {activation_of(config)} was taken for granted",
+            )
     else:
         # All that can be refused is refused before a large model is built.
         tag = _tag_of(architecture, pretrained, config, folder)
         preprocess = merge_preprocess_dict(preprocess, tag)
-        name = f"weights {pretrained!r} of {architecture!r}"
         path = _download(tag, name)
         model = _build(config)
         _load_download(model, path, name)
     # Checkpoints store half precision to save space; every computation here starts from float32.
     model.float().eval().requires_grad_(False)
-    return _describe(model, architecture, pretrained, config, PreprocessCfg(**preprocess))
+    check_finite(
+        model.state_dict(), f"{name} have", "fetch the file again, or choose other weights"
+    )
+    found = _describe(model, architecture, pretrained, config, PreprocessCfg(**preprocess))
+    return replace(found, notes=notes)
 
 
 def _shipped() -> Path | None:
@@ -212,21 +228,22 @@ def _file_of(architecture: str, pretrained: str, folder: Path | None) -> Path | 
         shipped = folder / f"{architecture}-{pretrained}.safetensors"
         if shipped.is_file():
             return shipped
-    looks_like_path = "/" in pretrained or Path(pretrained).suffix in (
-        ".safetensors",
-        ".pt",
-        ".bin",
-    )
-    if not looks_like_path:
-        return None
     path = Path(pretrained).expanduser()
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"weights {pretrained!r} of {architecture!r} are not a .safetensors file; convert them "
-            "first (taskgrid never unpickles)"
+    # A bare name may be a file's, unless it is a tag.
+    named = path.is_file() and not open_clip.get_pretrained_cfg(architecture, pretrained)
+    if "/" not in pretrained and path.suffix.lower() not in ENDINGS and not named:
+        return None
+    if not path.exists() and not path.is_symlink():
+        meant = meant_repository(pretrained)
+        raise ArtifactError(
+            f"weights {pretrained!r} of {architecture!r} do not exist"
+            + (f"; a repository of the hub is written {meant!r}" if meant else "; correct the path")
         )
-    if not path.is_file():
-        raise ArtifactError(f"weights {pretrained!r} of {architecture!r} do not exist")
+    if kind_of(path) == "pickle":
+        raise ConfigError(
+            f"weights {pretrained!r} of {architecture!r} are a pickle, not safetensors; convert them "
+            "first (taskgrid never unpickles a base; docs/experts.md says how)"
+        )
     return path
 
 
@@ -274,49 +291,25 @@ def _build(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
 
 def _load_file(
     model: nn.Module, path: Path, architecture: str, config: Mapping[str, Any], what: str
-) -> None:
-    header, state = (
-        _read_safetensors(path) if path.suffix == ".safetensors" else ({}, _read_bin(path))
-    )
+) -> bool:
+    """Load a file into a model; return whether its header says the activation."""
+    header, state = read_weights(path, said="weights {} are")
     activation = activation_of(config)
     if header.get("activation", activation) != activation:
         raise LineageError(
-            f"{what} were trained with {header['activation']}, but architecture "
+            f"{what} were trained with {header['activation']:.40}, but architecture "
             f"{architecture!r} computes {activation}; use the architecture they were made for"
         )
+    check_no_adapter(state, f"what {what} hold")
+    state = unwrapped(state)
     if is_transformers(state):
         state = clip_to_open_clip(state, what)
+    if state and all(key.startswith(_VISUAL) for key in state):
+        raise LineageError(
+            f"{what} hold an image tower alone; give a whole CLIP, whose text tower makes the heads"
+        )
     load_strictly(model, state, what, f"architecture {architecture!r}")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], State]:
-    try:
-        with safe_open(str(path), framework="pt") as stream:
-            header = stream.metadata() or {}
-            if HEADER in header:  # a grid point that was exported says what its tensors are
-                return header, load_state(path)[0]
-            return header, {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(
-            f"weights {path} are damaged ({error}); fetch or build the file again"
-        ) from error
-
-
-def _read_bin(path: Path) -> State:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        # Checkpoints of a training hold the weights beside other things.
-        found = found.get("state_dict", found)
-        state = {key: tensor for key, tensor in found.items() if torch.is_tensor(tensor)}
-    except Exception as error:
-        # What is no file of tensors fails in as many ways as there are files.
-        raise ArtifactError(
-            f"weights {path} cannot be read as tensors alone ({_first_line(error)}); fetch the file "
-            "again, or use a repository that has safetensors"
-        ) from error
-    if state and all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state
+    return "activation" in header
 
 
 def _download(tag: Mapping[str, Any], name: str) -> str:
@@ -325,7 +318,7 @@ def _download(tag: Mapping[str, Any], name: str) -> str:
     except Exception as error:
         # Whatever fails below (DNS, proxy, HTTP, hub cache, disk), the person can do one of two things.
         raise ArtifactError(
-            f"{name} cannot be downloaded ({_first_line(error)}); connect to the network once, or "
+            f"{name} cannot be downloaded ({first_line(error)}); connect to the network once, or "
             "give the path of a safetensors file as `pretrained`"
         ) from error
 
@@ -335,7 +328,7 @@ def _load_download(model: nn.Module, path: str, name: str) -> None:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:
         raise ArtifactError(
-            f"{name} cannot be loaded from {path} ({_first_line(error)}); delete the file to fetch "
+            f"{name} cannot be loaded from {path} ({first_line(error)}); delete the file to fetch "
             "it again, or choose other weights"
         ) from error
 
@@ -385,11 +378,6 @@ def _tokenizer_of(architecture: str, config: Mapping[str, Any]) -> Any:
     except Exception as error:
         # Tokenizers of Hugging Face models are downloads too.
         raise ArtifactError(
-            f"the tokenizer of {architecture!r} cannot be loaded ({_first_line(error)}); connect to "
+            f"the tokenizer of {architecture!r} cannot be loaded ({first_line(error)}); connect to "
             "the network once"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return re.sub(r"\s+", " ", text.splitlines()[0])[:200]

@@ -44,8 +44,8 @@ def load_strictly(
     """Copy a state into a module, cast to the module's dtypes.
 
     Raises:
-        LineageError: if a key is missing or unknown, or a shape differs; the text calls the state
-            ``what`` and the module ``where``.
+        LineageError: if a key is missing or unknown, or a shape or the kind of numbers differs; the
+            text calls the state ``what`` and the module ``where``.
     """
     own = module.state_dict()
     for key in sorted(own.keys() | state.keys()):
@@ -53,6 +53,11 @@ def load_strictly(
             raise LineageError(f"{what} lack {key!r}, which {where} needs")
         if key not in own:
             raise LineageError(f"{what} hold {key!r}, which {where} does not have")
+        if state[key].is_floating_point() != own[key].is_floating_point():
+            raise LineageError(
+                f"{what} have {key!r} as {str(state[key].dtype).removeprefix('torch.')}, but {where} "
+                f"needs {str(own[key].dtype).removeprefix('torch.')}; give weights that are not quantised"
+            )
         if state[key].shape != own[key].shape:
             raise LineageError(
                 f"{what} have shape {tuple(state[key].shape)} for {key!r}, "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,8 @@ from typing import Any, Self
 import torch
 
 from taskgrid.errors import ArtifactError
+from taskgrid.store.foreign import Kind, check_no_pointer, kind_of
+from taskgrid.store.index import index_path, read_index, shard_of, whole
 from taskgrid.store.makers import mend
 from taskgrid.store.weights import HEADER, Lineage, parse_lineage
 
@@ -48,7 +49,6 @@ _FORMAT_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()}
 
 INDEX_NAME = "model.safetensors.index.json"
 _USUAL_NAMES = (INDEX_NAME, "model.safetensors", "open_clip_model.safetensors")
-_SHARD = re.compile(r"(?P<stem>.+)-\d{5,}-of-(?P<count>\d{5,})(?P<suffix>\.[^.]+)?")
 _LARGEST_HEADER = 16 << 20
 """Bytes: a hundred thousand tensors; as JSON that is meant to fill memory it takes less than a GiB."""
 _MOST_AXES = 64
@@ -135,20 +135,23 @@ class WeightFiles:
             ArtifactError: if a file is missing, damaged or of another format, or holds a dtype that
                 is not supported.
         """
-        found = _locate(Path(path))
-        if found.suffix != ".json":
+        found, kind = _locate(Path(path))
+        if kind != "index":
             return cls(found, *_read_header(found))
-        shards, metadata = _read_index(found)
+        index = read_index(found)
         places: dict[str, Place] = {}
-        for file in sorted(set(shards.values())):
-            held, texts = _read_header(found.with_name(file))
-            places |= {name: place for name, place in held.items() if shards.get(name) == file}
+        metadata = {key: text for key, text in index.metadata.items() if key == HEADER}
+        for file in index.files:
+            held, texts = _read_header(file)
+            places |= {
+                name: place for name, place in held.items() if index.shards.get(name) == file.name
+            }
             # A shard's lineage is its own.
             metadata = {key: text for key, text in texts.items() if key != HEADER} | metadata
-        for name, file in shards.items():
+        for name, file_name in index.shards.items():
             if name not in places:
                 raise ArtifactError(
-                    f"{found} says that {file} holds {name!r}, but it does not; "
+                    f"{found} says that {file_name} holds {name!r}, but it does not; "
                     "fetch or build the checkpoint again"
                 )
         return cls(found, places, metadata)
@@ -244,20 +247,7 @@ def read_exactly(descriptor: int, buffer: memoryview, offset: int, file: Path) -
         done += count
 
 
-def index_path(path: Path) -> Path:
-    """Return the path of the index of a state in shards."""
-    return path.with_name(f"{path.name}.index.json")
-
-
-def shard_of(path: Path) -> str | None:
-    """Return the name of the state that a file is one of several shards of, by the file's name."""
-    found = _SHARD.fullmatch(path.name)
-    if found is None or int(found["count"]) == 1:
-        return None
-    return f"{found['stem']}{found['suffix'] or ''}"
-
-
-def _locate(path: Path) -> Path:
+def _locate(path: Path) -> tuple[Path, Kind]:
     if path.is_dir():
         found = _held(path)
         if len(found) != 1:
@@ -267,18 +257,14 @@ def _locate(path: Path) -> Path:
         path = found[0]
     if not path.is_file():
         raise ArtifactError(f"{path} is missing")
-    if path.suffix not in (".safetensors", ".json"):
+    kind = kind_of(path)
+    if kind == "pickle":
         raise ArtifactError(
             f"{path} is not a .safetensors file or an index of such; convert it first "
             "(taskgrid never unpickles)"
         )
-    whole = shard_of(path)
-    if whole is not None and not index_path(path.with_name(whole)).is_file():
-        raise ArtifactError(
-            f"{path} is one of several shards, but their index {index_path(Path(whole))} is missing; "
-            "fetch or build the checkpoint again"
-        )
-    return path
+    whole(path)  # A shard alone may be read, but not one that lost its index.
+    return path, kind
 
 
 def _held(folder: Path) -> list[Path]:
@@ -288,26 +274,9 @@ def _held(folder: Path) -> list[Path]:
     alone = [
         file
         for file in sorted(folder.glob("*.safetensors"))
-        if folder / f"{shard_of(file)}.index.json" not in indexes
+        if index_path(folder / str(shard_of(file))) not in indexes
     ]
     return usual[:1] or [*indexes, *alone]
-
-
-def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        shards = index["weight_map"]
-        lineage = {k: v for k, v in (index.get("metadata") or {}).items() if k == HEADER}
-        plain = all(isinstance(f, str) and _is_name(f) for f in shards.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"no index of shards: {error!r}") from error
-    if not plain:
-        raise _damaged(path, "it names files outside its folder")
-    return dict(shards), lineage
-
-
-def _is_name(text: str) -> bool:
-    return text not in ("", "..") and Path(text).name == text
 
 
 def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
@@ -316,6 +285,7 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > size - 8:
+                check_no_pointer(path)
                 raise _damaged(path, "it has no safetensors header")
             if length > _LARGEST_HEADER:
                 raise _damaged(path, f"its header of {length} bytes is no list of tensors")
@@ -328,13 +298,15 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"its header cannot be read: {error!r}") from error
+        raise _damaged(path, f"its header cannot be read: {error!r:.200}") from error
     # Empty tensors share their offset with the next one: the end breaks the tie.
     ordered = sorted(spans.values(), key=lambda p: (p.start, p.start + p.spec.nbytes))
     end = begin
     for place in ordered:
         if place.start != end:
-            raise _damaged(path, f"{place.spec.name!r} does not begin where the tensor before ends")
+            raise _damaged(
+                path, f"{place.spec.name!r:.200} does not begin where the tensor before ends"
+            )
         end += place.spec.nbytes
     if end != size:
         raise _damaged(path, f"it has {size} bytes, its header speaks of {end}")
@@ -344,18 +316,23 @@ def _read_header(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
 def _place(path: Path, begin: int, name: str, entry: Mapping[str, Any]) -> Place:
     if entry["dtype"] not in DTYPES:
         raise ArtifactError(
-            f"{path} holds {name!r} as {entry['dtype']}, which is not supported; there are: "
+            f"{path} holds {name!r:.200} as {entry['dtype']:.40}, which is not supported; there are: "
             f"{', '.join(DTYPES)}"
         )
     start, end = entry["data_offsets"]
     sides = entry["shape"]
     # Also no true and no 2.0, which would do as numbers here and fail where a tensor is made.
-    whole = all(type(side) is int and 0 <= side < _LARGEST for side in (*sides, start, end))
-    if not whole or len(sides) > _MOST_AXES:
-        raise _damaged(path, f"{name!r} has no shape and place in whole numbers that a tensor has")
+    counted = all(type(side) is int and 0 <= side < _LARGEST for side in (*sides, start, end))
+    # An empty tensor may have sides of any length, which torch cannot hold.
+    if not counted or len(sides) > _MOST_AXES or prod(max(side, 1) for side in sides) >= _LARGEST:
+        raise _damaged(
+            path, f"{name!r:.200} has no shape and place in whole numbers that a tensor has"
+        )
     spec = TensorSpec(name, entry["dtype"], tuple(sides))
     if end - start != spec.nbytes:
-        raise _damaged(path, f"{name!r} has {end - start} bytes, its shape needs {spec.nbytes}")
+        raise _damaged(
+            path, f"{name!r:.200} has {end - start} bytes, its shape needs {spec.nbytes}"
+        )
     return Place(spec, path, begin + start)
 
 

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from taskgrid.errors import ArtifactError
-from taskgrid.outofcore.shards import TensorSpec, index_path, read_exactly, shard_of
+from taskgrid.outofcore.shards import TensorSpec, read_exactly
 from taskgrid.outofcore.staging import remove_leftovers, staging
 from taskgrid.store.atomic import explain_os_error, publish, read_foreign_json, write_text
+from taskgrid.store.index import index_path, shard_of
 from taskgrid.store.weights import HEADER, digest_prefix, lineage_text, read_lineage
 
 _NO_DIGEST = "0" * 32

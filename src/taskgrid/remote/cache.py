@@ -35,7 +35,13 @@ HUB = "hf-hub:"
 """What a reference to a repository of the hub may begin with, as in open_clip."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# As people write it who do not write `hf-hub:`: a name, an address, other tools' prefixes.
+_ALMOST = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?|(?:hf[-_]?hub|hf|hub|huggingface)"
+    r":(?://)?)?(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<at>[\w./-]+)|/(?:tree|blob|resolve)/(?P<of>[\w.-]+)\S*)?/?",
+    re.IGNORECASE,
+)
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".json")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
@@ -63,8 +69,18 @@ def is_repository(place: str) -> bool:
     if place.startswith(HUB):
         return True
     path = Path(place).expanduser()
-    named = _REPOSITORY.fullmatch(place) is not None and path.suffix not in _WEIGHTS
-    return named and not path.exists()
+    named = _REPOSITORY.fullmatch(place) is not None and path.suffix.lower() not in _WEIGHTS
+    # A link to nowhere is a path too.
+    return named and not os.path.lexists(path)
+
+
+def meant_repository(text: str) -> str | None:
+    """Return the reference that a person meant who left out `hf-hub:` or gave an address, or None."""
+    found = _ALMOST.fullmatch(text.strip())
+    if found is None or Path(found["name"]).suffix.lower() in _WEIGHTS or found["name"][0] in ".-":
+        return None
+    revision = found["at"] or found["of"]
+    return f"{HUB}{found['name']}" + (f"@{revision}" if revision else "")
 
 
 def is_commit(revision: str) -> bool:

@@ -33,6 +33,7 @@ EMPTY = _MARK.decode() + "0" * _DIGITS
 UNSEALED = "it carries no seal: an earlier version of taskgrid wrote it, or it was changed"
 """What ``fault`` says of a file that has none."""
 
+_LONGEST_REASON = 200
 _WINDOW = 256 << 10
 _CHUNK = 256 << 10
 _NOTED_FROM = 16 << 20
@@ -133,7 +134,9 @@ def forget(path: Path) -> None:
 
 def damaged(path: str | Path, reason: str) -> ArtifactError:
     """Return the error for a file of results that cannot be used, with the way to mend it."""
-    return ArtifactError(f"{path} is damaged ({reason}); {mend(path)}")
+    # A hostile header is quoted whole by whoever reads it, and torch adds a trace.
+    line = reason.partition("\n")[0][:_LONGEST_REASON]
+    return ArtifactError(f"{path} is damaged ({line}); {mend(path)}")
 
 
 def _place(stream: BinaryIO) -> int | None:

@@ -103,7 +103,7 @@ def parse_lineage(path: str | Path, text: object) -> Lineage:
     """
     try:
         found = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(entry, str) for entry in found.values()):
         raise seals.damaged(path, "its lineage cannot be read")
@@ -125,7 +125,8 @@ def load_state(path: str | Path) -> tuple[State, Lineage]:
     try:
         with safe_open(str(path), framework="pt") as stream:
             state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    # A shape that no tensor can have is found by torch alone.
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise seals.damaged(path, str(error)) from error
     content = digest_state(state)
     if content != lineage["digest"]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
+import codecs
 import copyreg
+import datetime as dt
 import functools
 import io
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import types
+import uuid
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from pathlib import Path
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -196,6 +204,88 @@ def test_lists_of_parameters_and_partials(tmp_path: Path) -> None:
     module.act = functools.partial(nn.functional.gelu, approximate="tanh")  # type: ignore[assignment]
     found = load_tensors(saved(tmp_path / "a.pt", module))
     assert same(found, module.state_dict())
+
+
+# --- plain pickles, and what lies beside weights --------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_of_an_encoder(
+    tmp_path: Path, modeling: types.ModuleType, protocol: int
+) -> None:
+    # As one of the papers' published encoders is: each tensor holds the bytes of a torch.save.
+    encoder = modeling.ImageEncoder(CLIP(**tiny_config()), None)
+    path = tmp_path / "finetuned.pt"
+    path.write_bytes(pickle.dumps(encoder, protocol))
+    expected = encoder.state_dict()
+    forget()
+    assert same(load_tensors(path), expected)
+    assert "src" not in sys.modules
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_views_in_a_plain_pickle(tmp_path: Path, protocol: int) -> None:
+    whole = torch.arange(24.0).reshape(4, 6)
+    state = {"t": whole.T, "part": whole[1:3, ::2], "half": whole.half(), "none": torch.zeros(0, 3)}
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(state, protocol))
+    found = load_tensors(path)
+    assert same(found, state)
+    assert all(tensor.is_contiguous() for tensor in found.values())
+
+
+BESIDE = {
+    "best_acc": np.float64(0.93),
+    "scalars": [np.float32(0.5), np.int64(3), np.bool_(True)],
+    "arrays": {"confusion": np.eye(3), "names": np.array(["a", "b"])},
+    "metrics": defaultdict(list, {"acc": [0.1, 0.2]}),
+    "counts": Counter("aab"),
+    "last": deque([1, 2], maxlen=4),
+    "paths": [PurePosixPath("a"), Path("b"), PureWindowsPath("c")],
+    "times": [dt.datetime(2024, 1, 2, tzinfo=dt.UTC), dt.date(2024, 1, 2), dt.timedelta(1)],
+    "settings": argparse.Namespace(lr=1e-5, out=Path("x")),
+    "plain": [
+        types.SimpleNamespace(a=1),
+        1 + 2j,
+        range(3),
+        {1},
+        frozenset({2}),
+        b"x",
+        uuid.UUID(int=1),
+    ],
+    "exact": [Decimal("1.5"), Fraction(1, 3)],
+    "keys": {(1, 2): 3, 1.5: 4, None: 5},
+    "random": [np.random.default_rng(0), np.random.RandomState(0), np.random.get_state()],
+    "torch": [torch.device("cpu"), torch.float16, torch.Size([2]), torch.strided],
+    "optimiser": torch.optim.AdamW([nn.Parameter(torch.ones(2))]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BESIDE))
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
+def test_values_beside_weights_are_left_out(tmp_path: Path, name: str, form: str) -> None:
+    state = {"a": torch.arange(3.0)}
+    path = tmp_path / "last.ckpt"
+    if form == "plain":
+        path.write_bytes(pickle.dumps({"state_dict": state, name: BESIDE[name]}))
+    else:
+        saved(path, {"state_dict": state, name: BESIDE[name]}, form == "zip")
+    found = load_tensors(path)
+    assert torch.equal(found.pop("state_dict.a"), state["a"])
+    assert all(key.startswith("optimiser.") for key in found)
+
+
+def test_weights_in_other_mappings(tmp_path: Path) -> None:
+    state = {"a": torch.ones(2), "b": torch.zeros(1)}
+    for value in (defaultdict(None, state), OrderedDict(state)):
+        assert same(load_tensors(saved(tmp_path / "a.pt", value)), state)
+
+
+def test_several_pickles_in_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": torch.ones(1)}) + pickle.dumps({"b": 1}))
+    with pytest.raises(ArtifactError, match="more than one pickle"):
+        load_tensors(tmp_path / "a.pkl")
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -415,6 +505,118 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path) -> None:
             load_tensors(raw(path, tensor_program(count, 0, 1, 1)))
     with pytest.raises(ArtifactError, match="larger than the file"):
         load_tensors(raw(path, tensor_program(1 << 40, 0, 1, 1)))
+
+
+def storage_in_bytes(content: bytes) -> Calls:
+    return Calls(torch.storage._load_from_bytes, content)
+
+
+def tensor_of(storage: Any, size: int, stride: int) -> Calls:
+    return Calls(
+        torch._utils._rebuild_tensor_v2, storage, 0, (size,), (stride,), False, OrderedDict()
+    )
+
+
+@pytest.mark.parametrize("form", ["plain", "in bytes"])
+def test_code_in_plain_pickles_is_named_and_not_run(
+    tmp_path: Path, sentinel: Path, form: str
+) -> None:
+    for content, asked in attacks(sentinel).values():
+        inner = pickle.dumps(content)
+        if form == "in bytes":
+            inner = pickle.dumps({"a": tensor_of(storage_in_bytes(inner), 1, 1)})
+        (tmp_path / "evil.pkl").write_bytes(inner)
+        with pytest.raises(ArtifactError, match="nothing of it was run") as caught:
+            load_tensors(tmp_path / "evil.pkl")
+        # A storage may hold no other: where it comes first, it is what is named.
+        assert asked in str(caught.value) or "._load_from_bytes" in str(caught.value)
+        assert not sentinel.exists()
+
+
+def bombs(folder: Path) -> list[Path]:
+    """Files of a few MB that ask for gigabytes."""
+    count = 1 << 18
+    storage = storage_in_bytes(torch.ones(count).__reduce_ex__(2)[1][0].__reduce__()[1][0])
+    text, many, numbers = "é" * (4 * count), dict.fromkeys(range(20_000)), [*range(20_000)]
+    key = "k" * count
+    contents: dict[str, Any] = {
+        "copies": {f"a{i}": tensor_of(storage, count, 1) for i in range(20_000)},
+        "strides": {"a": tensor_of(storage, 1 << 40, 0)},
+        "text": [Calls(codecs.encode, text, "latin1") for _ in range(10_000)],
+        "names": {key: {key: [{key: [torch.ones(1)] * 3_000}] * 3_000}},
+        "bytes": {"a": Calls(bytearray, 20 << 30)},
+        "dicts": [Calls(OrderedDict, many) for _ in range(20_000)],
+        "sets": [Calls(set, numbers) for _ in range(20_000)],
+        "keys": {(key, *[key] * 100_000): torch.ones(1)},
+        "range": {"a": Calls(list, range(1 << 40))},
+        "nested": {"a": storage_in_bytes(pickle.dumps(storage, 2))},
+    }
+    paths = []
+    for name, content in contents.items():
+        paths.append(folder / f"{name}.pkl")
+        paths[-1].write_bytes(pickle.dumps(content, 2 if name == "text" else 4))
+    # One long name of a module, and a short one of each of its classes.
+    module = b"\x80\x04X" + struct.pack("<I", count) + b"m" * count + b"\x940"
+    classes = b"".join(b"h\0\x8c\x05%05d\x930" % number for number in range(20_000))
+    for name, program in {
+        "modules": module + classes + b"N.",
+        "classes": b"\x80\x04" + b"".join(b"csrc\n%d\n0" % n for n in range(20_000)) + b"N.",
+        "empty": b"\x80\x04(" + b"}" * (3 << 20) + b"l.",
+        "tensors": pickle.dumps([torch.ones(1)] * 150_000),
+        "BINBYTES8": b"\x80\x04\x8e" + struct.pack("<Q", 20 << 30) + b"abc.",
+        "BYTEARRAY8": b"\x80\x05\x96" + struct.pack("<Q", 20 << 30) + b"abc.",
+        "FRAME": b"\x80\x04\x95" + struct.pack("<Q", 20 << 30) + b"N.",
+    }.items():
+        paths.append(folder / f"{name}.pkl")
+        paths[-1].write_bytes(program)
+    paths.append(raw(folder / "strides.pt", tensor_program(4, 0, 1 << 40, 0)))
+    with zipfile.ZipFile(folder / "packed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", tensor_program(64 << 20, 0, 64 << 20, 1))
+        archive.writestr("archive/data/0", bytes(256 << 20))
+    return [*paths, folder / "packed.pt"]
+
+
+_BOUNDED = """
+import resource, sys
+from taskgrid.errors import ArtifactError
+from taskgrid.experts.unpickle import load_tensors
+used = [line for line in open("/proc/self/status") if line.startswith("VmSize")][0]
+resource.setrlimit(resource.RLIMIT_AS, (int(used.split()[1]) * 1024 + (1 << 30),) * 2)
+for path in sys.argv[1:]:
+    try:
+        load_tensors(path)
+    except ArtifactError as error:
+        print(path, str(error).replace("\\n", "NEWLINE"))
+    else:
+        print(path, "was read")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures by /proc")
+def test_bombs_stay_below_a_gigabyte(tmp_path: Path) -> None:
+    paths = bombs(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    child = subprocess.run(
+        [sys.executable, "-c", _BOUNDED, *map(str, paths)], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    lines = child.stdout.splitlines()
+    assert len(lines) == len(paths) and "NEWLINE" not in child.stdout
+    assert "MemoryError" not in child.stdout
+    said = {Path(line.split()[0]).name: line for line in lines}
+    assert [name for name, line in said.items() if line.endswith("was read")] == ["keys.pkl"]
+    for name in ("copies.pkl", "strides.pkl", "strides.pt"):
+        assert "they repeat each other" in said[name]
+    assert "compressed" in said["packed.pt"]
+    assert "name without end" in said["names.pkl"]
+    for name in ("modules.pkl", "classes.pkl"):
+        assert "names without end" in said[name]
+    for name in ("dicts.pkl", "sets.pkl"):
+        assert "copies more objects" in said[name]
+    assert "makes more objects" in said["empty.pkl"]
+    assert "more tensors" in said["tensors.pkl"]
+    assert "torch.storage._load_from_bytes" in said["nested.pkl"]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_endless_structures_come_to_an_end(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -10,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from taskgrid.config.architectures import local_weights, weights_fingerprint
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models import clip as clip_module
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.clip import load_clip
-from taskgrid.store.weights import digest_state
+from taskgrid.store.weights import State, digest_state
+from tests.unit.example_checkpoints import STAND_INS, in_shards, under
 from tests.unit.example_models import SIZE, tiny_clip, tiny_config, write_tiny
 
 
@@ -134,6 +137,145 @@ def test_unknown_names_get_close_ones(
         load_clip(architecture, tag, resources=tmp_path)
 
 
+# --- files as people have them ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.SAFETENSORS", "a.safetensors", "a.pt", "a", "v1.0"])
+def test_a_base_is_known_whatever_its_name(tmp_path: Path, name: str) -> None:
+    state = write_tiny(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    save_file(state, str(elsewhere / name))
+    (tmp_path / "link").symlink_to(elsewhere / name)
+    for path in (elsewhere / name, tmp_path / "link"):
+        assert local_weights("tiny", str(path)) == path
+        loaded = load_clip("tiny", str(path), resources=tmp_path).model.state_dict()
+        assert digest_state(loaded) == digest_state(state)
+
+
+def test_a_file_of_a_bare_name_is_taken_unless_it_is_a_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").symlink_to("tiny-s0.safetensors")
+    assert load_clip("tiny", "mine", resources=tmp_path).notes
+    (tmp_path / "openai").write_text("no weights")
+    assert local_weights("ViT-B-32", "openai") == Path("openai")
+    with pytest.raises(LineageError, match="use architecture 'ViT-B-32-quickgelu'"):
+        load_clip("ViT-B-32", "openai", resources=tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_what_trainers_put_before_names_is_taken_off_a_base(tmp_path: Path, prefix: str) -> None:
+    state = write_tiny(tmp_path)
+    save_file(under(prefix, state), str(tmp_path / "mine.safetensors"))
+    clip = load_clip("tiny", str(tmp_path / "mine.safetensors"), resources=tmp_path)
+    assert digest_state(clip.model.state_dict()) == digest_state(state)
+
+
+def test_a_base_in_shards(tmp_path: Path) -> None:
+    state = write_tiny(tmp_path)
+    index = in_shards(tmp_path / "shards", state)
+    shard = index.with_name("model-00002-of-00003.safetensors")
+    for path in (index, shard):
+        assert local_weights("tiny", str(path)) == index
+        loaded = load_clip("tiny", str(path), resources=tmp_path).model.state_dict()
+        assert digest_state(loaded) == digest_state(state)
+    before = weights_fingerprint(index)
+    assert before == weights_fingerprint(index) != weights_fingerprint(shard)
+    shard.write_bytes(
+        in_shards(tmp_path / "b", under("b.", state)).with_name(shard.name).read_bytes()
+    )
+    assert weights_fingerprint(index) != before
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_stand_ins_of_a_base_are_called_what_they_are(tmp_path: Path, name: str) -> None:
+    write_tiny(tmp_path)
+    content, words = STAND_INS[name]
+    path = tmp_path / "base.safetensors"
+    path.write_bytes(content)
+    for read in (
+        lambda: local_weights("tiny", str(path)),
+        lambda: load_clip("tiny", str(path), resources=tmp_path),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("openai/clip-vit-base-patch32", "hf-hub:openai/clip-vit-base-patch32"),
+        ("openai/clip@abc", "hf-hub:openai/clip@abc"),
+        ("https://huggingface.co/openai/clip", "hf-hub:openai/clip"),
+        ("huggingface.co/openai/clip/tree/main", "hf-hub:openai/clip@main"),
+        ("hf_hub:openai/clip", "hf-hub:openai/clip"),
+        ("HF-HUB:openai/clip", "hf-hub:openai/clip"),
+        ("hf://openai/clip", "hf-hub:openai/clip"),
+    ],
+)
+def test_a_repository_without_its_prefix_is_offered(
+    tmp_path: Path, written: str, meant: str
+) -> None:
+    write_tiny(tmp_path)
+    with pytest.raises(ConfigError, match=f"is written {meant}$"):
+        local_weights("tiny", written)
+    with pytest.raises(ArtifactError, match=f"is written '{meant}'$"):
+        load_clip("tiny", written, resources=tmp_path)
+
+
+def test_what_is_no_repository_is_offered_as_none(tmp_path: Path) -> None:
+    for written in ("weights/mine.safetensors", "/data/x/y", "./a/b", "a/b/c.pt", "../b/c"):
+        with pytest.raises(
+            ConfigError, match="is no file; give a file, an open_clip tag, or hf-hub"
+        ):
+            local_weights("tiny", written)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["visual.proj", "ln_final.weight"])
+def test_a_base_that_holds_no_numbers_is_refused(tmp_path: Path, key: str, value: float) -> None:
+    state = write_tiny(tmp_path)
+    state[key].view(-1)[3] = value
+    save_file(state, str(tmp_path / "tiny-s0.safetensors"))
+    with pytest.raises(LineageError, match=f"s0.safetensors have values in '{key}' that are no n"):
+        load_clip("tiny", "s0", resources=tmp_path)
+
+
+def test_a_base_whose_activation_nothing_declares_says_so(tmp_path: Path) -> None:
+    state = write_tiny(tmp_path)
+    assert load_clip("tiny", "s0", resources=tmp_path).notes == ()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    save_file(state, str(folder / "a.safetensors"))
+    (note,) = load_clip("tiny", str(folder / "a.safetensors"), resources=tmp_path).notes
+    assert "says its activation: gelu was taken for granted" in note
+    save_file(state, str(folder / "b.safetensors"), metadata={"activation": "gelu"})
+    assert load_clip("tiny", str(folder / "b.safetensors"), resources=tmp_path).notes == ()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_config()}))
+    (tmp_path / "link").symlink_to(folder / "a.safetensors")
+    for path in (folder / "a.safetensors", tmp_path / "link"):
+        assert load_clip("tiny", str(path), resources=tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {k: t for k, t in s.items() if k.startswith("visual.")}, "image tower alone"),
+        (lambda s: {"visual.x.lora_A.weight": torch.ones(1)}, "LoRA adapter.*merge_and_unload"),
+        (lambda s: s | {"visual.proj": s["visual.proj"].to(torch.int8)}, "'visual.proj' as int8"),
+    ],
+)
+def test_what_is_no_whole_base_is_named(
+    tmp_path: Path, change: Callable[[State], State], words: str
+) -> None:
+    save_file(change(write_tiny(tmp_path)), str(tmp_path / "mine.safetensors"))
+    with pytest.raises(LineageError, match=words):
+        load_clip("tiny", str(tmp_path / "mine.safetensors"), resources=tmp_path)
+
+
 def test_captioning_models_are_refused() -> None:
     with pytest.raises(ConfigError, match="captioning"):
         load_clip("coca_ViT-B-32", "laion2b_s13b_b90k")
@@ -142,6 +284,8 @@ def test_captioning_models_are_refused() -> None:
 def test_pickled_files_are_refused(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"\x80\x04.")
+    with pytest.raises(ConfigError, match=r"is a pickle.*never unpickles.*docs/experts\.md"):
+        local_weights("tiny", str(tmp_path / "model.pt"))
     with pytest.raises(ConfigError, match="never unpickles"):
         load_clip("tiny", str(tmp_path / "model.pt"), resources=tmp_path)
 

@@ -14,5 +14,5 @@ class ModelSpec(Section):
     """An open_clip architecture (`ViT-B-32-quickgelu`) or a model config shipped in `resources/models`
     (`taskgrid-vit-4`)."""
     pretrained: Text
-    """An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors file,
-    `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a machine."""
+    """An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors file or of an index of
+    shards, `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a machine."""

@@ -71,10 +71,16 @@ def check_declared(
         LineageError: if the activation, the number of heads or another setting differs; names both
             values, and the architecture to use instead where that is known.
     """
-    if "model_cfg" in declared:
-        _check_open_clip(declared["model_cfg"], model, architecture, what, source)
-    elif "model_type" in declared:
-        _check_transformers(declared, model, architecture, what, source)
+    try:
+        if "model_cfg" in declared:
+            _check_open_clip(declared["model_cfg"], model, architecture, what, source)
+        elif "model_type" in declared:
+            _check_transformers(declared, model, architecture, what, source)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise LineageError(
+            f"{what} come with a configuration ({source}) that cannot be understood ({error!r:.100}); "
+            "fetch it again"
+        ) from error
 
 
 def sibling(architecture: str) -> str:

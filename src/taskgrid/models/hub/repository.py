@@ -2,22 +2,27 @@
 
 Two layouts are known: open_clip's (``open_clip_config.json`` with ``open_clip_model.safetensors`` or
 ``open_clip_pytorch_model.bin``) and transformers' (``config.json`` with ``model.safetensors`` or
-``pytorch_model.bin``).
+``pytorch_model.bin``). Either may be cut into shards, with an index (``model.safetensors.index.json``).
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from taskgrid.errors import ConfigError, LineageError, RemoteError
+from taskgrid.errors import ArtifactError, ConfigError, LineageError, RemoteError
 from taskgrid.models.hub.declared import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
+from taskgrid.models.hub.weights import adapter_sentence
 from taskgrid.remote.cache import HUB
 from taskgrid.remote.hub import HubFiles, fetch
-from taskgrid.store.atomic import read_foreign_json
+from taskgrid.store.foreign import check_no_pointer
+from taskgrid.store.index import read_index
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PREPROCESSOR: Final = "preprocessor_config.json"
@@ -25,6 +30,9 @@ _WEIGHTS: Final = {
     OPEN_CLIP_CONFIG: ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
     TRANSFORMERS_CONFIG: ("model.safetensors", "pytorch_model.bin"),
 }
+ADAPTER_CONFIG: Final = "adapter_config.json"
+INDEX: Final = ".index.json"
+"""Ending of an index of shards."""
 _RESAMPLING: Final = {2: "bilinear", 3: "bicubic"}
 
 
@@ -92,19 +100,24 @@ def fetch_weights(reference: Reference) -> HubWeights:
         RemoteError: if the repository or revision does not exist or cannot be reached, or holds no
             weights in a layout that is known.
         ArtifactError: if a file is damaged.
-        LineageError: if nothing in the repository describes the weights.
+        LineageError: if nothing in the repository describes the weights, or it holds an adapter.
     """
+    try:
+        return _whole(reference)
+    except RemoteError:
+        with contextlib.suppress(RemoteError):
+            _fetch(reference, ADAPTER_CONFIG)
+            raise LineageError(adapter_sentence(reference.repository)) from None
+        raise
+
+
+def _whole(reference: Reference) -> HubWeights:
     config = _config(reference)
-    files = None
-    for name in _WEIGHTS[config]:
-        try:
-            files = _fetch(reference, config, name)
-            break
-        except RemoteError:
-            # The next kind of file; the last one's error is the one to tell.
-            if name == _WEIGHTS[config][-1]:
-                raise
-    assert files is not None
+    names = [f"{name}{end}" for end in ("", INDEX) for name in _WEIGHTS[config]]
+    files, name = _first(reference, config, names)
+    if name.endswith(INDEX):
+        index = read_index(next(file.path for file in files.files if file.name == name))
+        files = _fetch(reference, config, name, *shard_names(name, index.shards))
     found = {file.name: file.path for file in files.files}
     around = surroundings(found[config].parent, only=config)
     if around.declared is None:
@@ -114,10 +127,25 @@ def fetch_weights(reference: Reference) -> HubWeights:
             "give their path, with the architecture that they were made for"
         )
     return HubWeights(
-        path=next(found[name] for name in _WEIGHTS[config] if name in found),
+        path=found[name],
         surroundings=around,
         pretrained=f"{HUB}{reference.repository}@{files.commit}",
     )
+
+
+def shard_names(index: str, shards: Mapping[str, str]) -> list[str]:
+    """Return the names in a repository of the shards of an index, which lie beside it."""
+    return sorted({str(PurePosixPath(index).with_name(shard)) for shard in shards.values()})
+
+
+def beside(file: Path) -> Surroundings:
+    """Return what lies beside a file, or beside what it is a link to, and describes it.
+
+    Raises:
+        ArtifactError: if a configuration is damaged.
+    """
+    found = surroundings(file.parent)
+    return found if found.declared is not None else surroundings(file.resolve().parent)
 
 
 def surroundings(folder: Path, *, only: str | None = None) -> Surroundings:
@@ -134,11 +162,11 @@ def surroundings(folder: Path, *, only: str | None = None) -> Surroundings:
         path = folder / name
         if not path.is_file():
             continue
-        declared = read_foreign_json(path)
+        declared = _read(path)
         if not isinstance(declared, dict):
             raise LineageError(f"{path} is no model configuration; put the right file there")
         if name == OPEN_CLIP_CONFIG:
-            return Surroundings(declared, name, declared.get("preprocess_cfg", {}))
+            return Surroundings(declared, name, _sound(path, declared.get("preprocess_cfg") or {}))
         # timm and others call their configuration config.json too.
         if "model_type" in declared:
             return Surroundings(declared, name, _preprocess(folder / _PREPROCESSOR))
@@ -153,6 +181,19 @@ def _config(reference: Reference) -> str:
             _fetch(reference, name)
             return name
         except RemoteError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _first(reference: Reference, config: str, names: list[str]) -> tuple[HubFiles, str]:
+    """Return the first of some files that a repository has, with its configuration, and its name."""
+    first: RemoteError | None = None
+    for name in names:
+        try:
+            return _fetch(reference, config, name), name
+        except RemoteError as error:
+            # The next kind of file; where there is none, the usual one is what is missing.
             first = first or error
     assert first is not None
     raise first
@@ -177,11 +218,60 @@ def _fetch(reference: Reference, *patterns: str) -> HubFiles:
 def _preprocess(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    found = read_foreign_json(path)
+    found = _read(path)
+    if not isinstance(found, dict):
+        raise LineageError(f"{path} says nothing of images; put the right file there, or remove it")
     names = {"image_mean": "mean", "image_std": "std"}
     values: dict[str, Any] = {
-        own: tuple(found[theirs]) for theirs, own in names.items() if theirs in found
+        own: found[theirs] for theirs, own in names.items() if found.get(theirs) is not None
     }
-    if found.get("resample") in _RESAMPLING:
-        values["interpolation"] = _RESAMPLING[found["resample"]]
-    return values
+    resample = found.get("resample")
+    if isinstance(resample, int) and resample in _RESAMPLING:
+        values["interpolation"] = _RESAMPLING[resample]
+    return _sound(path, values)
+
+
+def _sound(path: Path, values: Any) -> dict[str, Any]:
+    """Return how images are prepared, where it can be so."""
+    if not isinstance(values, dict):
+        raise LineageError(f"{path} says {values!r:.80} of how images are prepared; fetch it again")
+    for name, kinds in {
+        "mode": ("RGB",),
+        "interpolation": ("bilinear", "bicubic"),
+    }.items():
+        if values.get(name) not in (None, *kinds):
+            raise LineageError(
+                f"{path} says {name} {values[name]!r:.80}, which is not prepared; there are: "
+                f"{', '.join(kinds)}"
+            )
+    for name in ("mean", "std"):
+        three = values.get(name)
+        if three is None:
+            continue
+        numbers = isinstance(three, list | tuple) and len(three) == 3
+        if (
+            not numbers
+            or not all(_is_number(value) for value in three)
+            or (name == "std" and min(three) <= 0)
+        ):
+            raise LineageError(
+                f"{path} says {name} {three!r:.80}, which is not one number for each of three channels; "
+                "fetch it again"
+            )
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read(path: Path) -> Any:
+    """Read a configuration that others wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        check_no_pointer(path)
+        raise ArtifactError(
+            f"{path} cannot be read as JSON ({str(error) or type(error).__name__:.100}); fetch it again, or "
+            "remove it if it does not belong to the weights"
+        ) from error

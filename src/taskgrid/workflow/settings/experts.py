@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.remote.cache import is_repository
+from taskgrid.store.index import read_index
 from taskgrid.workflow import paths
 from taskgrid.workflow.settings import finetune, transport
 
 
 def files(experiment: Experiment, mode: str, task: str) -> list[str]:
-    """Return the file of a ready-made expert if it is here; what lies on the hub is no input."""
+    """Return the files of a ready-made expert if they are here; what lies on the hub is no input."""
     place = experiment.imported(mode).place(task)
-    return [] if is_repository(place) else [place]
+    if is_repository(place):
+        return []
+    path = Path(place)
+    shards = read_index(path).files if place.endswith(".index.json") and path.is_file() else ()
+    return [place, *map(str, shards)]
 
 
 def imported(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from taskgrid.config.architectures import local_weights
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, RemoteError
 from taskgrid.models.clip import Clip, load_clip
 from taskgrid.models.hub.repository import Reference
 from taskgrid.store.weights import digest_state
+from tests.unit.example_checkpoints import in_shards, under
 from tests.unit.example_hub import COMMIT, as_json, as_safetensors, put
 from tests.unit.example_models import SIZE, tiny_config, write_tiny
 
@@ -82,6 +84,90 @@ def test_weights_as_bin_are_read_as_tensors(tmp_path: Path, cache: Path, wrapped
     put(cache, REPOSITORY, files | {"open_clip_pytorch_model.bin": as_bin(content)})
     loaded = load(tmp_path).model.state_dict()
     assert digest_state(loaded) == digest_state(state)
+
+
+def test_a_plain_pickle_with_a_training_s_state_is_read_as_tensors(
+    tmp_path: Path, cache: Path
+) -> None:
+    state = write_tiny(tmp_path)
+    files = open_clip_files(state)
+    del files["open_clip_model.safetensors"]
+    beside = {"optimizer": {"state": {0: torch.ones(3)}}, "best": {Path("a"), 0.5}}
+    content = pickle.dumps({"state_dict": under("module.", state), **beside})
+    put(cache, REPOSITORY, files | {"open_clip_pytorch_model.bin": content})
+    assert digest_state(load(tmp_path).model.state_dict()) == digest_state(state)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_shards_of_a_repository_are_fetched_by_their_index(
+    tmp_path: Path, cache: Path, name: str
+) -> None:
+    state = write_tiny(tmp_path)
+    files = open_clip_files(state)
+    del files["open_clip_model.safetensors"]
+    in_shards(tmp_path / "shards", state, name)
+    files |= {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    put(cache, REPOSITORY, files)
+    clip = load(tmp_path)
+    assert digest_state(clip.model.state_dict()) == digest_state(state)
+    assert (clip.pretrained, clip.interpolation) == (AT, "bilinear")
+
+
+def test_a_repository_of_an_adapter_is_named(tmp_path: Path, cache: Path) -> None:
+    write_tiny(tmp_path)
+    put(cache, REPOSITORY, {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    with pytest.raises(LineageError, match=rf"{REPOSITORY} is a LoRA adapter.*merge_and_unload"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"[" * 100_000,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+        b"<!DOCTYPE html>",
+        b"\xff\xfe",
+        b"[1]",
+        b'{"model_cfg": 3}',
+        b'{"model_cfg": {"vision_cfg": 3}}',
+        b'{"model_cfg": {"vision_cfg": {"width": [1]}, "text_cfg": []}}',
+        b'{"preprocess_cfg": [1]}',
+        b'{"preprocess_cfg": {"mean": 0.5}}',
+        b'{"preprocess_cfg": {"mean": [0.5, 0.5, "x"]}}',
+        b'{"preprocess_cfg": {"mean": [0.5, 0.5, NaN]}}',
+        b'{"preprocess_cfg": {"std": [0, 0, 0]}}',
+        b'{"preprocess_cfg": {"mode": "L"}}',
+        b'{"preprocess_cfg": {"interpolation": "nearest"}}',
+    ],
+)
+def test_broken_configurations_beside_weights_are_one_sentence(
+    tmp_path: Path, config: bytes
+) -> None:
+    save_file(write_tiny(tmp_path), str(tmp_path / "mine.safetensors"))
+    (tmp_path / "open_clip_config.json").write_bytes(config)
+    with pytest.raises((ArtifactError, LineageError), match=r"open_clip_config\.json") as caught:
+        load(tmp_path, str(tmp_path / "mine.safetensors"))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "clip", "vision_config": "x"},
+        {"model_type": "clip", "vision_config": {"hidden_act": ["gelu"]}},
+        {"model_type": "clip", "vision_config": {"hidden_size": "16"}},
+        {"model_type": {"a": 1}},
+    ],
+)
+def test_broken_configurations_of_transformers_too(tmp_path: Path, config: Any) -> None:
+    save_file(write_tiny(tmp_path), str(tmp_path / "mine.safetensors"))
+    (tmp_path / "config.json").write_bytes(as_json(config))
+    with pytest.raises(LineageError, match=r"config\.json"):
+        load(tmp_path, str(tmp_path / "mine.safetensors"))
+    (tmp_path / "config.json").write_bytes(as_json({"model_type": "clip"}))
+    (tmp_path / "preprocessor_config.json").write_bytes(as_json({"image_std": [1, 2, 0]}))
+    with pytest.raises(LineageError, match=r"preprocessor_config\.json says std"):
+        load(tmp_path, str(tmp_path / "mine.safetensors"))
 
 
 class Touch:
