@@ -43,6 +43,8 @@ from taskgrid.tracking.target import Target
 
 _PAGE = 5000
 
+_LONGEST = 200
+"""Characters of an error of MLflow's that are shown."""
 _EXPERIMENTS: dict[RecordKind, str] = {
     "grid": "{}-grids",
     "subset": "{}",
@@ -121,7 +123,7 @@ class MlflowRegistry:
             reason = str(error)
         # Whatever a database, a proxy or a server throws: the results are safe, the registry can wait.
         except Exception as error:
-            reason = f"{self._target.shown} gave an error ({_first_line(error)})"
+            reason = f"{self._target.shown} gave an error ({_said(error, self._target)})"
         return work.report(reason)
 
 
@@ -246,7 +248,7 @@ class _Work:
                 raise
             if run_id is not None:
                 self._client.delete_run(run_id)
-            self._failed.append(f"{record.point_id}: {_first_line(error)}")
+            self._failed.append(f"{record.point_id}: {_said(error, self._target)}")
             return
         self._supersede(current)
         if current:
@@ -365,6 +367,7 @@ def _inputs(record: RunRecord) -> list[DatasetInput]:
     ]
 
 
-def _first_line(error: BaseException) -> str:
+def _said(error: BaseException, target: Target) -> str:
+    """Return the first line of an error; cut when it holds no password any more, not before."""
     text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+    return target.told(text[0])[:_LONGEST] if text else type(error).__name__

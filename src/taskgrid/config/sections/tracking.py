@@ -11,7 +11,8 @@ class TrackingSpec(Section):
     """The MLflow registry."""
 
     uri: Text | None = None
-    """Tracking URI; null is SQLite under `results/`. MLFLOW_TRACKING_URI wins."""
+    """Tracking URI; null is SQLite under `results/`. MLFLOW_TRACKING_URI wins, and is a better place for a
+    password than a file. Logs, records and command lines hold neither user nor password."""
     experiment: Text = "taskgrid"
     """Name of the MLflow experiment."""
     points: StrictBool = False

@@ -83,7 +83,11 @@ def test_a_change_re_runs_what_depends_on_it(change: dict[str, Any], expected: s
 
 
 def test_no_secret_of_the_registry_is_in_the_recorded_configuration() -> None:
-    known = json.loads(settings.registry.sync(experiment(tracking={"uri": "http://u:secret@h"})))
+    asked = experiment(tracking={"uri": "http://u:secret@h?token=secret"})
+    for written in (settings.registry.sync(asked), settings.doctor.needs(asked)):
+        assert "secret" not in written and "//h?token=***" in written
+    assert list(settings.registry.secrets(asked).values()) == ["http://u:secret@h?token=secret"]
+    known = json.loads(settings.registry.sync(asked))
     assert "secret" not in json.dumps(known["config"])
 
 
