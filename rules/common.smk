@@ -34,6 +34,7 @@ def configuration():
 
 try:
     E = Experiment(configuration())
+    project.check_place()
     E.check()
     settings.studies.check(E)
     settings.figures.names(E)

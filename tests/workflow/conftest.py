@@ -165,12 +165,13 @@ def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: i
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the tiny experiment ran to the end, one for all processes of the tests.
 
-    Others copy it meanwhile: nothing may be changed or run in it.
+    Others copy it meanwhile: nothing may be changed or run in it. Its folder has a name that a shell
+    reads as much else, unless every command quotes it.
     """
     common = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         common = common.parent
-    folder, done = common / "finished", common / "finished.txt"
+    folder, done = common / "it's a $HOME & `id` ünï checkout", common / "finished.txt"
     with (common / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():

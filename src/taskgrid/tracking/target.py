@@ -91,8 +91,10 @@ def resolve_target(
     path = chosen.removeprefix("sqlite:///")
     if path != chosen:
         database = Path(path).resolve()
+        # A question mark would begin a query: such a folder is named from the working folder.
+        written = os.path.relpath(database) if "?" in str(database) else database
         return Target(
-            uri=f"sqlite:///{database}",
+            uri=f"sqlite:///{written}",
             artifacts=database.parent / "mlartifacts",
             lock=database.with_name(f"{database.name}.lock"),
             experiment=experiment,
