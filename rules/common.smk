@@ -39,6 +39,7 @@ try:
     settings.studies.check(E)
     settings.figures.names(E)
     check_writable("results")
+    settings.learn.check(E)
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,9 +43,9 @@ from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.target import Target
 
 _PAGE = 5000
-
 _LONGEST = 200
 """Characters of an error of MLflow's that are shown."""
+
 _EXPERIMENTS: dict[RecordKind, str] = {
     "grid": "{}-grids",
     "subset": "{}",
@@ -176,7 +177,8 @@ class _Work:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             folder = self._target.artifacts
-            location = (folder / name).as_uri() if folder else None
+            # A folder within the artifacts' own, also of names such as /Users/me/x or ../x.
+            location = (folder / re.sub(r"[/\\]|\.\.", "_", name)).as_uri() if folder else None
             # The kind spares people the question which sort of experiment this is.
             tags = {
                 "mlflow.note.content": _NOTES[template] + _FILTER,

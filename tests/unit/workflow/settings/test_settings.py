@@ -192,6 +192,15 @@ def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
     assert set(files.tasks) == {"mnist", "textures"}
 
 
+def test_a_subset_whose_name_is_no_name_of_a_folder_is_not_learned() -> None:
+    tasks = [{"name": 60 * letter, "source": "npz", "path": "data/mnist.npz"} for letter in "abcd"]
+    learned = {"methods": ["adamerging"], "lambdas": [0, 1]}
+    settings.learn.check(experiment(tasks=tasks[:3], grid=learned))
+    settings.learn.check(experiment(tasks=tasks))
+    with pytest.raises(ConfigError, match=r"'adamerging' learns .* 4 tasks .* 243 letters"):
+        settings.learn.check(experiment(tasks=tasks, grid=learned))
+
+
 def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
     given = experiment(grid={"methods": ["average", {"name": "adamerging", "label": "ada"}]})
     assert settings.learn.methods(given) == ["ada"]
