@@ -208,13 +208,6 @@ def _sentence(
 def _place(
     location: Sequence[int | str], model: type[Any] | None, values: Any
 ) -> tuple[int | str, ...]:
-def _shown(value: Any) -> str:
-    # First: cut off behind a password, an address no longer looks like one.
-    text = without_secrets(repr(value))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def _place(location: Sequence[int | str], model: type[Any] | None) -> tuple[int | str, ...]:
     """Return the person's own keys: pydantic names also the alternative of a union, as a step."""
     place: list[int | str] = []
     for step in location:
