@@ -1,11 +1,14 @@
 # The verbs a person types. `make run` and `make test` do all their own set-up.
 
 PYTHON ?= python3
+export PYTHON
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
+SNAKEMAKE := python -m snakemake
 
 .PHONY: help run test check bench ui report lock clean
 
@@ -19,13 +22,13 @@ help:
 	@echo 'make clean   remove the virtual environment (results stay)'
 
 run: $(READY)
-	snakemake --cores $(CORES) --quiet host reason
+	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
 	@$(MAKE) --no-print-directory results/report.html
 	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  registry: make ui'
 
 # The report holds copies of tables and figures: made again when one of them is newer.
 results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
-	snakemake --cores 1 --report $@ --quiet all
+	$(SNAKEMAKE) --cores 1 --report $@ --quiet all
 
 report: results/report.html
 
@@ -37,7 +40,7 @@ check: $(READY)
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile rules
-	snakemake --lint
+	$(SNAKEMAKE) --lint
 
 # The last two read the finished embedded default; see benchmarks/README.md for GPUs and larger models.
 bench: $(READY)
@@ -57,7 +60,8 @@ bench: $(READY)
 # MLflow opens in its pages for language models unless it is told otherwise.
 ui: $(READY)
 	@echo 'runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'
-	MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db} --host 127.0.0.1 --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" \
+	    python -m mlflow ui --host 127.0.0.1 --port 5000
 
 lock: $(READY)
 	python -m pip install --quiet uv
@@ -67,8 +71,8 @@ clean:
 	rm -rf $(VENV)
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
+	"$$PYTHON" -m venv $(VENV)
 	python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

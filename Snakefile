@@ -52,3 +52,17 @@ rule all:
 rule experts:
     input:
         runs.labelled_files(paths.EXPERT_RECORD, runs.experts(E)),
+
+
+# What a study comes to is a target by the study's name.
+for label in filter(str.isidentifier, E.studies):
+    if workflow.is_rule(workflow.modifier.modify_rulename(label)):
+        raise WorkflowError(
+            f"studies: {label!r} is the name of a rule; give the study another label"
+        )
+
+    rule:
+        name:
+            label
+        input:
+            settings.figures.of_study(E, label),

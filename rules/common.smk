@@ -1,12 +1,23 @@
+import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # The library of this checkout, installed or not, whoever's Snakefile and working folder it is.
 sys.path.insert(
     0, str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)) / "../src")
 )
+
+from taskgrid.workflow import calls
+
+logger.addFilter(calls.hide_secrets)
+
+# Jobs on other machines read this file too, and are no calls of a person.
+IS_CALL = workflow.is_main_process and workflow.modifier.is_main_snakefile()
+if IS_CALL:
+    calls.explain_interrupts()
 
 from taskgrid import plugins
 from taskgrid.config import Experiment, read_config
@@ -32,13 +43,18 @@ def configuration():
 
 
 try:
+    project.check_place()
     E = Experiment(configuration())
     E.check()
     settings.studies.check(E)
     settings.figures.names(E)
+    settings.learn.check(E)
     check_writable("results")
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None
+
+if IS_CALL and (others := calls.announce()):
+    logger.warning(others)
 
 
 wildcard_constraints:

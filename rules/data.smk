@@ -21,7 +21,7 @@ rule download:
         "see that the images of {wildcards.task} are here and whole"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --manifest {output.manifest} 2>&1 | tee {log}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule dataset:
@@ -51,7 +51,7 @@ rule dataset:
         "decode the images of {wildcards.task} once, at {wildcards.pixels}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --images {output.images} --originals {output.originals} --manifest {output.manifest} 2>&1 | tee {log}"
+        " --images {output.images:q} --originals {output.originals:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule split:
@@ -78,4 +78,4 @@ rule split:
         "split {wildcards.task} into train, val and test"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --manifest {input.manifest} --images {input.images} --split {output.split} 2>&1 | tee {log}"
+        " --manifest {input.manifest:q} --images {input.images:q} --split {output.split:q} 2>&1 | tee {log:q}"

@@ -16,4 +16,4 @@ rule doctor:
     shell:
         # What is missing is said, and is no failure of the workflow.
         "set +o pipefail; {params.script} --settings {params.settings:q}"
-        " --results results 2>&1 | tee {log}"
+        " --results results 2>&1 | tee {log:q}"

@@ -30,7 +30,7 @@ rule reference:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
         " --listing {params.listing:q}"
-        " --proof {input.proof} --rows {output.rows} 2>&1 | tee {log}"
+        " --proof {input.proof:q} --rows {output.rows:q} 2>&1 | tee {log:q}"
 
 
 rule eval:
@@ -68,8 +68,8 @@ rule eval:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
-        " --plan {input.plan} --listing {params.listing:q} --proof {input.proof}"
-        " --rows {output.rows} --choices {output.choices} --timing {output.timing} 2>&1 | tee {log}"
+        " --plan {input.plan:q} --listing {params.listing:q} --proof {input.proof:q}"
+        " --rows {output.rows:q} --choices {output.choices:q} --timing {output.timing:q} 2>&1 | tee {log:q}"
 
 
 # The exact best lambda of every subset, where models are linear in their weights.
@@ -108,4 +108,4 @@ rule continuous:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
-        " --plan {input.plan} --listing {params.listing:q} --table {output.table} 2>&1 | tee {log}"
+        " --plan {input.plan:q} --listing {params.listing:q} --table {output.table:q} 2>&1 | tee {log:q}"

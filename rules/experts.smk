@@ -30,8 +30,8 @@ rule import_expert:
         "bring in the expert of {wildcards.mode} for {wildcards.task}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --card {input.card} --base {input.base} --expert {output.expert}"
-        " --manifest {output.manifest} --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
+        " --card {input.card:q} --base {input.base:q} --expert {output.expert:q}"
+        " --manifest {output.manifest:q} --history {output.history:q} --timing {output.timing:q} 2>&1 | tee {log:q}"
 
 
 rule verify_expert:
@@ -71,6 +71,6 @@ rule verify_expert:
         "put the expert of {wildcards.mode} to its task {wildcards.task}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --card {input.card} --base {input.base}"
-        " --expert {input.expert} --head {input.head} --split {input.split}"
-        " --images {input.images} --verified {output.verified} 2>&1 | tee {log}"
+        " --card {input.card:q} --base {input.base:q}"
+        " --expert {input.expert:q} --head {input.head:q} --split {input.split:q}"
+        " --images {input.images:q} --verified {output.verified:q} 2>&1 | tee {log:q}"

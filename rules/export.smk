@@ -38,4 +38,4 @@ rule export:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --weights {output.weights} 2>&1 | tee {log}"
+        " --weights {output.weights:q} 2>&1 | tee {log:q}"

@@ -34,15 +34,5 @@ rule figure:
     message:
         "draw {wildcards.figure}"
     shell:
-        "{params.script} --figure {wildcards.figure} --listing {params.listing:q}"
-        " --pdf {output.pdf} --png {output.png} 2>&1 | tee {log}"
-
-
-# What a study comes to is a target by the study's name.
-for label in filter(str.isidentifier, E.studies):
-
-    rule:
-        name:
-            label
-        input:
-            settings.figures.of_study(E, label),
+        "{params.script} --figure {wildcards.figure:q} --listing {params.listing:q}"
+        " --pdf {output.pdf:q} --png {output.png:q} 2>&1 | tee {log:q}"

@@ -49,11 +49,11 @@ rule finetune:
     shell:
         "{params.script} --settings {params.settings:q} --listing {params.listing:q}"
         " --scratch results/scratch/finetune"
-        " --card {input.card} --base {input.base} --head {input.head}"
-        " --split {input.split} --dataset {input.dataset}"
-        " --images {input.images} --originals {input.originals}"
-        " --expert {output.expert} --manifest {output.manifest}"
-        " --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
+        " --card {input.card:q} --base {input.base:q} --head {input.head:q}"
+        " --split {input.split:q} --dataset {input.dataset:q}"
+        " --images {input.images:q} --originals {input.originals:q}"
+        " --expert {output.expert:q} --manifest {output.manifest:q}"
+        " --history {output.history:q} --timing {output.timing:q} 2>&1 | tee {log:q}"
 
 
 # The same, in modes that keep factors beside the expert.

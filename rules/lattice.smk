@@ -26,7 +26,7 @@ rule plan_lattice:
         "plan the lattice of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --listing {params.listing:q} --plan {output.plan} 2>&1 | tee {log}"
+        " --listing {params.listing:q} --plan {output.plan:q} 2>&1 | tee {log:q}"
 
 
 rule predict:
@@ -65,8 +65,8 @@ rule predict:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
-        " --plan {input.plan} --listing {params.listing:q} --proof {input.proof}"
-        " --rows {output.rows} --report {output.report} 2>&1 | tee {log}"
+        " --plan {input.plan:q} --listing {params.listing:q} --proof {input.proof:q}"
+        " --rows {output.rows:q} --report {output.report:q} 2>&1 | tee {log:q}"
 
 
 rule lattice:
@@ -94,4 +94,4 @@ rule lattice:
         "collect lattices on a budget"
     shell:
         "{params.script} --listing {params.listing:q}"
-        " --table {output.table} --summary {output.reports} 2>&1 | tee {log}"
+        " --table {output.table:q} --summary {output.reports:q} 2>&1 | tee {log:q}"

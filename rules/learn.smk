@@ -31,4 +31,4 @@ rule learn:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --coefficients {output.coefficients} 2>&1 | tee {log}"
+        " --coefficients {output.coefficients:q} 2>&1 | tee {log:q}"

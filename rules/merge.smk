@@ -25,4 +25,4 @@ rule merge:
         "plan block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --listing {params.listing:q} --plan {output.plan} 2>&1 | tee {log}"
+        " --listing {params.listing:q} --plan {output.plan:q} 2>&1 | tee {log:q}"

@@ -21,7 +21,7 @@ rule base:
         "take the image tower of {wildcards.model}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --weights {output.weights} --card {output.card} 2>&1 | tee {log}"
+        " --weights {output.weights:q} --card {output.card:q} 2>&1 | tee {log:q}"
 
 
 rule head:
@@ -49,14 +49,15 @@ rule head:
         "zero-shot head of {wildcards.model} for {wildcards.task}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --card {input.card} --dataset {input.manifest}"
-        " --head {output.head} --manifest {output.manifest} 2>&1 | tee {log}"
+        " --card {input.card:q} --dataset {input.manifest:q}"
+        " --head {output.head:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 # Not part of the default targets: the shipped weights were made by it.
 rule pretrain:
     input:
-        config=str(resource_path("models/taskgrid-vit-4.json")),
+        # By a function: Snakemake would read braces in the project's own path as wildcards.
+        config=lambda w: str(resource_path("models/taskgrid-vit-4.json")),
     output:
         weights="results/pretrain/taskgrid-vit-4-s{pretrain_seed}.safetensors",
         datasheet="results/pretrain/taskgrid-vit-4-s{pretrain_seed}.json",
@@ -79,5 +80,5 @@ rule pretrain:
         "pre-train the built-in model, seed {wildcards.pretrain_seed}"
     shell:
         "{params.script} --settings {params.settings:q}"
-        "  --architecture-config {input.config}"
-        " --output {output.weights} --datasheet {output.datasheet} 2>&1 | tee {log}"
+        "  --architecture-config {input.config:q}"
+        " --output {output.weights:q} --datasheet {output.datasheet:q} 2>&1 | tee {log:q}"

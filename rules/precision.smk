@@ -28,7 +28,7 @@ rule precision:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --proof {output.proof} 2>&1 | tee {log}"
+        " --proof {output.proof:q} 2>&1 | tee {log:q}"
 
 
 rule precision_table:
@@ -60,4 +60,4 @@ rule precision_table:
         "collect the proofs of the precision"
     shell:
         "{params.script} --listing {params.listing:q}"
-        " --table {output.table} --page {output.page} 2>&1 | tee {log}"
+        " --table {output.table:q} --page {output.page:q} 2>&1 | tee {log:q}"

@@ -23,8 +23,8 @@ rule record_expert:
         "run record of the expert for {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --manifest {input.manifest} --history {input.history} --timing {input.timing}"
-        " --record {output.record} 2>&1 | tee {log}"
+        " --manifest {input.manifest:q} --history {input.history:q} --timing {input.timing:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule record_block:
@@ -57,8 +57,12 @@ rule record_block:
         "run records of block {wildcards.block} of {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --reference {input.reference} --rows {input.rows} --choices {input.choices}"
-        " --timing {input.timing} --listing {params.listing:q} --record {output.record} 2>&1 | tee {log}"
+        " --reference {input.reference:q} --rows {input.rows:q} --choices {input.choices:q}"
+        " --timing {input.timing:q} --listing {params.listing:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+# A password in `tracking.uri` goes to the job by the environment, and so into no command line or log.
+os.environ.update(settings.registry.secrets(E))
 
 
 # A registry that could not be reached is tried again by the next call.
@@ -93,8 +97,8 @@ rule sync:
         "write the experiment registry"
     shell:
         "{params.script} --settings {params.settings:q} --results results"
-        " --records {input.records} --grid {input.grid} --selected {input.selected}"
-        " --attached {input.attached} --report {output.report} 2>&1 | tee {log}"
+        " --records {input.records:q} --grid {input.grid:q} --selected {input.selected:q}"
+        " --attached {input.attached:q} --report {output.report:q} 2>&1 | tee {log:q}"
 
 
 # Always runs when asked for: it brings a registry that was unreachable level with the records.
@@ -117,5 +121,5 @@ rule registry:
         "bring the experiment registry level with the run records"
     shell:
         "{params.script} --settings {params.settings:q} --results results"
-        " --records {input.records} --grid {input.grid} --selected {input.selected}"
-        " --attached {input.attached} --report {input.report} 2>&1 | tee {log}"
+        " --records {input.records:q} --grid {input.grid:q} --selected {input.selected:q}"
+        " --attached {input.attached:q} --report {input.report:q} 2>&1 | tee {log:q}"

@@ -30,4 +30,4 @@ rule statistic:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --state {output.state} --manifest {output.manifest} 2>&1 | tee {log}"
+        " --state {output.state:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"

@@ -40,9 +40,9 @@ rule grid:
         "collect the grid and the chosen points, summarise"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --reference {input.reference} --rows {input.rows} --choices {input.choices}"
-        " --grid {output.grid} --selected {output.selected} --summary {output.summary}"
-        " --pairs {output.pairs} --published {output.published} 2>&1 | tee {log}"
+        " --reference {input.reference:q} --rows {input.rows:q} --choices {input.choices:q}"
+        " --grid {output.grid:q} --selected {output.selected:q} --summary {output.summary:q}"
+        " --pairs {output.pairs:q} --published {output.published:q} 2>&1 | tee {log:q}"
 
 
 # A table of a study's own; what it reads is stored with the grid.
@@ -73,8 +73,8 @@ rule study:
         "table {wildcards.table} of the study {wildcards.study}"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --grid {input.grid} --selected {input.selected}"
-        " --name {wildcards.table} --table {output.table} 2>&1 | tee {log}"
+        " --grid {input.grid:q} --selected {input.selected:q}"
+        " --name {wildcards.table:q} --table {output.table:q} 2>&1 | tee {log:q}"
 
 
 rule pages:
@@ -110,8 +110,8 @@ rule pages:
     message:
         "tables as pages for the report"
     shell:
-        "{params.script} --summary {input.summary} --summary-page {output.summary}"
-        " --selected {input.selected} --selected-page {output.selected} 2>&1 | tee {log}"
+        "{params.script} --summary {input.summary:q} --summary-page {output.summary:q}"
+        " --selected {input.selected:q} --selected-page {output.selected:q} 2>&1 | tee {log:q}"
 
 
 rule continuous_table:
@@ -135,4 +135,4 @@ rule continuous_table:
     message:
         "collect the exact best lambdas"
     shell:
-        "{params.script} --blocks {input.blocks} --table {output.table} 2>&1 | tee {log}"
+        "{params.script} --blocks {input.blocks:q} --table {output.table:q} 2>&1 | tee {log:q}"

@@ -33,9 +33,10 @@ rule transport:
         code=lambda w: code("transport.py", *settings.transport.modules(E, w.mode)),
     message:
         "transport the expert of {wildcards.mode} for {wildcards.task} to {wildcards.model}"
+    # With "=": the other run's folder may begin with a dash.
     shell:
         "{params.script} --settings {params.settings:q}"
-        " --card {input.card} --base {input.base}"
-        " --source-card {input.source_card} --source-base {input.source_base}"
-        " --source-expert {input.source_expert} --expert {output.expert}"
-        " --manifest {output.manifest} --history {output.history} --timing {output.timing} 2>&1 | tee {log}"
+        " --card {input.card:q} --base {input.base:q}"
+        " --source-card={input.source_card:q} --source-base={input.source_base:q}"
+        " --source-expert={input.source_expert:q} --expert {output.expert:q}"
+        " --manifest {output.manifest:q} --history {output.history:q} --timing {output.timing:q} 2>&1 | tee {log:q}"

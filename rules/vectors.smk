@@ -27,8 +27,8 @@ rule taskvector:
     message:
         "task vector of {wildcards.task} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{params.script} --card {input.card} --base {input.base} --expert {input.expert}"
-        " --vector {output.vector} --manifest {output.manifest} --norms {output.norms} 2>&1 | tee {log}"
+        "{params.script} --card {input.card:q} --base {input.base:q} --expert {input.expert:q}"
+        " --vector {output.vector:q} --manifest {output.manifest:q} --norms {output.norms:q} 2>&1 | tee {log:q}"
 
 
 rule cosine:
@@ -56,4 +56,4 @@ rule cosine:
     message:
         "cosines between the task vectors ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{params.script} --listing {params.listing:q} --table {output.table} 2>&1 | tee {log}"
+        "{params.script} --listing {params.listing:q} --table {output.table:q} 2>&1 | tee {log:q}"

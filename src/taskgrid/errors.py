@@ -1,8 +1,16 @@
 """Errors for people: one sentence that names the key, file or task and says what to do."""
 
+from taskgrid.sentences import without_secrets
+
 
 class TaskgridError(Exception):
-    """Base of every error that taskgrid raises on purpose; its text is for a person."""
+    """Base of every error that taskgrid raises on purpose; its text is for a person.
+
+    Whoever reads it reads no password: texts of libraries and addresses of a person's own stand in it.
+    """
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class ConfigError(TaskgridError):

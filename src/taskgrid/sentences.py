@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +31,31 @@ _LONGEST = 80
 _LONGEST_PATH = 120
 _LONGEST_LIST = 160
 _LONGEST_MESSAGE = 290
+_HIDDEN = "***"
+
+# Greedy up to the last @, for a password may hold one; an address of a file has no user.
+_USER = re.compile(r"(://)(?!/)\S*@")
+_NAMED = re.compile(
+    r"""([\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
+    ["']?\s*[=:]\s*["']?)[^\s"'&;,)}\]]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_QUERY = re.compile(
+    r"""([?&;](?:[\w.-]*[-_])?(?:key|sig|auth|code|pass|pw)=)[^\s&;#"']+""", re.IGNORECASE
+)
+_BARE = re.compile(r"(\bBearer\s+|\bhf_)[\w.~+/=-]{12,}", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with ``***`` for passwords and tokens.
+
+    Those of addresses (``https://user:password@host``, ``?token=...``), those that stand behind their
+    name (``password: ...``, ``api_key=...``), and what is told from its looks.
+    """
+    text = _USER.sub(rf"\1{_HIDDEN}@", text)
+    for pattern in (_NAMED, _QUERY, _BARE):
+        text = pattern.sub(rf"\1{_HIDDEN}", text)
+    return text
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
@@ -53,13 +79,15 @@ def listed(names: Collection[str]) -> str:
 
 def shown(value: Any, *, quotes: bool = True) -> str:
     """Return a value as a message shows it: of a long one the beginning; text in quotes or bare."""
-    text = repr(value)[1:-1] if isinstance(value, str) and not quotes else repr(value)
+    # First: cut off behind a password, an address no longer looks like one.
+    text = without_secrets(repr(value))
+    text = text[1:-1] if isinstance(value, str) and not quotes else text
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def tail(text: str) -> str:
     """Return a path or a place as a message shows it: of a long one the end, which tells it apart."""
-    text = repr(text)[1:-1]
+    text = without_secrets(repr(text)[1:-1])
     return text if len(text) <= _LONGEST_PATH else f"...{text[3 - _LONGEST_PATH :]}"
 
 
@@ -67,7 +95,7 @@ def together(sentences: Sequence[str]) -> str:
     """Return sentences a line each, as many as a person reads; how many more there are, at the end."""
     first, *others = (
         one if len(one) <= _LONGEST_MESSAGE else f"{one[: _LONGEST_MESSAGE - 3]}..."
-        for one in sentences
+        for one in map(without_secrets, sentences)
     )
     lines, length = [first], len(first)
     for sentence in others:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
+from taskgrid.errors import ConfigError
 from taskgrid.sentences import (
     choices,
     did_you_mean,
@@ -18,6 +19,7 @@ from taskgrid.sentences import (
     pydantic_sentence,
     pydantic_sentences,
     unknown,
+    without_secrets,
 )
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -151,6 +153,40 @@ def test_a_long_value_is_cut() -> None:
     sentence = pydantic_sentence(refused(Range, {"start": 500 * "x"}), Range)
     assert len(sentence) < 140
     assert "..." in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:s3cret@host:5000/x does", "http://***@host:5000/x does"),
+        ("'postgresql://me:s3c@ret'@host/db'", "'postgresql://***@host/db'"),
+        ("see https://s3cret@github.com/a/b", "see https://***@github.com/a/b"),
+        ("https://host/x.zip?token=s3cret&part=2", "https://host/x.zip?token=***&part=2"),
+        ("https://s3/x?X-Amz-Signature=s3cret;a=1", "https://s3/x?X-Amz-Signature=***;a=1"),
+        ("https://host/x?part=2&sig=s3cret'", "https://host/x?part=2&sig=***'"),
+        ("{'password': 's3cret', 'user': 'me'}", "{'password': '***', 'user': 'me'}"),
+        ("uri: x, api_key: s3cret", "uri: x, api_key: ***"),
+        ("Authorization: Bearer s3cret.s3cret.s3cret", "Authorization: Bearer ***"),
+        ("hf_abcdefghijs3cret", "hf_***"),
+        # Nothing of these is secret.
+        ("sqlite:////home/me@work/a.db", "sqlite:////home/me@work/a.db"),
+        (
+            "log in (HF_TOKEN) at https://host/a?id=5#b",
+            "log in (HF_TOKEN) at https://host/a?id=5#b",
+        ),
+        ("hf-hub:owner/name@revision", "hf-hub:owner/name@revision"),
+        ("77 tokens, the key 'grid' and a password", "77 tokens, the key 'grid' and a password"),
+    ],
+)
+def test_no_text_holds_a_password_or_a_token(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+    assert str(ConfigError(text)) == f"{ConfigError(text)}" == shown
+
+
+def test_a_value_is_rid_of_its_password_before_it_is_cut() -> None:
+    address = f"http://me:{30 * 's3cret'}@host"
+    sentence = pydantic_sentence(refused(Range, {"start": address}), Range)
+    assert "s3cret" not in sentence and "http://***@host" in sentence
 
 
 def test_saying_something_costs_no_import_of_pydantic() -> None:

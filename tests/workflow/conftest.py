@@ -82,6 +82,15 @@ class Checkout:
 
     def snakemake(self, *arguments: str, timeout: float = 600) -> Outcome:
         """Call Snakemake as a person would, in this checkout."""
+        with self.begin(*arguments) as call:
+            try:
+                text, _ = call.communicate(timeout=timeout)
+            finally:
+                call.kill()
+        return Outcome(call.returncode, text)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a call of Snakemake, and do not wait for its end."""
         (self / "tiny.yaml").write_text(yaml.safe_dump(self.config))
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "tiny.yaml"]
         if "--cores" not in arguments and "-n" not in arguments:
@@ -89,17 +98,14 @@ class Checkout:
         environment = {
             key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
         }
-        done = subprocess.run(
+        return subprocess.Popen(
             command,
             cwd=self.folder,
             env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
-            check=False,
         )
-        return Outcome(done.returncode, done.stdout)
 
     def run(self, *arguments: str) -> Outcome:
         """Call Snakemake and insist that it ends well."""
@@ -165,12 +171,13 @@ def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: i
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the tiny experiment ran to the end, one for all processes of the tests.
 
-    Others copy it meanwhile: nothing may be changed or run in it.
+    Others copy it meanwhile: nothing may be changed or run in it. Its folder has a name that a shell
+    reads as much else, unless every command quotes it.
     """
     common = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         common = common.parent
-    folder, done = common / "finished", common / "finished.txt"
+    folder, done = common / "it's a $HOME & `id` ünï checkout", common / "finished.txt"
     with (common / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():

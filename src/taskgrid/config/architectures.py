@@ -26,7 +26,8 @@ def architecture_config(architecture: str) -> dict[str, Any]:
     """
     for folder in _folders():
         path = folder / f"{architecture}.json"
-        if path.is_file():
+        # A name, and no way out of the folder.
+        if path.parent == folder and path.is_file():
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return config
     known = sorted(path.stem for folder in _folders() for path in folder.glob("*.json"))

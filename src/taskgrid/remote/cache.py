@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from taskgrid.errors import ArtifactError
+from taskgrid.errors import ArtifactError, RemoteError
 from taskgrid.store.atomic import write_text
 
 RepositoryKind: TypeAlias = Literal["dataset", "model"]
@@ -168,7 +168,7 @@ class CachedRepository:
         if is_commit(revision):
             return revision
         try:
-            text = (self.folder / "refs" / revision).read_text(encoding="utf-8").strip()
+            text = self._reference(revision).read_text(encoding="utf-8").strip()
         except OSError:
             return None
         return text if is_commit(text) else None
@@ -177,10 +177,18 @@ class CachedRepository:
         """Take note of the commit that a revision means.
 
         Raises:
+            RemoteError: if the revision would be a file elsewhere.
             ArtifactError: if the file system refuses to write.
         """
         if not is_commit(revision) and self.commit(revision) != commit:
-            write_text(self.folder / "refs" / revision, commit)
+            write_text(self._reference(revision), commit)
+
+    def _reference(self, revision: str) -> Path:
+        if ".." in revision or revision.startswith("/"):
+            raise RemoteError(
+                f"{revision!r} is no revision of {self.name}; give a commit, a tag or a branch"
+            )
+        return self.folder / "refs" / revision
 
     def snapshot(self, revision: str, patterns: Sequence[str]) -> Snapshot | None:
         """Return the files that match, or None where some are missing.

@@ -34,7 +34,8 @@ def check_reachable(target: Target) -> None:
     if not target.is_remote:
         return
     try:
-        with urllib.request.urlopen(f"{target.uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
+        # Without the user's name and password, which urllib would take for the host's name.
+        with urllib.request.urlopen(f"{target.shown.rstrip('/')}/health", timeout=_ANSWER_WITHIN):
             pass
     except urllib.error.HTTPError:
         return  # it answered; whether it likes the question is for the client to find out

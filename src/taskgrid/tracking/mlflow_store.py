@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,6 +43,8 @@ from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.target import Target
 
 _PAGE = 5000
+_LONGEST = 200
+"""Characters of an error of MLflow's that are shown."""
 
 _EXPERIMENTS: dict[RecordKind, str] = {
     "grid": "{}-grids",
@@ -121,7 +124,7 @@ class MlflowRegistry:
             reason = str(error)
         # Whatever a database, a proxy or a server throws: the results are safe, the registry can wait.
         except Exception as error:
-            reason = f"{self._target.shown} gave an error ({_first_line(error)})"
+            reason = f"{self._target.shown} gave an error ({_said(error, self._target)})"
         return work.report(reason)
 
 
@@ -174,7 +177,8 @@ class _Work:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             folder = self._target.artifacts
-            location = (folder / name).as_uri() if folder else None
+            # A folder within the artifacts' own, also of names such as /Users/me/x or ../x.
+            location = (folder / re.sub(r"[/\\]|\.\.", "_", name)).as_uri() if folder else None
             # The kind spares people the question which sort of experiment this is.
             tags = {
                 "mlflow.note.content": _NOTES[template] + _FILTER,
@@ -246,7 +250,7 @@ class _Work:
                 raise
             if run_id is not None:
                 self._client.delete_run(run_id)
-            self._failed.append(f"{record.point_id}: {_first_line(error)}")
+            self._failed.append(f"{record.point_id}: {_said(error, self._target)}")
             return
         self._supersede(current)
         if current:
@@ -365,6 +369,7 @@ def _inputs(record: RunRecord) -> list[DatasetInput]:
     ]
 
 
-def _first_line(error: BaseException) -> str:
+def _said(error: BaseException, target: Target) -> str:
+    """Return the first line of an error; cut when it holds no password any more, not before."""
     text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+    return target.told(text[0])[:_LONGEST] if text else type(error).__name__

@@ -45,6 +45,10 @@ def sync_records(
     """
     for name, value in _SURROUNDINGS.items():
         environ.setdefault(name, value)
+    if target.artifacts is not None:
+        # Of MLflow's own first experiment, else `mlruns` in the working folder, whose path it writes
+        # into a statement as it is: one with an apostrophe breaks that.
+        environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = target.artifacts.as_uri()
     waiting = list(records)
     # Imported late: two seconds that only a process which writes the registry should pay.
     try:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
+
+from taskgrid.provenance.digests import digest
+from taskgrid.sentences import without_secrets
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Target:
         experiment: name of the MLflow experiment, and beginning of the others' names.
     """
 
-    uri: str
+    uri: str = field(repr=False)
     artifacts: Path | None
     lock: Path
     experiment: str = "taskgrid"
@@ -31,9 +35,37 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The URI without a user's name and password."""
-        scheme, separator, rest = self.uri.partition("://")
-        return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        """The URI without a user's name, password and tokens."""
+        return shown_uri(self.uri)
+
+    def told(self, text: str) -> str:
+        """Return a text of MLflow or a database without what the URI keeps secret."""
+        text = text.replace(self.uri, self.shown)
+        password = self.uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        for secret in filter(None, (password, unquote(password))):
+            text = text.replace(secret, "***")
+        return without_secrets(text)
+
+
+def shown_uri(uri: str) -> str:
+    """Return a tracking URI without a user's name, password and tokens."""
+    scheme, separator, rest = uri.partition("://")
+    # The address of a file has neither host nor user, and its path may well hold an @.
+    host = rest if rest.startswith("/") else rest.rpartition("@")[2]
+    return without_secrets(f"{scheme}{separator}{host}")
+
+
+def withheld(uri: str | None) -> dict[str, str]:
+    """Return what a job must find in its environment to reach a URI of which it is told the shown form.
+
+    So that no password stands in a command line, a log or a record of what a job was given.
+    """
+    return {} if uri is None or uri == shown_uri(uri) else {_variable(shown_uri(uri)): uri}
+
+
+def _variable(shown: str) -> str:
+    # Two modules of one workflow may have registries of their own.
+    return f"TASKGRID_TRACKING_URI_{digest(shown)[:12].upper()}"
 
 
 def resolve_target(
@@ -46,19 +78,23 @@ def resolve_target(
     """Decide where the registry is: ``MLFLOW_TRACKING_URI``, else ``uri``, else SQLite in ``results``.
 
     Args:
-        uri: the configured tracking URI.
+        uri: the configured tracking URI, or its shown form where the environment holds what is `withheld`.
         experiment: name of the MLflow experiment.
         results: the results folder.
         environ: the environment.
     """
     folder = Path(results).resolve()
+    if uri is not None:
+        uri = environ.get(_variable(uri), uri)
     chosen = environ.get("MLFLOW_TRACKING_URI") or uri or f"sqlite:///{folder / 'mlflow.db'}"
     lock = folder / "registry" / "sync.lock"
     path = chosen.removeprefix("sqlite:///")
     if path != chosen:
         database = Path(path).resolve()
+        # A question mark would begin a query: such a folder is named from the working folder.
+        written = os.path.relpath(database) if "?" in str(database) else database
         return Target(
-            uri=f"sqlite:///{database}",
+            uri=f"sqlite:///{written}",
             artifacts=database.parent / "mlartifacts",
             lock=database.with_name(f"{database.name}.lock"),
             experiment=experiment,

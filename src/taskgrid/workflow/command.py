@@ -6,10 +6,12 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskgrid.errors import TaskgridError
+from taskgrid.sentences import without_secrets
 from taskgrid.store.atomic import explain_os_error
 
 MORE = "-"
@@ -68,17 +70,22 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except TaskgridError as error:
-        _fail(error, str(error))
+        _fail(f"error: {error}")
     except OSError as error:
-        if error.errno is None:
-            raise
-        _fail(error, str(explain_os_error(error, error.filename or "its output")))
+        known = error.errno is not None
+        _fail(
+            f"error: {explain_os_error(error, error.filename or 'its output')}" if known else None
+        )
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        _fail(None)
 
 
-def _fail(error: BaseException, sentence: str) -> None:
-    if os.environ.get("TASKGRID_DEBUG"):
-        raise error
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+def _fail(sentence: str | None) -> None:
+    """End with a sentence, or with the traceback: of what nobody thought of, or where it is asked for."""
+    if sentence is None or os.environ.get("TASKGRID_DEBUG"):
+        sentence = traceback.format_exc()
+    # Libraries quote addresses, and an address may hold a password.
+    print(without_secrets(sentence), file=sys.stderr, flush=True)
     sys.exit(1)

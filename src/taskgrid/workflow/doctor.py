@@ -22,6 +22,7 @@ from taskgrid.data.published.reading import read_description
 from taskgrid.errors import TaskgridError
 from taskgrid.machine.devices import visible_gpus
 from taskgrid.remote.cache import CachedRepository, is_repository
+from taskgrid.sentences import without_secrets
 from taskgrid.workflow.settings import transport
 
 State = Literal["ready", "download", "missing"]
@@ -84,7 +85,7 @@ def report(findings: list[Finding]) -> str:
         if count
         else "everything is there or can be downloaded"
     )
-    return "\n".join([*lines, "", verdict])
+    return without_secrets("\n".join([*lines, "", verdict]))
 
 
 def _data(task: TaskSpec) -> Finding:

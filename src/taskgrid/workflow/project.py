@@ -6,6 +6,7 @@ has its own base folder, and `snakemake -s path/to/Snakefile -d elsewhere` anoth
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgrid.config import Config, read_config, read_entries
+from taskgrid.errors import ConfigError
 from taskgrid.provenance import code_closure
 from taskgrid.workflow.command import MORE
 
@@ -23,6 +25,20 @@ SOURCE = ROOT / "src"
 SCRIPTS = ROOT / "scripts"
 DEFAULT = ROOT / "config.yaml"
 """The embedded default, the layer below every configuration."""
+
+
+def check_place(root: Path = ROOT) -> None:
+    """Refuse a place of the project whose path Snakemake or Python would take for something else.
+
+    Raises:
+        ConfigError: if there is a brace, a line break or the separator of search paths in it.
+    """
+    for sign in ("{", "}", os.pathsep, "\n"):
+        if sign in str(root):
+            raise ConfigError(
+                f"the project lies in {str(root)!r}, whose {sign!r} means something else to Snakemake or "
+                "Python; rename that folder"
+            )
 
 
 def layers(files: Sequence[str | Path], folder: Path = Path()) -> list[Path]:

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
+from taskgrid.config.architectures import image_size
 from taskgrid.errors import ConfigError
 from tests.unit.example_config import changed
+
+SECRET = "https://me:s3cret@host/x?token=s3cret"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,36 @@ from tests.unit.example_config import changed
         ("evaluation", {"batch_size": True}, ["evaluation.batch_size is True", "or auto"]),
         ("evaluation", {"compile": "yes"}, ["evaluation.compile", "true or false"]),
         ("device", "gpu", ["device is 'gpu'", "'cuda'"]),
+        ("tasks/0/path", SECRET, ["tasks[0].path is 'https://***@host/x?token=***'", "copy here"]),
+        ("tasks/0/classes", SECRET, ["tasks[0].classes", "copy here"]),
+        ("tasks/0/templates", SECRET, ["tasks[0].templates", "copy here"]),
+        ("models/0/pretrained", SECRET, ["models[0].pretrained", "copy here"]),
+        ("data", {"folder": SECRET}, ["data.folder", "copy here"]),
+        (
+            "experts",
+            [{"name": "x", "format": "open_clip", "source": SECRET}],
+            ["experts[0].source", "copy here"],
+        ),
+        ("tracking", {"uri": {"password": "s3cret"}}, ["tracking.uri", "must be text"]),
+        ("tracking", {"url": SECRET}, ["unknown key 'tracking.url'", "did you mean 'uri'"]),
+        ("tracking", {"experiment": "../../x"}, ["tracking.experiment is '../../x'", "no name"]),
+        ("tracking", {"experiment": "a/.."}, ["tracking.experiment", "no name"]),
+        ("tracking", {"experiment": "a\0b"}, ["tracking.experiment", "no name"]),
+        ("tracking", {"experiment": " "}, ["tracking.experiment", "no name"]),
+        ("tracking", {"experiment": 67 * "日"}, ["tracking.experiment", "at most 200 bytes"]),
+        ("tasks/0/name", "../a", ["tasks[0].name is '../a'", "lower-case"]),
+        ("tasks/0/name", "a/b", ["tasks[0].name is 'a/b'", "lower-case"]),
+        ("models/0/name", "/m", ["models[0].name is '/m'", "lower-case"]),
+        (
+            "studies",
+            [{"name": "addition", "label": "grid.parquet"}],
+            ["studies[0].label is 'grid.parquet'", "taken for a file"],
+        ),
+        (
+            "grid/methods",
+            [{"name": "ties", "label": "../x"}],
+            ["grid.methods[0].label is '../x'", "lower-case"],
+        ),
         ("lattice", {"budget": 26, "lambdas": [0.3], "audit": 18}, ["audit of 18", "level 0.95"]),
         (
             "lattice",
@@ -107,6 +140,7 @@ def test_a_mistake_is_answered_by_a_sentence(path: str, value: Any, words: list[
     for word in words:
         assert word in str(caught.value)
     assert all(line.startswith("config: ") for line in str(caught.value).splitlines())
+    assert "s3cret" not in str(caught.value)
 
 
 def test_mistakes_are_told_as_far_as_a_person_reads() -> None:
@@ -278,6 +312,12 @@ def test_a_bad_file_is_named(tmp_path: Any, text: str, word: str) -> None:
     assert "c.yaml" in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_a_name_of_an_architecture_leads_to_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"vision_cfg": {"image_size": 24}}')
+    with pytest.raises(ConfigError, match="unknown architecture"):
+        image_size(str(tmp_path / "mine"))
 
 
 def test_an_unknown_architecture_gets_close_names() -> None:

@@ -228,6 +228,15 @@ def test_a_missing_shard_is_noticed(cache):
     assert f"are not all in {cache}, and the hub is not asked (offline)" in text
 
 
+@pytest.mark.parametrize("revision", ["../../../x", "/x", "a/../../x"])
+def test_a_revision_is_no_way_out_of_the_cache(tmp_path, revision):
+    place = CachedRepository(NAME, "model", tmp_path / "cache")
+    for ask in (lambda: place.commit(revision), lambda: place.remember(revision, COMMIT)):
+        with pytest.raises(RemoteError, match=f"is no revision of {NAME}; give a commit"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_shards_are_numbered_from_0_or_from_1(tmp_path, first):
     files = {f"model-{first + n:05d}-of-00003.safetensors": bytes([n]) * 9 for n in range(3)}

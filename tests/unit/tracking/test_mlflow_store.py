@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import http.server
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from taskgrid.tracking.access import check_reachable
 from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord, write_records
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.report import SyncReport
-from taskgrid.tracking.target import Target, resolve_target
+from taskgrid.tracking.target import Target, resolve_target, shown_uri, withheld
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -419,6 +422,79 @@ def test_a_server_that_is_down_delays_and_says_so(tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{port} does not answer" in report.sentence()
     assert "secret" not in str(report.to_json())
     assert "\n" not in report.sentence() and "snakemake registry" in report.sentence()
+
+
+def test_no_password_is_in_what_a_server_or_a_database_says(
+    target: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = dataclasses.replace(target, uri="postgresql://me:s3c%2Fret@host/db")
+    said = f"{200 * 'x'} {known.uri} refuses s3c/ret, s3c%2Fret and http://other:pass-w0rd@host"
+    assert "s3c" not in known.told(said) and "w0rd" not in known.told(said)
+    assert known.told(said).endswith("postgresql://host/db refuses ***, *** and http://***@host")
+    assert "s3c" not in repr(known)
+
+    def refuse(self: MlflowClient, *args: object, **kwargs: object) -> Run:
+        raise ConnectionError("http://me:s3cret@host/ is gone")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    report = sync_records([record("a")], target)
+    assert "http://***@host/ is gone" in report.reason
+
+
+def test_a_registry_that_is_asked_with_a_password_is_asked_by_its_own_name(tmp_path: Path) -> None:
+    asked = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Host"]))
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}"
+        check_reachable(resolve_target(f"http://me:s3cret@{place}", results=tmp_path, environ={}))
+        server.shutdown()
+    assert asked == [("/health", place)]
+
+
+def test_a_job_gets_the_password_from_its_environment_alone(tmp_path: Path) -> None:
+    uri = "postgresql://me:s3cret@host/db"
+    assert shown_uri(uri) == "postgresql://host/db"
+    environ = withheld(uri)
+    assert list(environ.values()) == [uri]
+    assert resolve_target(shown_uri(uri), results=tmp_path, environ=environ).uri == uri
+    assert resolve_target(shown_uri(uri), results=tmp_path, environ={}).uri == shown_uri(uri)
+    assert withheld("http://host") == withheld("sqlite:////a@b/c.db") == withheld(None) == {}
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/../../../x", "..", 'it\'s "x" & ünï'])
+def test_an_experiment_of_any_name_keeps_its_artifacts_in_one_place(
+    empty_store: Path, tmp_path: Path, name: str
+) -> None:
+    results = tmp_path / "in here" / "results"
+    results.mkdir(parents=True)
+    shutil.copy(empty_store, results / "mlflow.db")
+    (tmp_path / "note.txt").write_text("a")
+    target = resolve_target(None, name, results=results, environ={})
+    report = sync_records([record("a", artifacts=(Artifact.of(tmp_path / "note.txt"),))], target)
+    assert report.status == "level", report
+    (kept,) = [path for path in tmp_path.rglob("note.txt") if path.parent != tmp_path]
+    assert kept.resolve().is_relative_to(results / "mlartifacts")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_of_any_name_holds_a_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / 'it\'s a "$HOME" & ünï %20?#' / "results"
+    results.mkdir(parents=True)
+    monkeypatch.chdir(results.parent)
+    assert sync_records([record("a")], resolve_target(None, environ={})).status == "level"
+    assert (results / "mlflow.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [results.parent.name]
+    assert [path.name for path in results.parent.iterdir()] == ["results"]
 
 
 def test_a_server_that_never_answers_delays(

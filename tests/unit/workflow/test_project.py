@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,14 +51,45 @@ def test_a_module_sees_what_it_is_given_and_no_file_of_the_working_folder(
         project.module_configuration({"samples": []})
 
 
-def test_a_command_runs_with_this_library(tmp_path: Path) -> None:
-    text = project.command(sys.executable, "split.py", "--threads", 1, "--help")
+AWKWARD = 'it\'s a "$HOME" & `id` ünï; %20?#'
+
+
+def test_a_command_runs_with_this_library_wherever_that_and_python_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / AWKWARD
+    place.mkdir()
+    for name in ("src", "scripts"):
+        (place / name).symlink_to(project.ROOT / name)
+    # A link to the interpreter would lose its packages.
+    (place / "my python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (place / "my python").chmod(0o755)
+    monkeypatch.setattr(project, "SOURCE", place / "src")
+    monkeypatch.setattr(project, "SCRIPTS", place / "scripts")
+    text = project.command(str(place / "my python"), "split.py", "--threads", 1, "--help")
     clean = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         text, shell=True, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "train, validation and test" in done.stdout
+
+
+@pytest.mark.parametrize("sign", ["{", "}", ":", "\n"])
+def test_a_place_that_cannot_be_written_down_is_refused(sign: str) -> None:
+    project.check_place(Path("/some where", AWKWARD))
+    with pytest.raises(ConfigError, match=r"lies in '/my.*project', whose .* rename that folder"):
+        project.check_place(Path(f"/my{sign}project"))
+
+
+def test_every_name_in_a_command_is_quoted() -> None:
+    found = []
+    for rules in sorted((project.ROOT / "rules").glob("*.smk")):
+        for block in re.findall(r"\n    shell:\n((?:        .*\n)+)", rules.read_text()):
+            found += re.findall(r"{([^{}]+)}", block)
+    assert len(found) > 100
+    # That one is a command itself, quoted as such.
+    assert {name for name in found if not name.endswith(":q")} == {"params.script"}
 
 
 @pytest.mark.parametrize(("names", "pattern"), [(["a.b", 1], r"a\.b|1"), ([], "(?!)")])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import StrictStr, field_validator
 
-from taskgrid.config.sections.values import Fraction, Natural, Positive, Section, Text
+from taskgrid.config.sections.values import Fraction, Natural, Place, Positive, Section
 from taskgrid.config.shipped import prompt_lineages
 from taskgrid.sentences import choices
 
@@ -16,7 +16,7 @@ class DataSpec(Section):
 
     layout: Literal["hub", "original"] = "hub"
     """Parquet files of the Hugging Face hub, or the owners' own files."""
-    folder: Text | None = None
+    folder: Place | None = None
     """`original`: the folder of the data sets, as docs/datasets.md lays it out (null: `data`). `hub`: the
     Hugging Face cache (null: the usual one)."""
     limit: Positive | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taskgrid.config.sections.values import Name, Number, Section, Text
+from taskgrid.config.sections.values import Name, Number, Place, Section, Text
 
 
 class CheckSpec(Section):
@@ -29,7 +29,7 @@ class ExpertSpec(Section):
     format: Literal["transformers", "open_clip", "task_vectors"]
     """How the checkpoints are laid out: `transformers`, `open_clip` or `task_vectors` (pickles, read as
     tensors only)."""
-    source: Text
+    source: Place
     """A repository of the Hugging Face hub, or a path; `{task}` stands for the task's name, e.g.
     `tanganke/clip-vit-base-patch32_{task}`."""
     revision: Text | None = None
@@ -37,7 +37,7 @@ class ExpertSpec(Section):
     found."""
     revisions: dict[Name, Text] = Field({})
     """Commits by task, where each task has a repository of its own."""
-    file: Text | None = None
+    file: Place | None = None
     """File in the repository, with `{task}`; null finds it by the format."""
     names: dict[Name, Text] = Field({})
     """What `{task}` is replaced by, where it is not the task's own name."""

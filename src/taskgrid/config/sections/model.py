@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskgrid.config.sections.values import Name, Section, Text
+from taskgrid.config.sections.values import Name, Place, Section, Text
 
 
 class ModelSpec(Section):
@@ -13,6 +13,6 @@ class ModelSpec(Section):
     architecture: Text
     """An open_clip architecture (`ViT-B-32-quickgelu`) or a model config shipped in `resources/models`
     (`taskgrid-vit-4`)."""
-    pretrained: Text
+    pretrained: Place
     """An open_clip tag (`openai`), a shipped tag (`s0`), the path of a safetensors file or of an index of
     shards, `hf-hub:owner/name@revision`, or `random`: weights that nobody trained, to try a machine."""

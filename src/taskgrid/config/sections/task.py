@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, StrictStr, field_validator, model_valida
 from taskgrid import plugins
 from taskgrid.config.sections.plugin import known_name
 from taskgrid.config.sections.recipe import RecipeChanges
-from taskgrid.config.sections.values import Name, Positive, Section, Text
+from taskgrid.config.sections.values import Name, Place, Positive, Section, Text
 from taskgrid.config.shipped import published_names
 from taskgrid.sentences import choices, shown
 
@@ -23,14 +23,14 @@ class TaskSpec(Section):
     """Where the images come from: `builtin`, `published` (a data set of the literature, see
     `docs/datasets.md`), `folder`, `npz` or `parquet`. May be left out of the first two: the task's name
     says it."""
-    path: Text | None = None
+    path: Place | None = None
     """Folder or file of the source. `builtin` has none; of a `published` task it is the folder of its
     original files, or the Hugging Face cache (null: the usual one)."""
     limit: Positive | None = None
     """At most so many images of each of the source's own splits, drawn with seed 0; null takes all."""
-    classes: list[Text] | Text | None = None
+    classes: list[Text] | Place | None = None
     """Class names in label order, or the path of a .json or .txt file of them."""
-    templates: list[Text] | Text | None = None
+    templates: list[Text] | Place | None = None
     """Prompt templates with `{}` for the class name, or a file of them."""
     allow_overlap: StrictBool = False
     """Accept images that stand in two of the source's own splits."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
 
 from taskgrid.config.sections.plugin import known_name
-from taskgrid.config.sections.values import Name, Natural, Section, Text, refused
+from taskgrid.config.sections.values import Name, Natural, Place, Section, refused
 from taskgrid.plugins.cards import plugin_options
 
 
@@ -18,7 +18,7 @@ class TransportSpec(Section):
 
     name: Name
     """Stands where a mode stands in paths and tables."""
-    results: Text = Field(alias="from")
+    results: Place = Field(alias="from")
     """Results folder of the other run; `results` itself for another model of this one."""
     model: Name
     """The other run's name of its base model."""

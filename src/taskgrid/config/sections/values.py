@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +24,8 @@ from taskgrid.lattice.subsets import TASK_NAME
 from taskgrid.sentences import shown
 
 Item = TypeVar("Item", bound=Hashable)
+
+_SUFFIXES = ("csv", "html", "json", "log", "parquet", "safetensors")
 
 
 def _number(value: Any) -> Any:
@@ -40,13 +43,30 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _no_address(value: str) -> str:
+    if "://" in value:
+        raise ValueError(
+            "this is an address, and nothing is downloaded from one; give the path of a copy here"
+        )
+    return value
+
+
+def _no_file(value: str) -> str:
+    ending = value.rpartition(".")[2]
+    if value.endswith(tuple(f".{suffix}" for suffix in _SUFFIXES)):
+        raise ValueError(f"a name that ends in .{ending} would be taken for a file; leave that out")
+    return value
+
+
 MOST = 2**32 - 1
 """The largest whole number: every generator takes it for a seed."""
 NAME_PATTERN = f"^{TASK_NAME.pattern}$"
 
 Number = Annotated[float, BeforeValidator(_number)]
-Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=64)]
+Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=64), AfterValidator(_no_file)]
 Text = Annotated[StrictStr, Field(min_length=1)]
+Place = Annotated[Text, AfterValidator(_no_address)]
+"""A path, or what stands for one."""
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
 Natural = Annotated[StrictInt, Field(ge=0, le=MOST)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from taskgrid.config import Experiment
+from taskgrid.errors import ConfigError
+from taskgrid.lattice.subsets import subset_name, subset_of_number
 from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
@@ -11,11 +13,31 @@ from taskgrid.workflow.settings import merge
 KINDS = (*merge.KINDS, "base", "images", "head", "vector")
 """What a plan compares, and what is learned from."""
 
+_LONGEST = 240
+"""Letters of a subset's name, below the 255 bytes that a name of a file or folder may have."""
+
 
 def methods(experiment: Experiment) -> list[str]:
     """Return the labels of the methods that learn."""
     found = experiment.methods
     return [label for label in found if merger_card(experiment.method(label).name).learned]
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse subsets whose names are too long for a folder: what is learned lies in one of that name.
+
+    Raises:
+        ConfigError: if there is one; the text says what to do.
+    """
+    for label in methods(experiment):
+        for number in experiment.numbers:
+            name = subset_name(subset_of_number(number, experiment.trained))
+            if len(name) > _LONGEST:
+                raise ConfigError(
+                    f"merge method {label!r} learns coefficients for a subset of {name.count('+') + 1} tasks "
+                    f"whose name has {len(name)} letters, and a file system takes {_LONGEST}; shorten "
+                    "names of tasks, or choose smaller subsets"
+                )
 
 
 def files(

@@ -9,6 +9,7 @@ from taskgrid.config import Experiment
 from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.atomic import read_json
+from taskgrid.tracking.target import shown_uri, withheld
 from taskgrid.workflow import paths
 from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import figures
@@ -16,7 +17,7 @@ from taskgrid.workflow.settings import figures
 
 def sync(experiment: Experiment) -> str:
     """Return the settings of the registry, with the configuration that describes the grid's run."""
-    # A tracking URI may hold a password, and where a grid was computed is no part of what it is.
+    # Where a grid was computed is no part of what it is.
     # Where nothing is to be proven, what a proof would need is none either.
     hidden: dict[str, Any] = {
         "tracking": True,
@@ -24,7 +25,14 @@ def sync(experiment: Experiment) -> str:
         **({} if proven_runs(experiment) else {"evaluation": {"proof"}}),
     }
     shown = experiment.config.model_dump(mode="json", exclude=hidden)
-    return canonical_json({**experiment.config.tracking.model_dump(), "config": shown})
+    tracking = experiment.config.tracking
+    uri = None if tracking.uri is None else shown_uri(tracking.uri)
+    return canonical_json({**tracking.model_dump(), "uri": uri, "config": shown})
+
+
+def secrets(experiment: Experiment) -> dict[str, str]:
+    """Return what the registry's job needs in its environment, for settings are written down."""
+    return withheld(experiment.config.tracking.uri)
 
 
 def attached(experiment: Experiment) -> list[str]:

@@ -83,7 +83,11 @@ def test_a_change_re_runs_what_depends_on_it(change: dict[str, Any], expected: s
 
 
 def test_no_secret_of_the_registry_is_in_the_recorded_configuration() -> None:
-    known = json.loads(settings.registry.sync(experiment(tracking={"uri": "http://u:secret@h"})))
+    asked = experiment(tracking={"uri": "http://u:secret@h?token=secret"})
+    for written in (settings.registry.sync(asked), settings.doctor.needs(asked)):
+        assert "secret" not in written and "//h?token=***" in written
+    assert list(settings.registry.secrets(asked).values()) == ["http://u:secret@h?token=secret"]
+    known = json.loads(settings.registry.sync(asked))
     assert "secret" not in json.dumps(known["config"])
 
 
@@ -186,6 +190,15 @@ def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
         settings.export.files(experiment(), **{**POINT, "subset": "textures+typo"})
     files = settings.export.files(experiment(), **POINT)
     assert set(files.tasks) == {"mnist", "textures"}
+
+
+def test_a_subset_whose_name_is_no_name_of_a_folder_is_not_learned() -> None:
+    tasks = [{"name": 60 * letter, "source": "npz", "path": "data/mnist.npz"} for letter in "abcd"]
+    learned = {"methods": ["adamerging"], "lambdas": [0, 1]}
+    settings.learn.check(experiment(tasks=tasks[:3], grid=learned))
+    settings.learn.check(experiment(tasks=tasks))
+    with pytest.raises(ConfigError, match=r"'adamerging' learns .* 4 tasks .* 243 letters"):
+        settings.learn.check(experiment(tasks=tasks, grid=learned))
 
 
 def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
