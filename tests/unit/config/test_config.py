@@ -71,7 +71,7 @@ SECRET = "https://me:s3cret@host/x?token=s3cret"
         ("tracking", {"url": SECRET}, ["unknown key 'tracking.url'", "did you mean 'uri'"]),
         ("tracking", {"experiment": "../../x"}, ["tracking.experiment is '../../x'", "no name"]),
         ("tracking", {"experiment": "a/.."}, ["tracking.experiment", "no name"]),
-        ("tracking", {"experiment": "a\0b"}, ["tracking.experiment", "no name"]),
+        ("tracking", {"experiment": "a\0b"}, ["tracking.experiment", "control character"]),
         ("tracking", {"experiment": " "}, ["tracking.experiment", "no name"]),
         ("tracking", {"experiment": 67 * "日"}, ["tracking.experiment", "at most 200 bytes"]),
         ("tasks/0/name", "../a", ["tasks[0].name is '../a'", "lower-case"]),
