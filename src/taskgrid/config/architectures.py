@@ -134,8 +134,11 @@ def local_weights(architecture: str, pretrained: str) -> Path | None:
     return path
 
 
-def weights_fingerprint(path: Path) -> str:
-    """Return a digest of a model's weights, of all shards where the file is their index."""
+def weights_fingerprint(architecture: str, pretrained: str) -> str:
+    """Return a digest of a model's weights where they are a local file or shards, else their tag."""
+    path = local_weights(architecture, pretrained)
+    if path is None:
+        return pretrained
     files = [path, *(read_index(path).files if path.suffix == ".json" else ())]
     prints = [fingerprint(file) for file in files]
     return prints[0] if len(prints) == 1 else digest(prints)

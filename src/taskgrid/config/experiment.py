@@ -7,13 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from taskgrid.config.architectures import (
-    image_size,
-    local_weights,
-    operations,
-    parameters,
-    weights_fingerprint,
-)
+from taskgrid.config.architectures import image_size, operations, parameters, weights_fingerprint
 from taskgrid.config.needs import all_statistics, needs_of
 from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
@@ -325,8 +319,7 @@ class Experiment:
     def weights_fingerprint(self, model: str) -> str:
         """Return a digest of a model's weights where they are a local file, else its tag."""
         spec = self._models[model]
-        file = local_weights(spec.architecture, spec.pretrained)
-        return weights_fingerprint(file) if file is not None else spec.pretrained
+        return weights_fingerprint(spec.architecture, spec.pretrained)
 
     def lambdas(self, method: str) -> tuple[str, ...]:
         """Return a method's coefficients as text, increasing: lambdas, thresholds, or ``1.00`` alone."""

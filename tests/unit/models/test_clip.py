@@ -16,6 +16,7 @@ from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models import clip as clip_module
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.clip import load_clip
+from taskgrid.provenance.listing import fingerprint
 from taskgrid.store.weights import State, digest_state
 from tests.unit.example_checkpoints import STAND_INS, in_shards, under
 from tests.unit.example_models import SIZE, tiny_clip, tiny_config, write_tiny
@@ -182,12 +183,12 @@ def test_a_base_in_shards(tmp_path: Path) -> None:
         assert local_weights("tiny", str(path)) == index
         loaded = load_clip("tiny", str(path), resources=tmp_path).model.state_dict()
         assert digest_state(loaded) == digest_state(state)
-    before = weights_fingerprint(index)
-    assert before == weights_fingerprint(index) != weights_fingerprint(shard)
+    before = weights_fingerprint("tiny", str(index))
+    assert before == weights_fingerprint("tiny", str(index)) != fingerprint(shard)
     shard.write_bytes(
         in_shards(tmp_path / "b", under("b.", state)).with_name(shard.name).read_bytes()
     )
-    assert weights_fingerprint(index) != before
+    assert weights_fingerprint("tiny", str(index)) != before
 
 
 @pytest.mark.parametrize("name", STAND_INS)
