@@ -164,10 +164,10 @@ def test_a_setting_of_one_task_trains_that_task(checkout: Checkout) -> None:
 
 
 def test_swapping_two_settings_is_seen(checkout: Checkout) -> None:
-    # Snakemake compares unnamed sets of values: steps 4, warm-up 1 -> steps 1, warm-up 4 is missed
-    # unless both stand in one value.
+    # Snakemake compares unnamed sets of values: steps 4, batches of 16 -> steps 16, batches of 4 is
+    # missed unless both stand in one value.
     recipe = checkout.config["finetune"]["recipe"]
-    recipe["steps"], recipe["warmup_steps"] = recipe["warmup_steps"], recipe["steps"]
+    recipe["steps"], recipe["batch_size"] = recipe["batch_size"], recipe["steps"]
     assert checkout.plan()["finetune"] == 3
 
 

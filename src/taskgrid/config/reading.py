@@ -16,7 +16,7 @@ from taskgrid.sentences import key_path, shown, tail
 
 LARGEST_FILE = 1 << 24
 """Bytes of a configuration file; more is none."""
-MOST_VALUES = 1 << 19
+MOST_VALUES = 1 << 17
 """Values of a configuration; what an alias repeats counts each time."""
 DEEPEST = 32
 LARGEST_NUMBER = 1e15

@@ -26,6 +26,7 @@ from taskgrid.data.sources import shards
 from taskgrid.data.sources.opening import open_source
 from taskgrid.data.splits import hold_out
 from taskgrid.errors import ArtifactError, DataError
+from taskgrid.store.atomic import write_json
 from tests.unit.example_images import SHARED_DATA
 from tests.unit.example_published import (
     COMMIT,
@@ -723,7 +724,7 @@ def test_a_manifest_of_something_else(tmp_path, changes, words):
 
 
 def test_a_damaged_manifest(tmp_path):
-    (tmp_path / "download.json").write_text('{"files": [{"nom": 1}]}')
+    write_json(tmp_path / "download.json", {"files": [{"nom": 1}]})
     task = hub_task("mnist", tmp_path, download=str(tmp_path / "download.json"))
     assert "is no manifest of a download" in refusal(task, ArtifactError)
 

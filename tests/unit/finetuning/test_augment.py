@@ -109,7 +109,9 @@ def fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         monkeypatch.setattr("taskgrid.data.dataset.open_source", lambda task: Listed(images))
         files = [tmp_path / name for name in ("images.arrow", "dataset.json", "train.arrow")]
         build_dataset(
-            SimpleNamespace(name="things", source="folder", allow_overlap=False, limit=None),
+            SimpleNamespace(
+                name="things", source="folder", allow_overlap=False, limit=None, options={}
+            ),
             side,
             "bicubic",
             *files[:2],

@@ -127,7 +127,7 @@ def test_load_clip_takes_the_file_as_a_base(
     with pytest.raises(LineageError, match="trained with gelu"):
         load_clip("quick", str(path), resources=tmp_path)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtifactError, match=r"a\.safetensors is damaged"):
+    with pytest.raises(ArtifactError, match=r"a\.safetensors are damaged"):
         load_clip("tiny", str(path), resources=tmp_path)
 
 
