@@ -323,8 +323,7 @@ def _place(path: Path, begin: int, name: str, entry: Mapping[str, Any]) -> Place
     sides = entry["shape"]
     # Also no true and no 2.0, which would do as numbers here and fail where a tensor is made.
     counted = all(type(side) is int and 0 <= side < _LARGEST for side in (*sides, start, end))
-    # An empty tensor may have sides of any length, which torch cannot hold.
-    if not counted or len(sides) > _MOST_AXES or prod(max(side, 1) for side in sides) >= _LARGEST:
+    if not counted or len(sides) > _MOST_AXES:
         raise _damaged(
             path, f"{name!r:.200} has no shape and place in whole numbers that a tensor has"
         )
@@ -333,6 +332,9 @@ def _place(path: Path, begin: int, name: str, entry: Mapping[str, Any]) -> Place
         raise _damaged(
             path, f"{name!r:.200} has {end - start} bytes, its shape needs {spec.nbytes}"
         )
+    # One without elements may have sides of any length, which torch cannot hold.
+    if prod(max(side, 1) for side in sides) >= _LARGEST:
+        raise _damaged(path, f"{name!r:.200} has sides that no tensor has")
     return Place(spec, path, begin + start)
 
 
