@@ -82,6 +82,7 @@ _PLUGINS = MappingProxyType(
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
             "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
+            "magmax": "taskgrid.merging.methods.magmax",
             "regmean": "taskgrid.merging.methods.regmean",
             "tall_mask": "taskgrid.merging.methods.tall_mask",
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
