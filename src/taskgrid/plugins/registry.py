@@ -79,6 +79,8 @@ _PLUGINS = MappingProxyType(
         "merger": {
             "adamerging": "taskgrid.merging.methods.adamerging",
             "average": "taskgrid.merging.methods.average",
+            "dare": "taskgrid.merging.methods.dare",
+            "della": "taskgrid.merging.methods.della",
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
             "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
