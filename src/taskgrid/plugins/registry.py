@@ -79,6 +79,7 @@ _PLUGINS = MappingProxyType(
         "merger": {
             "adamerging": "taskgrid.merging.methods.adamerging",
             "average": "taskgrid.merging.methods.average",
+            "breadcrumbs": "taskgrid.merging.methods.breadcrumbs",
             "dare": "taskgrid.merging.methods.dare",
             "della": "taskgrid.merging.methods.della",
             "emr": "taskgrid.merging.methods.emr",

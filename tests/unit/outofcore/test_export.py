@@ -170,6 +170,7 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         ("magmax", "0.30", TASKS),
         ("dare", "dtd:0.50,mnist:-0.25", TASKS[:2]),
         ("della", "0.30", TASKS),
+        ("breadcrumbs", "0.30", TASKS),
         ("fisher", "dtd:0.50,mnist:-0.25", TASKS[:2]),
     ],
 )
