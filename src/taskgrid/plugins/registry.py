@@ -86,6 +86,7 @@ _PLUGINS = MappingProxyType(
             "fisher": "taskgrid.merging.methods.fisher",
             "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
             "magmax": "taskgrid.merging.methods.magmax",
+            "pcb": "taskgrid.merging.methods.pcb",
             "regmean": "taskgrid.merging.methods.regmean",
             "tall_mask": "taskgrid.merging.methods.tall_mask",
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
