@@ -167,6 +167,10 @@ def test_a_method_that_sees_the_whole_model_merges_in_memory(
         ("emr", "0.30", TASKS),
         ("emr", "dtd:0.50,mnist:1.00,svhn:-0.25", TASKS),
         ("ties", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+        ("magmax", "0.30", TASKS),
+        ("dare", "dtd:0.50,mnist:-0.25", TASKS[:2]),
+        ("della", "0.30", TASKS),
+        ("breadcrumbs", "0.30", TASKS),
         ("fisher", "dtd:0.50,mnist:-0.25", TASKS[:2]),
     ],
 )
