@@ -79,9 +79,11 @@ _PLUGINS = MappingProxyType(
         "merger": {
             "adamerging": "taskgrid.merging.methods.adamerging",
             "average": "taskgrid.merging.methods.average",
+            "consensus": "taskgrid.merging.methods.consensus",
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
             "karcher": "taskgrid.merging.methods.karcher",
+            "lines": "taskgrid.merging.methods.lines",
             "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
             "model_stock": "taskgrid.merging.methods.model_stock",
             "multi_slerp": "taskgrid.merging.methods.multi_slerp",
