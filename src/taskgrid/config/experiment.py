@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from taskgrid.config.architectures import image_size, operations, parameters, weights_fingerprint
+from taskgrid.config.methods import check_methods
 from taskgrid.config.needs import all_statistics, needs_of
 from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
@@ -152,12 +153,12 @@ class Experiment:
         Raises:
             ConfigError: if an architecture, a file of weights, the data of a task or the results of
                 another run do not exist, a design of subsets is too large, empty or names what is not
-                there, points belong to no subset of the grid, the lattice's budget is too small, or a
-                recipe is all warm-up.
+                there, points belong to no subset of the grid, a method lacks weights or merges other
+                numbers of tasks, the lattice's budget is too small, or a recipe is all warm-up.
         """
         self._check_some("grid.subsets", self.numbers)
         self._check_points()
-        self._check_weights()
+        check_methods(self._methods, self.trained, self.numbers)
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
         self._check_recipes()
@@ -188,15 +189,6 @@ class Experiment:
                     raise ConfigError(
                         f"method {label!r} has points of {subset_name(subset)}, which is not on the grid; "
                         "add it to grid.subsets.include"
-                    )
-
-    def _check_weights(self) -> None:
-        for label, method in self._methods.items():
-            for name, option in merger_card(method.name).options.items():
-                given = method.options.get(name) if option.shape == "numbers" else None
-                if given and (lacking := sorted({*self.trained} - {*given})):
-                    raise ConfigError(
-                        f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
                     )
 
     def _check_lattice(self, lattice: LatticeSpec) -> None:

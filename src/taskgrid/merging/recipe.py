@@ -10,7 +10,7 @@ import torch
 
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, LineageError
-from taskgrid.lattice.subsets import canonical_subset
+from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.merging.seam import (
     AnyMerger,
     LogitMerger,
@@ -152,8 +152,14 @@ class MergeRecipe:
             coefficients: task -> coefficient, where the point names them.
 
         Raises:
-            ConfigError: if the method has no coefficient, or they are not one for each task.
+            ConfigError: if the method merges another number of tasks, it has no coefficient, or they are
+                not one for each task.
         """
+        if self.card.tasks not in (None, len(subset)):
+            raise ConfigError(
+                f"merge method {self.name!r} merges {self.card.tasks} tasks, but {subset_name(subset)} has "
+                f"{len(subset)}; name {self.card.tasks}"
+            )
         if coefficients is not None and coefficients.keys() != set(subset):
             raise ConfigError(
                 f"coefficients are given for {', '.join(sorted(coefficients)) or 'no task'}, but "

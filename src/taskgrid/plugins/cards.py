@@ -49,6 +49,7 @@ class MergerCard(Card):
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
             less for some options.
+        tasks: how many tasks a subset must have; None takes any number.
     """
 
     needs: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class MergerCard(Card):
     learned: bool = False
     stochastic: bool = False
     scope: Scope = "model"
+    tasks: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,11 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
             [{"name": "average", "options": {"weights": {"a": 1, "b": 2}}}],
             "option 'weights' of method 'average' lacks task 'c'",
         ),
+        (
+            "grid/methods",
+            ["average", "slerp"],
+            r"method 'slerp' merges 2 tasks, but a is on the grid; write grid.subsets: \{sizes: \[2\]\}",
+        ),
         ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
         (
             "finetune/recipe/warmup_steps",

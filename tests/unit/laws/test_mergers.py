@@ -22,8 +22,18 @@ WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives != "log
 SCALED = [name for name in WEIGHTS if RECIPES[name].card.coefficient != "none"]
 PER_TASK = [name for name in WEIGHTS if RECIPES[name].per_task]
 LOGITS = [name for name in methods() if name not in WEIGHTS]
-SUBSETS = sorted(s for k in range(1, 5) for s in itertools.combinations(TASKS, k))
 EVERY = pytest.mark.parametrize("method", WEIGHTS)
+
+
+def merged_by(method: str) -> tuple[str, ...]:
+    """As many tasks as a method takes."""
+    return TASKS[: RECIPES[method].card.tasks]
+
+
+def subsets_of(method: str) -> list[tuple[str, ...]]:
+    own = RECIPES[method].card.tasks
+    sizes = range(1, 5) if own is None else [own]
+    return sorted(s for k in sizes for s in itertools.combinations(TASKS, k))
 
 
 def make_base(dtype: torch.dtype = torch.float32) -> State:
@@ -68,7 +78,10 @@ def merged(
     seed: int = 0,
 ) -> dict[str, State]:
     """All models that a method gives, by task."""
-    given = given_to(RECIPES[method], base, sorted(experts))
+    own = merged_by(method)
+    experts = {task: expert for task, expert in experts.items() if task in own}
+    scale = {task: scale[task] for task in own} if isinstance(scale, dict) else scale
+    given = given_to(RECIPES[method], base, own)
     if not RECIPES[method].per_task:
         return {"": merge(method, base, experts, scale, seed=seed, **given)}
     return merge_per_task(method, base, experts, scale, seed=seed, **given)
@@ -114,7 +127,8 @@ def test_a_walk_has_the_bits_of_each_subset_alone(
     take = walk(recipe, base, sources, keep_bytes)
     weights = [{}] if recipe.card.coefficient == "none" else [{}, dict.fromkeys(TASKS, -0.3), {}]
     weights = [each | ({"dtd": 1.0} if each else {}) for each in weights]
-    for subset, each in itertools.product([*SUBSETS, *SUBSETS[::-3]], weights):
+    subsets = subsets_of(method)
+    for subset, each in itertools.product([*subsets, *subsets[::-3]], weights):
         named = {task: each[task] for task in subset if each}
         found, alone = take(subset, named), recipe.prepare(base, sources, subset, named)
         assert found.keys() == alone.keys()
@@ -139,13 +153,14 @@ def test_apply_writes_in_place_and_leaves_prepared_alone(
     method: str, base: State, vectors: dict[str, State]
 ) -> None:
     recipe = RECIPES[method]
-    prepared = recipe.prepare(base, sources_of(recipe, base, vectors), TASKS)
+    tasks = merged_by(method)
+    prepared = recipe.prepare(base, sources_of(recipe, base, vectors), tasks)
     before = digest_state(prepared)
     out = {name: torch.full_like(tensor, 9) for name, tensor in base.items()}
     places = {name: tensor.data_ptr() for name, tensor in out.items()}
     scales = (0.3, 1.0, 0.0, 0.3) if method in SCALED else (1.0,)
     # Back and forth, each as if it were the first.
-    for scale, task in itertools.product(scales, TASKS if recipe.per_task else (None,)):
+    for scale, task in itertools.product(scales, tasks if recipe.per_task else (None,)):
         fresh = recipe.apply(base, prepared, scale, task=task)
         assert recipe.apply(base, prepared, scale, task=task, out=out) is out
         assert {name: tensor.data_ptr() for name, tensor in out.items()} == places
@@ -188,7 +203,8 @@ def test_coefficients_scale_the_vectors(
     # Powers of two, which round nothing.
     recipe, named = RECIPES[method], {"cars": 2.0, "dtd": 1.0, "mnist": -0.5, "svhn": 4.0}
     scaled = {t: {k: d * named[t] for k, d in vector.items()} for t, vector in vectors.items()}
-    for subset in (TASKS[:1], TASKS[2:3], TASKS):
+    every = subsets_of(method)
+    for subset in (every[0], every[-1], merged_by(method)):
         own = {task: named[task] for task in subset}
         by_point = recipe.prepare(base, sources_of(recipe, base, vectors), subset, own)
         by_hand = recipe.prepare(base, sources_of(recipe, base, scaled), subset)
@@ -222,9 +238,10 @@ def test_a_method_with_a_model_per_task_has_no_single_one(
 def test_a_single_model_serves_every_task(
     method: str, base: State, experts: dict[str, State]
 ) -> None:
-    given = given_to(RECIPES[method], base, sorted(experts))
-    found = digests(merge_per_task(method, base, experts, **given))
-    assert found == dict.fromkeys(sorted(experts), digest_state(merged(method, base, experts)[""]))
+    own = {task: experts[task] for task in merged_by(method)}
+    given = given_to(RECIPES[method], base, sorted(own))
+    found = digests(merge_per_task(method, base, own, **given))
+    assert found == dict.fromkeys(sorted(own), digest_state(merged(method, base, own)[""]))
 
 
 @EVERY
@@ -232,13 +249,26 @@ def test_prepared_tensors_are_named_for_a_file(
     method: str, base: State, vectors: dict[str, State]
 ) -> None:
     recipe = RECIPES[method]
-    prepared = recipe.prepare(base, sources_of(recipe, base, vectors), TASKS)
+    tasks = merged_by(method)
+    prepared = recipe.prepare(base, sources_of(recipe, base, vectors), tasks)
     assert prepared and all(isinstance(tensor, torch.Tensor) for tensor in prepared.values())
     again = {name: tensor.clone() for name, tensor in sorted(prepared.items())}
     for one, other in zip(
-        applied(recipe, base, prepared, TASKS), applied(recipe, base, again, TASKS), strict=True
+        applied(recipe, base, prepared, tasks), applied(recipe, base, again, tasks), strict=True
     ):
         assert digest_state(one) == digest_state(other)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in WEIGHTS if RECIPES[name].card.tasks is not None]
+)
+def test_subsets_of_another_size_are_refused(
+    method: str, base: State, vectors: dict[str, State]
+) -> None:
+    recipe = RECIPES[method]
+    for count in {1, 2, 3, 4} - {recipe.card.tasks}:
+        with pytest.raises(ConfigError, match=rf"merges {recipe.card.tasks} tasks, but cars.*has"):
+            recipe.prepare(base, sources_of(recipe, base, vectors), TASKS[:count])
 
 
 @pytest.mark.parametrize("method", LOGITS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from taskgrid.merging.bases.additive import add_direction
-from taskgrid.merging.bases.masks import pack, unpack
+from taskgrid.merging.bases.masks import masked_direction, pack
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Option, Options
@@ -73,12 +73,8 @@ class Emr:
         out: State | None = None,
     ) -> State:
         """Return theta_0 + lambda * rescaler_t * m_t * tau_elected."""
-        factor, direction = float(prepared[f"rescale/{task}"]), {}
-        for name in base:
-            if f"elected/{name}" in prepared:
-                elected = prepared[f"elected/{name}"].double()
-                mask = unpack(prepared[f"mask/{task}/{name}"], elected.shape)
-                direction[name] = torch.where(mask, elected * factor, 0)
+        factor = float(prepared[f"rescale/{task}"])
+        direction = masked_direction(prepared, "elected", task, base, factor)
         return add_direction(base, direction, scale, out)
 
 

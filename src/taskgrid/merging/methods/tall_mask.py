@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import torch
 
-from taskgrid.merging.bases.additive import add_direction, weighted_sum
-from taskgrid.merging.bases.election import Voter, elect, thresholds
-from taskgrid.merging.bases.masks import pack, unpack
+from taskgrid.merging.bases.additive import add_direction
+from taskgrid.merging.bases.inner import merged_vector, scope_of
+from taskgrid.merging.bases.masks import masked_direction, matters, pack
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
@@ -59,18 +59,16 @@ class TallMask:
     weighs = False
 
     def scope(self, options: Options) -> Scope:
-        """Return what must be seen at once: TIES trims globally."""
-        return "element" if options.of == "sum" else "model"
+        """Return what must be seen at once."""
+        return scope_of(options)
 
     def prepare(self, context: MergeContext) -> Prepared:
         """Return the merged vector, float64, and the packed masks of all tasks."""
-        merged = _merged(context)
+        merged = merged_vector(context)
         prepared = {f"merged/{name}": tensor for name, tensor in merged.items()}
         for task, vector in context.vectors.items():
             for name, tensor in vector.items():
-                own = tensor.double()
-                distance = (merged[name] - own).abs()
-                mask = own.abs() > context.options.mask_lambda * distance
+                mask = matters(tensor, merged[name], context.options.mask_lambda)
                 prepared[f"mask/{task}/{name}"] = pack(mask)
         return prepared
 
@@ -84,21 +82,7 @@ class TallMask:
         out: State | None = None,
     ) -> State:
         """Return theta_0 + m_t * tau_MTL; there is no lambda."""
-        direction = {}
-        for name in base:
-            if f"merged/{name}" in prepared:
-                merged = prepared[f"merged/{name}"]
-                mask = unpack(prepared[f"mask/{task}/{name}"], merged.shape)
-                direction[name] = torch.where(mask, merged, 0)
-        return add_direction(base, direction, 1.0, out)
-
-
-def _merged(context: MergeContext) -> Prepared:
-    vectors, options = context.vectors.values(), context.options
-    if options.of == "sum":
-        return weighted_sum([(1.0, vector) for vector in vectors])
-    voters = [Voter(vector, thresholds(vector, options.density, "global")) for vector in vectors]
-    return elect(voters, options.combine)
+        return add_direction(base, masked_direction(prepared, "merged", task, base), 1.0, out)
 
 
 MERGER = TallMask()

@@ -1,0 +1,41 @@
+"""Whether merge methods fit what they are to merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from taskgrid.config.sections.grid import MethodSpec
+from taskgrid.errors import ConfigError
+from taskgrid.lattice.subsets import subset_name, subset_of_number
+from taskgrid.plugins.cards import merger_card
+
+
+def check_methods(
+    methods: Mapping[str, MethodSpec], trained: tuple[str, ...], numbers: Iterable[int]
+) -> None:
+    """Check methods against the tasks and subsets of the grid.
+
+    Args:
+        methods: by label.
+        trained: the tasks that are merged.
+        numbers: the subsets on the grid.
+
+    Raises:
+        ConfigError: if weights by task lack one, or a method merges another number of tasks than a subset
+            has.
+    """
+    for label, method in methods.items():
+        card = merger_card(method.name)
+        for name, option in card.options.items():
+            given = method.options.get(name) if option.shape == "numbers" else None
+            if given and (lacking := sorted({*trained} - {*given})):
+                raise ConfigError(
+                    f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
+                )
+        for number in numbers if card.tasks is not None else ():
+            if number.bit_count() != card.tasks:
+                subset = subset_name(subset_of_number(number, trained))
+                raise ConfigError(
+                    f"method {label!r} merges {card.tasks} tasks, but {subset} is on the grid; write "
+                    f"grid.subsets: {{sizes: [{card.tasks}]}}, or leave the method out"
+                )
