@@ -28,7 +28,7 @@ SECRET = "https://me:s3cret@host/x?token=s3cret"
         ("grid/lambdas", [0.1, 0.1], ["'0.10' stands twice"]),
         ("grid/lambdas", {"start": 0, "stop": 1}, ["grid.lambdas.step is missing"]),
         ("grid/lambdas", {"start": 1, "stop": 0, "step": 1}, ["stop 0", "below start 1"]),
-        ("grid/methods", ["tties"], ["grid.methods[0].name is 'tties'", "task_arithmetic"]),
+        ("grid/methods", ["tties"], ["grid.methods[0].name is 'tties'", "did you mean 'ties'?"]),
         ("grid/methods", ["average", "average"], ["'average' stands twice", "label"]),
         ("grid/subsets", "most", ["grid.subsets is 'most'", "'all'"]),
         ("grid/subsets", {}, ["at least one of sizes, up_to"]),

@@ -3,8 +3,8 @@
     theta = theta_0 + lambda * P([U_1 ... U_T]) diag(S_1 ... S_T) P([V_1 ... V_T])^T
 
 for each matrix, where U_t, S_t, V_t are the floor(r / T) largest singular triplets of tau_t, r is its
-smaller side, and P is the nearest matrix with orthonormal columns. Gargiulo et al., "Task Singular Vectors: Reducing Task
-Interference in Model Merging" (CVPR 2025), TSV-Merge.
+smaller side, and P is the nearest matrix with orthonormal columns. Gargiulo et al., "Task Singular
+Vectors: Reducing Task Interference in Model Merging" (CVPR 2025), TSV-Merge.
 """
 
 from __future__ import annotations
