@@ -33,10 +33,11 @@ _LONGEST_LIST = 160
 _LONGEST_MESSAGE = 290
 _HIDDEN = "***"
 
-# Greedy up to the last @, for a password may hold one; an address of a file has no user.
-_USER = re.compile(r"(://)(?!/)\S*@")
+# Greedy up to the last @, for a password may hold one; an address of a file has no user. No pattern
+# looks further than a step or two from where it begins: texts may be long.
+_USER = re.compile(r"(://)(?!/)\S{0,500}@")
 _NAMED = re.compile(
-    r"""([\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
+    r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
     ["']?\s*[=:]\s*["']?)[^\s"'&;,)}\]]+""",
     re.IGNORECASE | re.VERBOSE,
 )

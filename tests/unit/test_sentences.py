@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -193,3 +194,10 @@ def test_saying_something_costs_no_import_of_pydantic() -> None:
     # The registry of plug-ins speaks with this voice, and Snakemake asks it in every job.
     code = "import sys, taskgrid.sentences; sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("part", ["x", "://", "a-", "?a-", "&key", "Bearer ", "hf_", "password "])
+def test_long_texts_are_searched_in_a_time_that_grows_with_them(part: str) -> None:
+    began = time.process_time()
+    assert without_secrets(part * 100_000)
+    assert time.process_time() - began < 20

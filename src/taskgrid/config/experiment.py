@@ -162,7 +162,7 @@ class Experiment:
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
         self._check_recipes()
-        check_outside(self.config, self._tasks.values())
+        check_outside(self.config, [*self._tasks.values()])
 
     def _check_recipes(self) -> None:
         for mode in self.modes:

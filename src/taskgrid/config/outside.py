@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from taskgrid.config.architectures import image_size, local_weights
@@ -11,10 +11,11 @@ from taskgrid.config.root import Config
 from taskgrid.config.sections.task import TaskSpec
 from taskgrid.config.tasks import files_of
 from taskgrid.errors import ConfigError
+from taskgrid.remote.cache import is_repository
 from taskgrid.sentences import shown, tail
 
 
-def check_outside(config: Config, tasks: Iterable[TaskSpec]) -> None:
+def check_outside(config: Config, tasks: Sequence[TaskSpec]) -> None:
     """Look up what a configuration names outside itself.
 
     Args:
@@ -27,7 +28,7 @@ def check_outside(config: Config, tasks: Iterable[TaskSpec]) -> None:
     for transport in config.transport:
         owner = f"transport {transport.name!r}"
         with _looked_at(f"{owner}: from", transport.results):
-            if not Path(transport.results).is_dir():
+            if not Path(transport.results).expanduser().is_dir():
                 raise ConfigError(
                     f"{owner}: there is no folder {tail(transport.results)}; `from` is the "
                     "results folder of the other run"
@@ -47,6 +48,15 @@ def check_outside(config: Config, tasks: Iterable[TaskSpec]) -> None:
                     raise ConfigError(
                         f"task {task.name!r}: {tail(path)} does not exist; correct `{key}`, or put the data "
                         "there"
+                    )
+    for expert in config.experts:
+        for task in (task for task in tasks if task.expert):
+            place = expert.place(task.name)
+            with _looked_at(f"experts {expert.name!r}: source", place):
+                if not is_repository(place) and not Path(place).expanduser().exists():
+                    raise ConfigError(
+                        f"experts {expert.name!r}: {tail(place)}, the expert of task {task.name!r}, does not "
+                        "exist; correct `source` or `names`, or put it there"
                     )
 
 

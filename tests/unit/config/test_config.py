@@ -196,6 +196,11 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
         ),
         ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
         (
+            "experts",
+            [{"name": "mine", "format": "open_clip", "source": "~/no/{task}.pt"}],
+            "experts 'mine': ~/no/a.pt, the expert of task 'a', does not exist; correct `source`",
+        ),
+        (
             "finetune/recipe/warmup_steps",
             10,
             "recipe of task 'a' in mode 'standard'.*only 10 steps",

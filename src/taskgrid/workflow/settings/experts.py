@@ -17,9 +17,9 @@ def files(experiment: Experiment, mode: str, task: str) -> list[str]:
     place = experiment.imported(mode).place(task)
     if is_repository(place):
         return []
-    path = Path(place)
+    path = Path(place).expanduser()
     shards = read_index(path).files if place.endswith(".index.json") and path.is_file() else ()
-    return [place, *map(str, shards)]
+    return [str(path), *map(str, shards)]
 
 
 def imported(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:

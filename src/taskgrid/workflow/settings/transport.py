@@ -52,4 +52,4 @@ def modules(experiment: Experiment, name: str) -> list[str]:
 
 
 def _moved(path: str, results: str) -> str:
-    return str(Path(results, Path(path).relative_to("results")))
+    return str(Path(results).expanduser() / Path(path).relative_to("results"))
