@@ -132,6 +132,16 @@ def direction_of(
     return {key: torch.cat([merge(matrices) for matrices in zip(*split, strict=True)])}
 
 
+def whole_direction(
+    context: MergeContext, merge: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+) -> Prepared:
+    """Return the direction of all tensors; arguments as for ``direction_of``."""
+    direction: Prepared = {}
+    for key in next(iter(context.vectors.values())):
+        direction |= direction_of(context, key, merge)
+    return direction
+
+
 def sum_of(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the sum of matrices, added in their order."""
     total = matrices[0].clone()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from taskgrid.merging.bases.additive import Line
-from taskgrid.merging.bases.spectra import direction_of, polar_factor, sum_of
+from taskgrid.merging.bases.spectra import polar_factor, sum_of, whole_direction
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Option
@@ -46,10 +46,7 @@ class IsoC(Line):
 
     def prepare(self, context: MergeContext) -> Prepared:
         """Return the direction."""
-        direction: Prepared = {}
-        for key in next(iter(context.vectors.values())):
-            direction |= direction_of(context, key, _isotropic_sum)
-        return direction
+        return whole_direction(context, _isotropic_sum)
 
 
 def _isotropic_sum(matrices: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -18,10 +18,10 @@ import torch
 
 from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.bases.spectra import (
-    direction_of,
     largest_triplets,
     orthogonal_product,
     sum_of,
+    whole_direction,
 )
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
@@ -62,12 +62,9 @@ class IsoCts(Line):
 
     def prepare(self, context: MergeContext) -> Prepared:
         """Return the direction."""
-        direction: Prepared = {}
-        for key in next(iter(context.vectors.values())):
-            direction |= direction_of(
-                context, key, lambda matrices: _joined(matrices, context.options.fraction)
-            )
-        return direction
+        return whole_direction(
+            context, lambda matrices: _joined(matrices, context.options.fraction)
+        )
 
 
 def own_directions(rank: int, tasks: int, fraction: float) -> int:

@@ -112,10 +112,9 @@ class Lines:
 
 def _first(context: MergeContext, direction: Prepared) -> float:
     """Return the paper's alpha: as large as a mean of the task vectors would be."""
-    weights = dict.fromkeys(context.tasks, 1.0)
-    if context.options.weights is not None:
-        weights = {task: given_weight(context.options, task) for task in context.tasks}
-    summed = weighted_sum([(weights[task], vector) for task, vector in context.vectors.items()])
+    summed = weighted_sum(
+        [(given_weight(context.options, task), vector) for task, vector in context.vectors.items()]
+    )
     over = _size(direction.values())
     # What merges to nothing needs no size.
     return (_size(summed.values()) / over if over else 1.0) / len(context.tasks)
