@@ -213,6 +213,13 @@ def test_what_stands_outside_is_looked_at_before_any_job(path: str, value: Any, 
     assert len(str(caught.value)) < 300
 
 
+def test_a_ready_made_expert_may_be_one_that_the_run_makes() -> None:
+    preset = Path(__file__).parents[3] / "presets" / "vit-b-32-random.yaml"
+    config = read_config(preset)
+    assert config.experts[0].source.startswith("results/")
+    Experiment(config).check()
+
+
 def test_tasks_without_end_are_refused() -> None:
     many = [{"name": f"t{i}", "source": "npz", "path": "x"} for i in range(2000)]
     with pytest.raises(ConfigError, match=r"tasks is .* at most 256 items"):
