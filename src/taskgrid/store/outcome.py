@@ -99,5 +99,5 @@ class Outcomes(Protocol):
 
 
 def _packed(classes: NDArray[np.integer[Any]]) -> bytes:
-    narrow = not classes.size or classes.max() < 256
-    return classes.astype(np.uint8 if narrow else "<u2").tobytes()
+    narrow = classes.dtype == np.uint8 or not classes.size or classes.max() < 256
+    return classes.astype(np.uint8 if narrow else "<u2", copy=False).tobytes()

@@ -126,6 +126,8 @@ class LogitLine:
                 right = logits.gather(2, truth)[:, :, 0]
                 best, guess = logits.max(dim=2)
                 hits = (guess == self.labels) & ~best.isnan()
+                # At once for all points: their outcomes pack a class into a byte where it fits.
+                guess = guess.to(torch.uint8) if logits.shape[2] <= 256 else guess
                 rest = logits.sub_(best[:, :, None]).exp_().sum(dim=2).log()
                 nll, confidence = best + rest - right, rest.neg().exp()
             columns = (column.cpu().numpy() for column in (hits, nll, confidence, guess))
