@@ -26,13 +26,26 @@ include: "rules/registry.smk"
 include: "rules/doctor.smk"
 
 
+# What takes less than a queue does, and no GPU, runs where Snakemake does.
 localrules:
     all,
     download,
     import_expert,
     experts,
+    split,
+    taskvector,
+    cosine,
+    merge,
+    plan_lattice,
+    lattice,
+    grid,
+    study,
     tables,
+    figure,
     figures,
+    pages,
+    continuous_table,
+    precision_table,
     record_expert,
     record_block,
     registry,

@@ -69,7 +69,10 @@ wildcard_constraints:
 
 # A job needs a GPU where there is one, so that it does not wait where there is none.
 VISIBLE_GPUS = cost.visible_gpus(E)
-GPU = cost.gpus(E, VISIBLE_GPUS)
+GPU = cost.gpus(E, VISIBLE_GPUS, elsewhere=workflow.nodes is not None)
+
+# Of a large experiment these are jobs of a cluster; of a small one they take less than its queue.
+SMALL = cost.is_small(E)
 
 # On one machine, as many GPU jobs at once as it has GPUs. Said here and in no profile, for the
 # workflow profile is read with every other one and wins. With `--jobs`, which every cluster asks

@@ -35,6 +35,7 @@ rule dataset:
         "results/logs/dataset/{pixels}/{task}.log",
     benchmark:
         "results/benchmarks/dataset/{pixels}/{task}.tsv"
+    localrule: SMALL
     conda:
         "../envs/torch.yaml"
     # The bytes written do not depend on the number of threads.

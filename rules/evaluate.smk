@@ -15,8 +15,8 @@ rule reference:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 5),
-        runtime=lambda w: cost.minutes(E, w.model, 120),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 5),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 120),
     params:
         script=script("reference.py", *ON_DEVICE),
         settings=lambda w: settings.evaluate.reference(E, **w),
@@ -54,8 +54,8 @@ rule eval:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
-        runtime=lambda w: cost.evaluation_minutes(E, w.model, 240, 960),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w, attempt: attempt * cost.evaluation_minutes(E, w.model, 240, 480),
     params:
         script=script("eval.py", *ON_DEVICE),
         settings=lambda w: settings.evaluate.block(E),
@@ -94,8 +94,8 @@ rule continuous:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
-        runtime=lambda w: cost.minutes(E, w.model, 120),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 120),
     params:
         script=script("continuous.py", *ON_DEVICE),
         settings=lambda w: settings.evaluate.block(E),

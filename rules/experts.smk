@@ -20,7 +20,7 @@ rule import_expert:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 3000, 8),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 3000, 8),
         runtime=60,
     params:
         script=script("import_expert.py"),
@@ -61,8 +61,8 @@ rule verify_expert:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 5),
-        runtime=lambda w: cost.minutes(E, w.model, 60),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 5),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 60),
     params:
         script=script("verify_expert.py", *ON_DEVICE),
         settings=lambda w: settings.experts.verification(E, w.mode, w.task),

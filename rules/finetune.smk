@@ -30,8 +30,8 @@ rule finetune:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 6000, 10),
-        runtime=lambda w: cost.minutes(E, w.model, 240),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 6000, 10),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 240),
     params:
         script=script(
             "finetune.py",

@@ -17,8 +17,8 @@ rule learn:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
-        runtime=lambda w: cost.minutes(E, w.model, 240),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 240),
     params:
         script=script("learn.py", *ON_DEVICE),
         settings=lambda w: settings.learn.coefficients(E, **w),

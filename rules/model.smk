@@ -6,11 +6,12 @@ rule base:
         "results/logs/base/{model}.log",
     benchmark:
         "results/benchmarks/base/{model}.tsv"
+    localrule: SMALL
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 3000, 6),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 3000, 6),
         runtime=60,
     params:
         script=script("base.py"),
@@ -35,11 +36,12 @@ rule head:
         "results/logs/head/{model}/{task}.log",
     benchmark:
         "results/benchmarks/head/{model}/{task}.tsv"
+    localrule: SMALL
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 3000, 4),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 3000, 4),
         runtime=30,
     params:
         script=script("head.py"),

@@ -14,8 +14,8 @@ rule precision:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 5000, 8, vectors=True),
-        runtime=lambda w: cost.minutes(E, w.model, 60),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 60),
     params:
         script=script("precision.py", *ON_DEVICE),
         settings=lambda w: settings.precision.proof(E, **w),

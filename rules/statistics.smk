@@ -16,8 +16,8 @@ rule statistic:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w: cost.memory(E, w.model, 6000, 10),
-        runtime=lambda w: cost.minutes(E, w.model, 120),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 6000, 10),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 120),
     params:
         script=script("statistic.py", *ON_DEVICE),
         settings=lambda w: settings.statistics.statistic(E, **w),

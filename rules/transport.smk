@@ -25,8 +25,8 @@ rule transport:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 3000, 16),
-        runtime=lambda w: cost.minutes(E, w.model, 60),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 3000, 16),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 60),
     params:
         script=script("transport.py"),
         settings=lambda w: settings.transport.expert(E, **w),

@@ -19,7 +19,7 @@ rule taskvector:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 2000, 5),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 2000, 5),
         runtime=10,
     params:
         script=script("taskvector.py"),
@@ -45,7 +45,7 @@ rule cosine:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w: cost.memory(E, w.model, 2000, 2, vectors=True),
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 2000, 2, vectors=True),
         runtime=10,
     params:
         script=script("cosine.py"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from taskgrid.config import Experiment
 from taskgrid.machine import devices
 
-_DAY = 24 * 60
+_LONGEST = 8 * 60
+"""Minutes of a first attempt. Long jobs resume, and short ones get through a queue sooner."""
+
 _VIT_B_32 = 4.5e9
 """Multiply-adds of an image through ViT-B/32."""
 
@@ -15,9 +17,23 @@ def visible_gpus(experiment: Experiment) -> int:
     return 0 if experiment.config.device == "cpu" else len(devices.visible_gpus())
 
 
-def gpus(experiment: Experiment, visible: int) -> int:
-    """Return the GPUs that a job needs: none where there is none, so that jobs do not wait for it."""
-    return int(visible > 0 or experiment.config.device == "cuda")
+def gpus(experiment: Experiment, visible: int, *, elsewhere: bool) -> int:
+    """Return the GPUs that a job needs: none where there is none, so that jobs do not wait for it.
+
+    Args:
+        experiment: the experiment.
+        visible: GPUs of this machine.
+        elsewhere: whether jobs run on other machines, of whose GPUs this one knows nothing.
+    """
+    device = experiment.config.device
+    return int(device != "cpu" and (visible > 0 or elsewhere or device == "cuda"))
+
+
+def is_small(experiment: Experiment) -> bool:
+    """Return whether tasks are made and towers small, so that data and heads take less than a queue."""
+    return all(experiment.task(task).source == "builtin" for task in experiment.tasks) and all(
+        experiment.operations(model) < _VIT_B_32 / 10 for model in experiment.models
+    )
 
 
 def memory(
@@ -51,9 +67,9 @@ def lattice_memory(experiment: Experiment, model: str) -> int:
 
 
 def minutes(experiment: Experiment, model: str, small: int) -> int:
-    """Return the minutes of a job: ``small`` for models up to ViT-B/32, up to a day for larger ones."""
+    """Return the minutes of a job: ``small`` for models up to ViT-B/32, up to 8 hours for larger ones."""
     cost = max(1, experiment.operations(model) / _VIT_B_32)
-    return round(max(small, min(small * cost, _DAY)))
+    return round(max(small, min(small * cost, _LONGEST)))
 
 
 def evaluation_minutes(experiment: Experiment, model: str, bf16: int, fp32: int) -> int:
