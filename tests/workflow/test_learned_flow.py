@@ -13,7 +13,7 @@ POINT = f"results/export/{RUN}/a+b/1.00.safetensors"
 
 def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Checkout) -> None:
     checkout.config["tasks"] = checkout.config["tasks"][:2]
-    options = {"steps": 3, "batch_size": 4, "split": "test"}
+    options = {"steps": 3, "batch_size": 4, "images": "test"}
     checkout.config["grid"] |= {
         "methods": [{"name": "adamerging", "options": options}],
         "subsets": {"include": [["a", "b"]]},
@@ -23,7 +23,7 @@ def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Ch
     learned = f"results/learned/{RUN}/a+b/coefficients.json"
     found = checkout.json(learned)
     assert [step for step, _ in found["history"]] == [0, 1, 2]
-    assert set(found["coefficients"]) == {"a", "b"} and found["split"] == "test"
+    assert set(found["coefficients"]) == {"a", "b"} and found["images"] == "test"
 
     import pandas
 

@@ -40,7 +40,8 @@ def learn_coefficients(
         method: a merge method that learns.
         base: theta_0.
         card: its model card.
-        tasks: heads and images of the tasks to be merged, by name. No labels are looked at.
+        tasks: heads and images of the tasks to be merged, by name. Labels are looked at
+            only where the method's card says so.
         experts: task -> theta_t. Give these or ``vectors``.
         vectors: task -> tau_t.
         seed: what the order of images is drawn from.

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from taskgrid.errors import ConfigError, DataError, DeviceError
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.plan.setting import Setting, Split
+from taskgrid.evaluation.plan.setting import Setting, Split, images_of
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.learning import Learner, Learning, LearningProblem, LearningTask
@@ -57,7 +57,7 @@ def learn(
     if not recipe.card.learned:
         raise ConfigError(f"merge method {recipe.name!r} learns nothing; leave out the learn rule")
     learner, tasks = cast(Learner, recipe.merger), canonical_subset(subset)
-    problem = open_problem(material, setting, tasks, recipe.options.split, device)
+    problem = open_problem(material, setting, recipe, tasks, device)
     total = learner.images_to_pass(len(tasks), recipe.options)
     seed = derive_seed("learn", setting.seed)
     try:
@@ -81,24 +81,24 @@ def learned_file(
         subset: the merged tasks.
         learning: what came of it.
     """
-    split = recipe.options.split
+    images = images_of(recipe.options)
     return {
         "method": recipe.name,
         "options": dict(recipe.options),
         "subset": subset_name(subset),
-        "split": split,
+        "images": images,
         "seed": setting.seed,
         "coefficients": {task: one.tolist() for task, one in learning.coefficients.items()},
         "history": [list(entry) for entry in learning.history],
-        "lineage": setting.learned_from(subset, split),
+        "lineage": setting.learned_from(subset, images),
     }
 
 
 def open_problem(
     material: Material,
     setting: Setting,
+    recipe: MergeRecipe,
     tasks: Sequence[str],
-    split: Split,
     device: torch.device,
 ) -> LearningProblem:
     """Return what a method that learns may look at, on a device.
@@ -106,21 +106,22 @@ def open_problem(
     Args:
         material: base, vectors, heads, images.
         setting: how its network is evaluated.
+        recipe: says whose images are looked at, and whether labels are.
         tasks: the merged tasks, in canonical order.
-        split: whose images are looked at.
         device: where to compute.
     """
     resident = Resident(material, device, vectors=len(tasks))
     kind = LinearizedEncoder if setting.evaluation == "tangent" else ImageEncoder
     encoder = kind.from_card(resident.card, resident.base).to(device)
+    images, labels = images_of(recipe.options), recipe.card.labels
     return LearningProblem(
         resident.base,
-        {task: _task(resident, task, split) for task in tasks},
+        {task: _task(resident, task, images, labels) for task in tasks},
         partial(_features, encoder),
     )
 
 
-def _task(resident: Resident, task: str, split: Split) -> LearningTask:
+def _task(resident: Resident, task: str, split: Split, labels: bool) -> LearningTask:
     # Asked for first, so that vectors have their room before images do.
     vector, head, pixels = resident.vector(task), resident.head(task), resident.pixels(task, split)
     if not len(pixels):
@@ -131,7 +132,8 @@ def _task(resident: Resident, task: str, split: Split) -> LearningTask:
     def inputs(rows: NDArray[np.int64]) -> torch.Tensor:
         return prepare(to_device(_rows(pixels, rows), device))
 
-    return LearningTask(vector, head, len(pixels), inputs)
+    seen = resident.labels(task, split) if labels else None
+    return LearningTask(vector, head, len(pixels), inputs, seen)
 
 
 def _rows(pixels: Pixels, rows: NDArray[np.int64]) -> torch.Tensor | NDArray[Any]:

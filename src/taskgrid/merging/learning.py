@@ -1,7 +1,8 @@
 """The learning seam: how a method finds coefficients for a subset, before *prepare* applies them.
 
-A method whose card says ``learned`` has ``learn`` beside ``prepare``, and an option ``split`` that
-names the images it looks at: ``val``, or ``test``, which makes its rows transductive. It sees no labels.
+A method whose card says ``learned`` has ``learn`` beside ``prepare``. It looks at validation images, or at
+those that its option ``images`` names; ``test`` makes its rows transductive. It sees labels only if its
+card says ``labels``.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class LearningTask:
         head: its head, on the device.
         count: how many images there are.
         inputs: rows of images -> what the network is given, ``(B, 3, S, S)`` on the device.
+        labels: their true classes, ``(count,)`` int64 on the device, for a card that says ``labels``.
     """
 
     vector: State
     head: Head
     count: int
     inputs: Callable[[NDArray[np.int64]], torch.Tensor]
+    labels: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

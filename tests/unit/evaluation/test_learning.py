@@ -23,6 +23,7 @@ from taskgrid.merging.seam import Learned, learned_names
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import logits_of
 from taskgrid.models.linearized import LinearizedEncoder
+from taskgrid.plugins.options import Options
 from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State
@@ -76,8 +77,9 @@ def test_the_gradient_through_the_tower_is_that_of_finite_differences(
     small: World, evaluation: Evaluation
 ) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", evaluation)
+    recipe = MergeRecipe.of("adamerging", {})
     problem = in_double(
-        open_problem(held(small).material(), setting, SUBSET, "val", torch.device("cpu"))
+        open_problem(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"))
     )
     random = torch.Generator().manual_seed(0)
     names = learned_names(problem.base)
@@ -118,8 +120,22 @@ def in_double(problem: LearningProblem) -> LearningProblem:
     return replace(problem, base=double(problem.base), tasks=tasks)
 
 
+def test_labels_are_shown_where_the_card_says_so(small: World) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    blind = MergeRecipe.of("adamerging", {})
+    seeing = replace(blind, card=replace(blind.card, labels=True, options={}), options=Options())
+    for recipe in (blind, seeing):
+        material, device = held(small).material(), torch.device("cpu")
+        for task, found in open_problem(material, setting, recipe, SUBSET, device).tasks.items():
+            if recipe is blind:
+                assert found.labels is None
+            else:
+                assert found.labels is not None
+                assert np.array_equal(found.labels.numpy(), small.tasks[task].val[1])
+
+
 def test_learning_is_deterministic_and_looks_at_the_split_that_is_named(small: World) -> None:
-    first, again, test = taught(small), taught(small), taught(small, split="test")
+    first, again, test = taught(small), taught(small), taught(small, images="test")
     assert list(first) == ["a", "b"]
     assert all(torch.equal(first[task], again[task]) for task in SUBSET)
     assert any(not torch.equal(first[task], test[task]) for task in SUBSET)
@@ -129,7 +145,7 @@ def test_what_was_learned_is_measured_at_its_only_point(small: World) -> None:
     given = taught(small)
     rows = evaluate_grid(
         small.base, small.card, small.tasks, experts=small.experts,
-        methods={"adamerging": {**OPTIONS, "split": "test"}},
+        methods={"adamerging": {**OPTIONS, "images": "test"}},
         subsets=["a+b"], learned={"adamerging": {"a+b": given}},
     )  # fmt: skip
     rows = rows[rows["method"] == "adamerging"]
@@ -176,7 +192,7 @@ def test_equal_inputs_give_equal_bytes_and_the_file_says_where_it_comes_from(
     assert found == {"a+b": digest_file(one)}
     ref = read_method("adamerging", OPTIONS, 0, learned=found)
     assert ref.learned == found and not ref.transductive
-    assert read_method("adamerging", {"split": "test"}, 0).transductive
+    assert read_method("adamerging", {"images": "test"}, 0).transductive
 
     with pytest.raises(LineageError, match=r"a\+b comes from another options"):
         read_learned(setting, "adamerging", {**OPTIONS, "steps": 5}, {"a+b": one})

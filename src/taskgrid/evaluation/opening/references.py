@@ -15,7 +15,15 @@ from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef
-from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
+from taskgrid.evaluation.plan.setting import (
+    SPLITS,
+    Evaluation,
+    MethodRef,
+    Part,
+    Setting,
+    TaskRef,
+    images_of,
+)
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
@@ -128,7 +136,7 @@ def read_method(
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
         learned=dict(sorted((learned or {}).items())) if card.learned else {},
-        transductive=(card.learned and checked.split == "test")
+        transductive=(card.learned and images_of(checked) == "test")
         or any(
             StatisticManifest.read(path).transductive
             for task in statistics
@@ -156,7 +164,10 @@ def read_learned(
     checked = plugin_options("merger", name, options)
     found = {}
     for subset, path in sorted(files.items()):
-        value, source = read_json(path), setting.learned_from(parse_subset(subset), checked.split)
+        value, source = (
+            read_json(path),
+            setting.learned_from(parse_subset(subset), images_of(checked)),
+        )
         expected = {"method": name, "options": dict(checked), **source}
         made = {**value["lineage"], "method": value["method"], "options": value["options"]}
         what = f"what was learned for {subset}"

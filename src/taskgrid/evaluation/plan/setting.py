@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,13 @@ Split = Literal["val", "test"]
 
 SPLITS: tuple[Split, ...] = ("val", "test")
 """The splits that are measured."""
+
+
+def images_of(options: Mapping[str, Any]) -> Split:
+    """Return whose images a method with these options learns from."""
+    found: Split = options.get("images", "val")
+    return found
+
 
 Evaluation = Literal["plain", "tangent"]
 """How experts and merges are measured: as the networks they are, or as tangent models at theta_0."""

@@ -4,7 +4,7 @@
 
 H is the entropy of what head h_t says of an image x of task t; there is one c_t for the model, or one for
 every tensor of it. Yang et al., "AdaMerging: Adaptive Model Merging for Multi-Task Learning" (ICLR 2024),
-section 3.2. There x are the test images; here validation images, unless the option ``split`` says so.
+section 3.2. There x are the test images; here validation images, unless the option ``images`` says so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ CARD = MergerCard(
             about="keep coefficients between 0 and 1",
             origin="the paper's code; FusionBench does not",
         ),
-        "split": Option(
+        "images": Option(
             default="val",
             choices=("val", "test"),
             about="whose images are looked at, never their labels; `test`, as in the paper, makes the rows "
