@@ -58,7 +58,7 @@ def learn(
         raise ConfigError(f"merge method {recipe.name!r} learns nothing; leave out the learn rule")
     learner, tasks = cast(Learner, recipe.merger), canonical_subset(subset)
     problem = open_problem(material, setting, recipe, tasks, device)
-    total = learner.images_to_pass(len(tasks), recipe.options)
+    total = learner.images_to_pass(problem, recipe.options)
     seed = derive_seed("learn", setting.seed)
     try:
         with full_float32(), progress(f"learn {subset_name(tasks)}", total) as tally:

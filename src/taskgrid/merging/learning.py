@@ -72,7 +72,7 @@ class Learning:
 
     Attributes:
         coefficients: float64, on the CPU.
-        history: (step, loss before it), in order.
+        history: (step, loss before it), in order; where no step is taken, of what was tried.
     """
 
     coefficients: Learned
@@ -98,6 +98,6 @@ class Learner(Protocol):
         """
         ...
 
-    def images_to_pass(self, tasks: int, options: Options) -> int:
+    def images_to_pass(self, problem: LearningProblem, options: Options) -> int:
         """Return how many images ``learn`` passes through the network in all."""
         ...

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from taskgrid.errors import TrainingError
 from taskgrid.machine.meter import Tally
-from taskgrid.merging.bases.additive import Line, weighted_sum
+from taskgrid.merging.bases.additive import Line, learned_sum
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared, learned_names
 from taskgrid.plugins.cards import MergerCard
@@ -74,19 +74,12 @@ class AdaMerging(Line):
     """Adds the task vectors, times what was learned."""
 
     def prepare(self, context: MergeContext) -> Prepared:
-        """Return sum_t c_t tau_t in float64, tensor by tensor, added in the canonical order of the tasks."""
-        direction: Prepared = {}
-        for name in context.vectors[context.tasks[0]]:
-            terms = [
-                (context.learned_coefficient(task, name), {name: vector[name]})
-                for task, vector in context.vectors.items()
-            ]
-            direction |= weighted_sum(terms)
-        return direction
+        """Return sum_t c_t tau_t in float64."""
+        return learned_sum(context)
 
-    def images_to_pass(self, tasks: int, options: Options) -> int:
+    def images_to_pass(self, problem: LearningProblem, options: Options) -> int:
         """Return steps times tasks times images of a batch."""
-        return int(options.steps * options.batch_size * tasks)
+        return int(options.steps * options.batch_size * len(problem.tasks))
 
     def learn(
         self, problem: LearningProblem, options: Options, seed: int, tally: Tally

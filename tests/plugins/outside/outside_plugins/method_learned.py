@@ -32,8 +32,8 @@ class Surest(Line):
         terms = [(float(context.learned[task]), context.vectors[task]) for task in context.tasks]
         return weighted_sum(terms)
 
-    def images_to_pass(self, tasks: int, options: Options) -> int:
-        return int(len(TRIED) * tasks * options.count)
+    def images_to_pass(self, problem: LearningProblem, options: Options) -> int:
+        return int(len(TRIED) * len(problem.tasks) * options.count)
 
     def learn(
         self, problem: LearningProblem, options: Options, seed: int, tally: Tally

@@ -208,5 +208,6 @@ def test_images_to_pass_are_those_that_are_told() -> None:
             told.append(count)
 
     options = Options({**MergeRecipe.of("adamerging", {"steps": 3, "batch_size": 5}).options})
-    adamerging.MERGER.learn(small_problem(), options, 0, Counting())
-    assert sum(told) == adamerging.MERGER.images_to_pass(len(TASKS), options) == 30
+    problem = small_problem()
+    adamerging.MERGER.learn(problem, options, 0, Counting())
+    assert sum(told) == adamerging.MERGER.images_to_pass(problem, options) == 30
