@@ -134,6 +134,22 @@ def test_labels_are_shown_where_the_card_says_so(small: World) -> None:
                 assert np.array_equal(found.labels.numpy(), small.tasks[task].val[1])
 
 
+def test_a_soup_is_judged_by_the_tower_on_labelled_images(small: World) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    recipe = MergeRecipe.of("greedy_soup", {"batch_size": 5})
+    found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
+    errors = []
+    for kept in (["a"], ["b"], ["a", "b"]):
+        soup = merge("average", small.base, {task: small.experts[task] for task in kept}, 1.0)
+        encoder = ImageEncoder.from_card(small.card, soup)
+        wrong = [
+            (logits_of(encoder, task.head, task.val[0]).argmax(1).numpy() != task.val[1]).mean()
+            for task in small.tasks.values()
+        ]
+        errors.append(np.mean(wrong))
+    assert [loss for _, loss in found.history] == pytest.approx(errors, abs=1e-12)
+
+
 def test_learning_is_deterministic_and_looks_at_the_split_that_is_named(small: World) -> None:
     first, again, test = taught(small), taught(small), taught(small, images="test")
     assert list(first) == ["a", "b"]
