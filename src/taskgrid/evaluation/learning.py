@@ -18,7 +18,7 @@ from torch.func import functional_call
 from taskgrid.errors import ConfigError, DataError, DeviceError
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.plan.setting import Setting, Split, images_of
+from taskgrid.evaluation.plan.setting import Setting, Shown, images_of
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.learning import Learner, Learning, LearningProblem, LearningTask
@@ -121,7 +121,7 @@ def open_problem(
     )
 
 
-def _task(resident: Resident, task: str, split: Split, labels: bool) -> LearningTask:
+def _task(resident: Resident, task: str, split: Shown, labels: bool) -> LearningTask:
     # Asked for first, so that vectors have their room before images do.
     vector, head, pixels = resident.vector(task), resident.head(task), resident.pixels(task, split)
     if not len(pixels):

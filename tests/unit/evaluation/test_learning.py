@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from taskgrid.errors import ConfigError, LineageError
+from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import evaluate_grid, learn_coefficients
 from taskgrid.evaluation.learning import learn, learned_file, open_problem
 from taskgrid.evaluation.opening.references import read_learned, read_method
 from taskgrid.evaluation.plan.setting import Evaluation, Setting
 from taskgrid.machine.progress import Progress
 from taskgrid.merging import merge
+from taskgrid.merging.bases.descent import add_gradient
 from taskgrid.merging.learning import LearningProblem
-from taskgrid.merging.methods.adamerging import add_gradient
+from taskgrid.merging.methods.adamerging import entropy as entropy_of
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, learned_names
 from taskgrid.models.encoder import ImageEncoder
@@ -29,7 +30,7 @@ from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import State
 from tests.unit.example_grid import World, held, world
 
-OPTIONS: dict[str, Any] = {"steps": 4, "lr": 0.05, "batch_size": 6}
+OPTIONS: dict[str, Any] = {"steps": 4, "lr": 0.05, "batch_size": 6, "images": "val"}
 SUBSET = ("a", "b")
 
 
@@ -57,7 +58,7 @@ def test_the_loss_is_the_entropy_of_the_network_that_is_evaluated(
 ) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", evaluation)
     # A batch of all images: the order does not matter then.
-    recipe = MergeRecipe.of("adamerging", {"steps": 1, "batch_size": 13})
+    recipe = MergeRecipe.of("adamerging", OPTIONS | {"steps": 1, "batch_size": 13})
     found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
     merged = merge("task_arithmetic", small.base, small.experts, 0.3)
     if evaluation == "plain":
@@ -77,7 +78,7 @@ def test_the_gradient_through_the_tower_is_that_of_finite_differences(
     small: World, evaluation: Evaluation
 ) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", evaluation)
-    recipe = MergeRecipe.of("adamerging", {})
+    recipe = MergeRecipe.of("adamerging", OPTIONS)
     problem = in_double(
         open_problem(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"))
     )
@@ -91,7 +92,7 @@ def test_the_gradient_through_the_tower_is_that_of_finite_differences(
 
     def moved(by: float) -> tuple[float, dict[str, torch.Tensor]]:
         leaves = {task: (at[task] + by * along[task]).requires_grad_() for task in SUBSET}
-        return add_gradient(problem, leaves, rows), leaves
+        return add_gradient(problem, leaves, rows, entropy_of), leaves
 
     slope = (moved(1e-5)[0] - moved(-1e-5)[0]) / 2e-5
     _, leaves = moved(0.0)
@@ -122,7 +123,7 @@ def in_double(problem: LearningProblem) -> LearningProblem:
 
 def test_labels_are_shown_where_the_card_says_so(small: World) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", "plain")
-    blind = MergeRecipe.of("adamerging", {})
+    blind = MergeRecipe.of("adamerging", OPTIONS)
     seeing = replace(blind, card=replace(blind.card, labels=True, options={}), options=Options())
     for recipe in (blind, seeing):
         material, device = held(small).material(), torch.device("cpu")
@@ -157,22 +158,35 @@ def test_learning_is_deterministic_and_looks_at_the_split_that_is_named(small: W
     assert any(not torch.equal(first[task], test[task]) for task in SUBSET)
 
 
-def test_what_was_learned_is_measured_at_its_only_point(small: World) -> None:
+def test_training_images_can_be_learned_from_where_they_are_given(small: World) -> None:
+    tasks = {n: replace(task, test=task.val, train=task.test) for n, task in small.tasks.items()}
+    found = learn_coefficients(
+        "adamerging", small.base, small.card, tasks, experts=small.experts,
+        **OPTIONS | {"images": "train"},
+    )  # fmt: skip
+    expected = taught(small, images="test")
+    assert all(torch.equal(found[task], expected[task]) for task in SUBSET)
+    with pytest.raises(DataError, match="no train images are given"):
+        taught(small, images="train")
+
+
+def test_what_was_learned_is_measured_at_every_lambda(small: World) -> None:
     given = taught(small)
     rows = evaluate_grid(
         small.base, small.card, small.tasks, experts=small.experts,
-        methods={"adamerging": {**OPTIONS, "images": "test"}},
+        methods={"adamerging": {**OPTIONS, "images": "test"}}, lambdas=[0.5, 1.0],
         subsets=["a+b"], learned={"adamerging": {"a+b": given}},
     )  # fmt: skip
     rows = rows[rows["method"] == "adamerging"]
-    assert set(rows["point"]) == {"1.00"} and rows["transductive"].all()
+    assert set(rows["point"]) == {"0.50", "1.00"} and rows["transductive"].all()
+    rows = rows[rows["point"] == "1.00"]
     encoder = ImageEncoder.from_card(
         small.card, merge("adamerging", small.base, small.experts, learned=given)
     )
     for name, task in small.tasks.items():
-        images, labels = task.test
+        images, labels = task.val
         right = logits_of(encoder, task.head, images).argmax(1).numpy() == labels
-        found = rows[(rows["task"] == name) & (rows["split"] == "test")]
+        found = rows[(rows["task"] == name) & (rows["split"] == "val")]
         assert list(found["correct"]) == [right.sum()]
 
 
@@ -208,7 +222,7 @@ def test_equal_inputs_give_equal_bytes_and_the_file_says_where_it_comes_from(
     assert found == {"a+b": digest_file(one)}
     ref = read_method("adamerging", OPTIONS, 0, learned=found)
     assert ref.learned == found and not ref.transductive
-    assert read_method("adamerging", {"images": "test"}, 0).transductive
+    assert read_method("adamerging", {}, 0).transductive
 
     with pytest.raises(LineageError, match=r"a\+b comes from another options"):
         read_learned(setting, "adamerging", {**OPTIONS, "steps": 5}, {"a+b": one})

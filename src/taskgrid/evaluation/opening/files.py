@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.errors import LineageError
 from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
-from taskgrid.evaluation.plan.setting import Setting, Split
+from taskgrid.evaluation.plan.setting import Setting, Shown
 from taskgrid.models.card import ModelCard
 from taskgrid.provenance.digests import digest, digest_file
 from taskgrid.store.atomic import read_json
@@ -129,7 +129,7 @@ Opened = tuple[ImageStore, SplitManifest]
 
 
 def _images(
-    opened: Callable[[], Opened], setting: Setting, task: str, split: Split
+    opened: Callable[[], Opened], setting: Setting, task: str, split: Shown
 ) -> LabelledImages:
     store, manifest = opened()
     ids = manifest.ids(split)

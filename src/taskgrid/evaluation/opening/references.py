@@ -16,11 +16,11 @@ from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef
 from taskgrid.evaluation.plan.setting import (
-    SPLITS,
     Evaluation,
     MethodRef,
     Part,
     Setting,
+    Shown,
     TaskRef,
     images_of,
 )
@@ -30,6 +30,7 @@ from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
 from taskgrid.statistics.manifest import StatisticManifest, read_statistic
+from taskgrid.store import images
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
 
 def _parts(
     task: str, manifests: TaskManifests, split: SplitManifest, card: ModelCard
-) -> dict[Any, Part]:
+) -> dict[Shown, Part]:
     dataset = DatasetManifest.read(manifests.dataset)
     if dataset.digest != split.dataset:
         raise LineageError(
@@ -231,7 +232,7 @@ def _parts(
         )
     return {
         name: Part(dataset.images, digest(list(split.ids(name))), len(split.ids(name)))
-        for name in SPLITS
+        for name in images.SPLITS
     }
 
 

@@ -37,11 +37,17 @@ def weighted_sum(terms: Sequence[tuple[float, Mapping[str, torch.Tensor]]]) -> P
 
 
 def learned_sum(context: MergeContext) -> Prepared:
-    """Return sum_t c_t tau_t in float64, c_t what was learned, added in the canonical order of the tasks."""
+    """Return sum_t c_t tau_t in float64, added in the canonical order of the tasks.
+
+    c_t is what was learned, times the point's coefficient where the method ``weighs``.
+    """
     direction: Prepared = {}
     for name in context.vectors[context.tasks[0]]:
         terms = [
-            (context.learned_coefficient(task, name), {name: vector[name]})
+            (
+                context.learned_coefficient(task, name) * context.coefficient(task),
+                {name: vector[name]},
+            )
             for task, vector in context.vectors.items()
         ]
         direction |= weighted_sum(terms)

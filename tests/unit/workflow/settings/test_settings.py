@@ -207,7 +207,7 @@ def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
     asked = {**LEARNED, "method": "ada"}
     known = json.loads(settings.learn.coefficients(given, **asked))
     assert (known["method"], known["subset"]) == ("adamerging", "mnist+textures")
-    assert known["options"]["granularity"] == "layer" and "lambdas" not in known
+    assert known["options"]["level"] == "layer" and "lambdas" not in known
     files = settings.learn.files(given, **asked)
     assert set(files.tasks) == {"mnist", "textures"}
     followed = {"dataset", "split", "head_manifest", "vector_manifest"}
