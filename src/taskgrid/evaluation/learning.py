@@ -54,7 +54,7 @@ def learn(
         LineageError: if a file is not what the setting says, or a task has no vector.
         TrainingError: if the loss is not finite.
     """
-    if not recipe.card.learned:
+    if not recipe.learns:
         raise ConfigError(f"merge method {recipe.name!r} learns nothing; leave out the learn rule")
     learner, tasks = cast(Learner, recipe.merger), canonical_subset(subset)
     problem = open_problem(material, setting, recipe, tasks, device)
@@ -64,9 +64,10 @@ def learn(
         with full_float32(), progress(f"learn {subset_name(tasks)}", total) as tally:
             return learner.learn(problem, recipe.options, seed, tally)
     except torch.OutOfMemoryError as error:
+        smaller = "batch_size" in recipe.options
         raise DeviceError(
-            f"the device has no memory to learn {subset_name(tasks)}; lower the option `batch_size` of "
-            f"merge method {recipe.name!r}"
+            f"the device has no memory to learn {subset_name(tasks)} by merge method {recipe.name!r}; "
+            f"{'lower its option `batch_size`' if smaller else 'learn it on another device'}"
         ) from error
 
 

@@ -137,7 +137,7 @@ def test_labels_are_shown_where_the_card_says_so(small: World) -> None:
 
 def test_a_soup_is_judged_by_the_tower_on_labelled_images(small: World) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", "plain")
-    recipe = MergeRecipe.of("greedy_soup", {"batch_size": 5})
+    recipe = MergeRecipe.of("greedy_soup", {})
     found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
     errors = []
     for kept in (["a"], ["b"], ["a", "b"]):
@@ -188,6 +188,20 @@ def test_what_was_learned_is_measured_at_every_lambda(small: World) -> None:
         right = logits_of(encoder, task.head, images).argmax(1).numpy() == labels
         found = rows[(rows["task"] == name) & (rows["split"] == "val")]
         assert list(found["correct"]) == [right.sum()]
+
+
+def test_a_method_may_learn_with_some_of_its_options_only(small: World) -> None:
+    given = learn_coefficients(
+        "tall_mask", small.base, small.card, small.tasks, experts=small.experts, mask_lambda="auto"
+    )
+    assert {float(one) for one in given.values()} <= {0.2, 0.3, 0.4, 0.5, 0.6}
+    rows = evaluate_grid(
+        small.base, small.card, small.tasks, experts=small.experts, subsets=["a+b"],
+        methods={"tall_mask": {"mask_lambda": "auto"}}, learned={"tall_mask": {"a+b": given}},
+    )  # fmt: skip
+    assert (rows["method"] == "tall_mask").sum() == 4 and not rows["transductive"].any()
+    with pytest.raises(ConfigError, match="'tall_mask' learns nothing"):
+        learn_coefficients("tall_mask", small.base, small.card, small.tasks, experts=small.experts)
 
 
 def test_nothing_is_measured_where_nothing_was_learned(small: World) -> None:

@@ -130,14 +130,15 @@ def read_method(
         ConfigError: if the method or an option is unknown, or a value does not fit.
     """
     card, checked = merger_card(name), plugin_options("merger", name, options)
+    learns = card.learns(checked)
     return MethodRef(
         name=name,
         options=dict(checked),
         code=keys.computing_code(plugins.module_of("merger", name)),
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
-        learned=dict(sorted((learned or {}).items())) if card.learned else {},
-        transductive=(card.learned and images_of(checked) == "test")
+        learned=dict(sorted((learned or {}).items())) if learns else {},
+        transductive=(learns and images_of(checked) == "test")
         or any(
             StatisticManifest.read(path).transductive
             for task in statistics

@@ -16,8 +16,8 @@ def accuracy_of(
     problem: LearningProblem,
     state: Mapping[str, torch.Tensor],
     task: str,
-    batch_size: int,
     tally: Tally,
+    batch_size: int = 128,
 ) -> Fraction:
     """Return the share of a task's images that a model gets right, exactly.
 
@@ -25,8 +25,8 @@ def accuracy_of(
         problem: network, heads, images and their labels.
         state: the model.
         task: whose images, and whose head.
-        batch_size: images of a pass.
         tally: is told of images that have been passed.
+        batch_size: images of a pass; being forward only, it needs little memory.
     """
     found, right = problem.tasks[task], 0
     assert found.labels is not None, "the card says `labels`"

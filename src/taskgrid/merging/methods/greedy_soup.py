@@ -18,20 +18,12 @@ from taskgrid.merging.bases.held_out import accuracy_of
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
-from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
 
 CARD = MergerCard(
     title="Greedy soup",
     paper="Wortsman et al., Model soups, ICML 2022, recipe 1",
-    options={
-        "batch_size": Option(
-            default=128,
-            kind="integer",
-            least=1,
-            about="images of a pass, which all of a task's take part in",
-        ),
-    },
     coefficient="none",
     learned=True,
     labels=True,
@@ -59,10 +51,7 @@ class GreedySoup(Line):
 
         def accuracy(members: Sequence[str]) -> Fraction:
             state = _soup(problem, members)
-            each = [
-                accuracy_of(problem, state, task, options.batch_size, tally)
-                for task in problem.tasks
-            ]
+            each = [accuracy_of(problem, state, task, tally) for task in problem.tasks]
             tried.append(sum(each, Fraction()) / len(each))
             return tried[-1]
 
