@@ -44,8 +44,8 @@ class MergerCard(Card):
         gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
         coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
             at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
-        learned: whether *prepare* reads coefficients that a rule of their own has learned. An option
-            ``images`` says whose images are looked at; without one it is those of validation.
+        learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned. An
+            option ``images`` says whose images are looked at; without one it is those of validation.
         learned_if: values of options with any of which it learns, where it learns nothing otherwise.
         labels: whether labels are looked at, too; of test images nobody's labels are.
         stochastic: whether it draws, from a seed that derives from the experts'.
