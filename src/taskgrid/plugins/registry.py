@@ -78,6 +78,7 @@ _PLUGINS = MappingProxyType(
         },
         "merger": {
             "adamerging": "taskgrid.merging.methods.adamerging",
+            "atlas": "taskgrid.merging.methods.atlas",
             "average": "taskgrid.merging.methods.average",
             "breadcrumbs": "taskgrid.merging.methods.breadcrumbs",
             "consensus": "taskgrid.merging.methods.consensus",
