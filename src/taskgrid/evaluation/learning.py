@@ -122,6 +122,7 @@ def open_problem(
         resident.base,
         {task: _task(resident, task, images, labels) for task in tasks},
         partial(_features, encoder),
+        tangent=setting.evaluation == "tangent",
     )
 
 

@@ -52,11 +52,13 @@ class LearningProblem:
         base: theta_0, on the device.
         tasks: the merged tasks, in canonical order.
         features: the network, as a function of its state.
+        tangent: whether it is a tangent model, whose features are affine in its state.
     """
 
     base: State
     tasks: Mapping[str, LearningTask]
     features: Features
+    tangent: bool = False
 
     def logits(
         self, state: Mapping[str, torch.Tensor], task: str, rows: NDArray[np.int64]

@@ -97,6 +97,7 @@ _PLUGINS = MappingProxyType(
             "multi_slerp": "taskgrid.merging.methods.multi_slerp",
             "pcb": "taskgrid.merging.methods.pcb",
             "regmean": "taskgrid.merging.methods.regmean",
+            "search": "taskgrid.merging.methods.search",
             "slerp": "taskgrid.merging.methods.slerp",
             "svc": "taskgrid.merging.methods.svc",
             "tall_mask": "taskgrid.merging.methods.tall_mask",
