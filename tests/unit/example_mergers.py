@@ -98,7 +98,7 @@ def given_to(recipe: MergeRecipe, base: State, tasks: Sequence[str]) -> dict[str
             }
             for name in recipe.card.needs
         }
-    if recipe.card.learned:
+    if recipe.learns:
         assert sources.learned is not None
         given["learned"] = sources.learned(tuple(tasks))
     return given

@@ -1,4 +1,4 @@
-"""Learned coefficients through the flow: a rule of their own, one point, a file of it."""
+"""Learned coefficients through the flow: a rule of their own, points, a file of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINT = f"results/export/{RUN}/a+b/1.00.safetensors"
 
 def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Checkout) -> None:
     checkout.config["tasks"] = checkout.config["tasks"][:2]
-    options = {"steps": 3, "batch_size": 4, "split": "test"}
+    options = {"steps": 3, "batch_size": 4, "level": "task"}
     checkout.config["grid"] |= {
         "methods": [{"name": "adamerging", "options": options}],
         "subsets": {"include": [["a", "b"]]},
@@ -23,13 +23,13 @@ def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Ch
     learned = f"results/learned/{RUN}/a+b/coefficients.json"
     found = checkout.json(learned)
     assert [step for step, _ in found["history"]] == [0, 1, 2]
-    assert set(found["coefficients"]) == {"a", "b"} and found["split"] == "test"
+    assert set(found["coefficients"]) == {"a", "b"} and found["images"] == "test"
 
     import pandas
 
     rows = pandas.read_parquet(checkout / ROWS)
     rows = rows[rows["method"] == "adamerging"]
-    assert set(rows["point"]) == {"1.00"} and rows["transductive"].all()
+    assert set(rows["point"]) == {"0.50", "1.00"} and rows["transductive"].all()
     clip = load_clip("taskgrid-vit-4", str(checkout / POINT))
     assert clip.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
 

@@ -27,7 +27,7 @@ from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.lattice.budgets import least_budget
 from taskgrid.lattice.points import point_order, read_point
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_number, subset_of_number
-from taskgrid.plugins.cards import merger_card, mode_card
+from taskgrid.plugins.cards import merger_card, mode_card, plugin_options
 from taskgrid.sentences import choices
 
 _PROBED = 0.3
@@ -259,6 +259,12 @@ class Experiment:
         """Return the statistics that a merge method needs: name -> label of the one it takes."""
         return needs_of(self._methods[method], self.config.statistics)
 
+    def learns(self, method: str) -> bool:
+        """Return whether a merge method learns, with its options."""
+        spec = self._methods[method]
+        options = plugin_options("merger", spec.name, spec.options)
+        return merger_card(spec.name).learns(options)
+
     def mode_needs(self, mode: str) -> dict[str, str]:
         """Return the statistics of other tasks that a fine-tuning mode needs: name -> label."""
         return needs_of(self._modes[mode], self.config.statistics)
@@ -333,9 +339,7 @@ class Experiment:
 
         The method is the first that needs nothing but experts, or the first of all where none does.
         """
-        plain = [
-            label for label in self.methods if not merger_card(self.method(label).name).learned
-        ]
+        plain = [label for label in self.methods if not self.learns(label)]
         method = (plain or self.methods)[0]
         moving = [scale for scale in self.lambdas(method) if float(scale)]
         return method, min(moving, key=lambda scale: abs(float(scale) - _PROBED), default="0.00")

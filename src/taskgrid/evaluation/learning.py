@@ -1,7 +1,8 @@
-"""Learning coefficients for a subset: the pieces of an engine, handed to a method that learns.
+"""Learning for a subset: the pieces of an engine, handed to a method that learns.
 
-What comes of it is a file beside the vectors, ``coefficients.json``; *prepare* only applies it, and its
-digest is in every key that used it.
+What comes of it are two files: ``coefficients.json``, and beside it ``tensors.safetensors`` for what is too
+large for text. *prepare* only uses them. The first holds the digest of the second, and its own is in every
+key that used it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.func import functional_call
 from taskgrid.errors import ConfigError, DataError, DeviceError
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.resident import Resident
-from taskgrid.evaluation.plan.setting import Setting, Split
+from taskgrid.evaluation.plan.setting import Setting, Shown, images_of
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.machine.meter import OpenTally
 from taskgrid.merging.learning import Learner, Learning, LearningProblem, LearningTask
@@ -27,6 +28,7 @@ from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import Pixels, full_float32, normalizer, to_device
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.provenance.digests import derive_seed
+from taskgrid.store.weights import digest_state
 
 
 def learn(
@@ -37,7 +39,7 @@ def learn(
     device: torch.device,
     progress: OpenTally,
 ) -> Learning:
-    """Learn the coefficients of a subset.
+    """Learn what a method needs for a subset.
 
     Args:
         material: base, vectors, heads, images.
@@ -54,19 +56,20 @@ def learn(
         LineageError: if a file is not what the setting says, or a task has no vector.
         TrainingError: if the loss is not finite.
     """
-    if not recipe.card.learned:
+    if not recipe.learns:
         raise ConfigError(f"merge method {recipe.name!r} learns nothing; leave out the learn rule")
     learner, tasks = cast(Learner, recipe.merger), canonical_subset(subset)
-    problem = open_problem(material, setting, tasks, recipe.options.split, device)
-    total = learner.images_to_pass(len(tasks), recipe.options)
+    problem = open_problem(material, setting, recipe, tasks, device)
+    total = learner.images_to_pass(problem, recipe.options)
     seed = derive_seed("learn", setting.seed)
     try:
         with full_float32(), progress(f"learn {subset_name(tasks)}", total) as tally:
             return learner.learn(problem, recipe.options, seed, tally)
     except torch.OutOfMemoryError as error:
+        smaller = "batch_size" in recipe.options
         raise DeviceError(
-            f"the device has no memory to learn {subset_name(tasks)}; lower the option `batch_size` of "
-            f"merge method {recipe.name!r}"
+            f"the device has no memory to learn {subset_name(tasks)} by merge method {recipe.name!r}; "
+            f"{'lower its option `batch_size`' if smaller else 'learn it on another device'}"
         ) from error
 
 
@@ -81,24 +84,25 @@ def learned_file(
         subset: the merged tasks.
         learning: what came of it.
     """
-    split = recipe.options.split
+    images = images_of(recipe.options)
     return {
         "method": recipe.name,
         "options": dict(recipe.options),
         "subset": subset_name(subset),
-        "split": split,
+        "images": images,
         "seed": setting.seed,
         "coefficients": {task: one.tolist() for task, one in learning.coefficients.items()},
+        "tensors": digest_state(learning.tensors),
         "history": [list(entry) for entry in learning.history],
-        "lineage": setting.learned_from(subset, split),
+        "lineage": setting.learned_from(subset, images),
     }
 
 
 def open_problem(
     material: Material,
     setting: Setting,
+    recipe: MergeRecipe,
     tasks: Sequence[str],
-    split: Split,
     device: torch.device,
 ) -> LearningProblem:
     """Return what a method that learns may look at, on a device.
@@ -106,21 +110,23 @@ def open_problem(
     Args:
         material: base, vectors, heads, images.
         setting: how its network is evaluated.
+        recipe: says whose images are looked at, and whether labels are.
         tasks: the merged tasks, in canonical order.
-        split: whose images are looked at.
         device: where to compute.
     """
     resident = Resident(material, device, vectors=len(tasks))
     kind = LinearizedEncoder if setting.evaluation == "tangent" else ImageEncoder
     encoder = kind.from_card(resident.card, resident.base).to(device)
+    images, labels = images_of(recipe.options), recipe.card.labels
     return LearningProblem(
         resident.base,
-        {task: _task(resident, task, split) for task in tasks},
+        {task: _task(resident, task, images, labels) for task in tasks},
         partial(_features, encoder),
+        tangent=setting.evaluation == "tangent",
     )
 
 
-def _task(resident: Resident, task: str, split: Split) -> LearningTask:
+def _task(resident: Resident, task: str, split: Shown, labels: bool) -> LearningTask:
     # Asked for first, so that vectors have their room before images do.
     vector, head, pixels = resident.vector(task), resident.head(task), resident.pixels(task, split)
     if not len(pixels):
@@ -131,7 +137,8 @@ def _task(resident: Resident, task: str, split: Split) -> LearningTask:
     def inputs(rows: NDArray[np.int64]) -> torch.Tensor:
         return prepare(to_device(_rows(pixels, rows), device))
 
-    return LearningTask(vector, head, len(pixels), inputs)
+    seen = resident.labels(task, split) if labels else None
+    return LearningTask(vector, head, len(pixels), inputs, seen)
 
 
 def _rows(pixels: Pixels, rows: NDArray[np.int64]) -> torch.Tensor | NDArray[Any]:

@@ -44,7 +44,7 @@ def merge(
         experts: task -> theta_t, with the keys, shapes and dtypes of ``base``. Their order does not
             matter.
         scale: the scaling coefficient lambda, or one for each task. Default: 0.3, and 1 where the method
-            has no coefficient.
+            has no coefficient or learns its own.
         seed: for methods that draw.
         statistics: name -> task -> statistic, for a method that needs any.
         learned: coefficients, for a method that learns them.
@@ -67,7 +67,7 @@ def merge(
         raise ConfigError(
             f"merge method {method!r} gives a model for each task; call merge_per_task instead"
         )
-    usual = 1.0 if recipe.card.coefficient == "none" else 0.3
+    usual = 1.0 if recipe.card.coefficient == "none" or recipe.card.learned else 0.3
     point = usual if scale is None else scale
     prepared, factor = _prepared(recipe, base, experts, point, statistics, learned)
     return recipe.apply(base, prepared, factor)

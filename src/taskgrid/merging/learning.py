@@ -1,13 +1,14 @@
-"""The learning seam: how a method finds coefficients for a subset, before *prepare* applies them.
+"""The learning seam: how a method finds coefficients or tensors for a subset, before *prepare* uses them.
 
-A method whose card says ``learned`` has ``learn`` beside ``prepare``, and an option ``split`` that
-names the images it looks at: ``val``, or ``test``, which makes its rows transductive. It sees no labels.
+A method whose card says ``learned`` has ``learn`` beside ``prepare``. It looks at validation images, or at
+those that its option ``images`` names; ``test`` makes its rows transductive. It sees labels only if its
+card says ``labels``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -33,12 +34,14 @@ class LearningTask:
         head: its head, on the device.
         count: how many images there are.
         inputs: rows of images -> what the network is given, ``(B, 3, S, S)`` on the device.
+        labels: their true classes, ``(count,)`` int64 on the device, for a card that says ``labels``.
     """
 
     vector: State
     head: Head
     count: int
     inputs: Callable[[NDArray[np.int64]], torch.Tensor]
+    labels: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class LearningProblem:
         base: theta_0, on the device.
         tasks: the merged tasks, in canonical order.
         features: the network, as a function of its state.
+        tangent: whether it is a tangent model, whose features are affine in its state.
     """
 
     base: State
     tasks: Mapping[str, LearningTask]
     features: Features
+    tangent: bool = False
 
     def logits(
         self, state: Mapping[str, torch.Tensor], task: str, rows: NDArray[np.int64]
@@ -68,12 +73,19 @@ class Learning:
     """What came of it.
 
     Attributes:
-        coefficients: float64, on the CPU.
-        history: (step, loss before it), in order.
+        coefficients: task -> float64, on the CPU; kept as text.
+        history: (step, loss before it), in order; where no step is taken, of what was tried.
+        tensors: what is too large for that, by names that are no task's, in dtypes that safetensors has.
     """
 
     coefficients: Learned
-    history: tuple[tuple[int, float], ...]
+    history: tuple[tuple[int, float], ...] = ()
+    tensors: State = field(default_factory=dict)
+
+    @property
+    def learned(self) -> Learned:
+        """Both, as ``MergeContext.learned`` gives them."""
+        return {**self.coefficients, **self.tensors}
 
 
 class Learner(Protocol):
@@ -82,7 +94,7 @@ class Learner(Protocol):
     def learn(
         self, problem: LearningProblem, options: Options, seed: int, tally: Tally
     ) -> Learning:
-        """Return coefficients for the problem's tasks; on a CPU, equal inputs give equal bits.
+        """Return what was found for the problem's tasks; on a CPU, equal inputs give equal bits.
 
         Args:
             problem: base, vectors, heads, images and the network.
@@ -95,6 +107,6 @@ class Learner(Protocol):
         """
         ...
 
-    def images_to_pass(self, tasks: int, options: Options) -> int:
+    def images_to_pass(self, problem: LearningProblem, options: Options) -> int:
         """Return how many images ``learn`` passes through the network in all."""
         ...

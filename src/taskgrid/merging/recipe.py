@@ -61,6 +61,11 @@ class MergeRecipe:
         return narrowed(self.options) if narrowed is not None else self.card.scope
 
     @property
+    def learns(self) -> bool:
+        """Whether it learns, with these options."""
+        return self.card.learns(self.options)
+
+    @property
     def per_task(self) -> bool:
         """Whether the model depends on the task that is asked."""
         return self.card.gives == "per_task"
@@ -98,11 +103,11 @@ class MergeRecipe:
         if weights and not getattr(self.merger, "weighs", False):
             vectors = {task: _times(vector, weights[task]) for task, vector in vectors.items()}
         learned = None
-        if self.card.learned:
+        if self.learns:
             if sources.learned is None:
                 raise LineageError(
-                    f"merge method {self.name!r} learns coefficients; let the workflow's rule `learn` make "
-                    "them, or give `learned`"
+                    f"merge method {self.name!r} learns from images; let the workflow's rule `learn` do it, "
+                    "or give `learned`"
                 )
             learned = sources.learned(tasks)
         return MergeContext(

@@ -44,7 +44,10 @@ class MergerCard(Card):
         gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
         coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
             at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
-        learned: whether *prepare* reads coefficients that a rule of their own has learned.
+        learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned. An
+            option ``images`` says whose images are looked at; without one it is those of validation.
+        learned_if: values of options with any of which it learns, where it learns nothing otherwise.
+        labels: whether labels are looked at, too; of test images nobody's labels are.
         stochastic: whether it draws, from a seed that derives from the experts'.
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
@@ -56,9 +59,26 @@ class MergerCard(Card):
     gives: Literal["model", "per_task", "logits"] = "model"
     coefficient: Literal["scale", "threshold", "none"] = "scale"
     learned: bool = False
+    learned_if: Mapping[str, Any] = field(default_factory=dict)
+    labels: bool = False
     stochastic: bool = False
     scope: Scope = "model"
     tasks: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a card by which labels of test images would be learned from."""
+        if self.labels and not (self.learned or self.learned_if):
+            raise ValueError("a method sees labels only where it says `learned`")
+        images = self.options.get("images")
+        seen = ("val",) if images is None else images.choices or ("any",)
+        if self.labels and not {*seen} <= {"val", "train"}:
+            raise ValueError(
+                "what learns from labels may see `images` of val or train, never of test"
+            )
+
+    def learns(self, options: Mapping[str, Any]) -> bool:
+        """Return whether it learns with these options, all of them."""
+        return self.learned or any(options[name] == one for name, one in self.learned_if.items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ class Option:
         about: what it does, in a few words.
         kind: what values look like; None where the default shows it.
         choices: the values there are, the paper's first; empty where a range says it.
+        words: what may be said in place of a value.
         least: the smallest value.
         most: the largest value.
         above: values are larger than this.
@@ -47,6 +48,7 @@ class Option:
     about: str
     kind: OptionKind | None = None
     choices: tuple[Any, ...] = ()
+    words: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
     above: float | None = None
@@ -67,9 +69,11 @@ class Option:
         Raises:
             ValueError: if it cannot be; the text says what can.
         """
-        if value is None and self.default is None:
-            return None
-        found = _read(self.shape, value)
+        if (value is None and self.default is None) or (
+            isinstance(value, str) and value in self.words
+        ):
+            return value
+        found = _read(self.shape, value, *self.words)
         if self.choices and found not in self.choices:
             raise ValueError(f"allowed: {', '.join(map(str, self.choices))}")
         for number in _numbers(found):
@@ -143,7 +147,7 @@ def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str
     return Options(found)
 
 
-def _read(kind: OptionKind, value: Any) -> Any:
+def _read(kind: OptionKind, value: Any, *words: str) -> Any:
     number = (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     )
@@ -163,7 +167,7 @@ def _read(kind: OptionKind, value: Any) -> Any:
         return [_item("text", one) for one in value]
     if kind == "lists" and isinstance(value, list | tuple):
         return [_item("names", one) for one in value]
-    raise ValueError(f"it must be {_WORDS[kind]}")
+    raise ValueError(f"it must be {' or '.join((_WORDS[kind], *words))}")
 
 
 def _item(kind: OptionKind, value: Any) -> Any:

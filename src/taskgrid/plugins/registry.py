@@ -78,6 +78,7 @@ _PLUGINS = MappingProxyType(
         },
         "merger": {
             "adamerging": "taskgrid.merging.methods.adamerging",
+            "atlas": "taskgrid.merging.methods.atlas",
             "average": "taskgrid.merging.methods.average",
             "breadcrumbs": "taskgrid.merging.methods.breadcrumbs",
             "consensus": "taskgrid.merging.methods.consensus",
@@ -85,6 +86,7 @@ _PLUGINS = MappingProxyType(
             "della": "taskgrid.merging.methods.della",
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
+            "greedy_soup": "taskgrid.merging.methods.greedy_soup",
             "iso_c": "taskgrid.merging.methods.iso_c",
             "iso_cts": "taskgrid.merging.methods.iso_cts",
             "karcher": "taskgrid.merging.methods.karcher",
@@ -95,6 +97,7 @@ _PLUGINS = MappingProxyType(
             "multi_slerp": "taskgrid.merging.methods.multi_slerp",
             "pcb": "taskgrid.merging.methods.pcb",
             "regmean": "taskgrid.merging.methods.regmean",
+            "search": "taskgrid.merging.methods.search",
             "slerp": "taskgrid.merging.methods.slerp",
             "svc": "taskgrid.merging.methods.svc",
             "tall_mask": "taskgrid.merging.methods.tall_mask",

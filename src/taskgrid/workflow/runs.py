@@ -8,7 +8,6 @@ from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.config.experiment import Run
-from taskgrid.plugins.cards import merger_card
 from taskgrid.workflow import paths
 
 
@@ -48,7 +47,7 @@ def lattices(experiment: Experiment) -> list[dict[str, Any]]:
         {**asdict(run), "method": method}
         for run in plain_runs(experiment)
         for method in experiment.methods
-        if not merger_card(experiment.method(method).name).learned
+        if not experiment.learns(method)
     ]
 
 

@@ -9,26 +9,29 @@ import numpy as np
 import pytest
 import torch
 
-from taskgrid.errors import ConfigError, LineageError
+from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation import evaluate_grid, learn_coefficients
 from taskgrid.evaluation.learning import learn, learned_file, open_problem
+from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method
 from taskgrid.evaluation.plan.setting import Evaluation, Setting
 from taskgrid.machine.progress import Progress
 from taskgrid.merging import merge
-from taskgrid.merging.learning import LearningProblem
-from taskgrid.merging.methods.adamerging import add_gradient
+from taskgrid.merging.bases.descent import add_gradient
+from taskgrid.merging.learning import Learning, LearningProblem
+from taskgrid.merging.methods.adamerging import entropy as entropy_of
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, learned_names
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import logits_of
 from taskgrid.models.linearized import LinearizedEncoder
+from taskgrid.plugins.options import Options
 from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import write_json
-from taskgrid.store.weights import State
+from taskgrid.store.weights import State, save_state
 from tests.unit.example_grid import World, held, world
 
-OPTIONS: dict[str, Any] = {"steps": 4, "lr": 0.05, "batch_size": 6}
+OPTIONS: dict[str, Any] = {"steps": 4, "lr": 0.05, "batch_size": 6, "images": "val"}
 SUBSET = ("a", "b")
 
 
@@ -56,7 +59,7 @@ def test_the_loss_is_the_entropy_of_the_network_that_is_evaluated(
 ) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", evaluation)
     # A batch of all images: the order does not matter then.
-    recipe = MergeRecipe.of("adamerging", {"steps": 1, "batch_size": 13})
+    recipe = MergeRecipe.of("adamerging", OPTIONS | {"steps": 1, "batch_size": 13})
     found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
     merged = merge("task_arithmetic", small.base, small.experts, 0.3)
     if evaluation == "plain":
@@ -76,8 +79,9 @@ def test_the_gradient_through_the_tower_is_that_of_finite_differences(
     small: World, evaluation: Evaluation
 ) -> None:
     setting = held(small).setting("m", "standard", 0, "fp32", evaluation)
+    recipe = MergeRecipe.of("adamerging", OPTIONS)
     problem = in_double(
-        open_problem(held(small).material(), setting, SUBSET, "val", torch.device("cpu"))
+        open_problem(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"))
     )
     random = torch.Generator().manual_seed(0)
     names = learned_names(problem.base)
@@ -89,7 +93,7 @@ def test_the_gradient_through_the_tower_is_that_of_finite_differences(
 
     def moved(by: float) -> tuple[float, dict[str, torch.Tensor]]:
         leaves = {task: (at[task] + by * along[task]).requires_grad_() for task in SUBSET}
-        return add_gradient(problem, leaves, rows), leaves
+        return add_gradient(problem, leaves, rows, entropy_of), leaves
 
     slope = (moved(1e-5)[0] - moved(-1e-5)[0]) / 2e-5
     _, leaves = moved(0.0)
@@ -118,30 +122,87 @@ def in_double(problem: LearningProblem) -> LearningProblem:
     return replace(problem, base=double(problem.base), tasks=tasks)
 
 
+def test_labels_are_shown_where_the_card_says_so(small: World) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    blind = MergeRecipe.of("adamerging", OPTIONS)
+    seeing = replace(blind, card=replace(blind.card, labels=True, options={}), options=Options())
+    for recipe in (blind, seeing):
+        material, device = held(small).material(), torch.device("cpu")
+        for task, found in open_problem(material, setting, recipe, SUBSET, device).tasks.items():
+            if recipe is blind:
+                assert found.labels is None
+            else:
+                assert found.labels is not None
+                assert np.array_equal(found.labels.numpy(), small.tasks[task].val[1])
+
+
+def test_a_soup_is_judged_by_the_tower_on_labelled_images(small: World) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    recipe = MergeRecipe.of("greedy_soup", {})
+    found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
+    errors = []
+    for kept in (["a"], ["b"], ["a", "b"]):
+        soup = merge("average", small.base, {task: small.experts[task] for task in kept}, 1.0)
+        encoder = ImageEncoder.from_card(small.card, soup)
+        wrong = [
+            (logits_of(encoder, task.head, task.val[0]).argmax(1).numpy() != task.val[1]).mean()
+            for task in small.tasks.values()
+        ]
+        errors.append(np.mean(wrong))
+    assert [loss for _, loss in found.history] == pytest.approx(errors, abs=1e-12)
+
+
 def test_learning_is_deterministic_and_looks_at_the_split_that_is_named(small: World) -> None:
-    first, again, test = taught(small), taught(small), taught(small, split="test")
+    first, again, test = taught(small), taught(small), taught(small, images="test")
     assert list(first) == ["a", "b"]
     assert all(torch.equal(first[task], again[task]) for task in SUBSET)
     assert any(not torch.equal(first[task], test[task]) for task in SUBSET)
 
 
-def test_what_was_learned_is_measured_at_its_only_point(small: World) -> None:
+def test_training_images_can_be_learned_from_where_they_are_given(small: World) -> None:
+    tasks = {n: replace(task, test=task.val, train=task.test) for n, task in small.tasks.items()}
+    found = learn_coefficients(
+        "adamerging", small.base, small.card, tasks, experts=small.experts,
+        **OPTIONS | {"images": "train"},
+    )  # fmt: skip
+    expected = taught(small, images="test")
+    assert all(torch.equal(found[task], expected[task]) for task in SUBSET)
+    with pytest.raises(DataError, match="no train images are given"):
+        taught(small, images="train")
+
+
+def test_what_was_learned_is_measured_at_every_lambda(small: World) -> None:
     given = taught(small)
     rows = evaluate_grid(
         small.base, small.card, small.tasks, experts=small.experts,
-        methods={"adamerging": {**OPTIONS, "split": "test"}},
+        methods={"adamerging": {**OPTIONS, "images": "test"}}, lambdas=[0.5, 1.0],
         subsets=["a+b"], learned={"adamerging": {"a+b": given}},
     )  # fmt: skip
     rows = rows[rows["method"] == "adamerging"]
-    assert set(rows["point"]) == {"1.00"} and rows["transductive"].all()
+    assert set(rows["point"]) == {"0.50", "1.00"} and rows["transductive"].all()
+    rows = rows[rows["point"] == "1.00"]
     encoder = ImageEncoder.from_card(
         small.card, merge("adamerging", small.base, small.experts, learned=given)
     )
     for name, task in small.tasks.items():
-        images, labels = task.test
+        images, labels = task.val
         right = logits_of(encoder, task.head, images).argmax(1).numpy() == labels
-        found = rows[(rows["task"] == name) & (rows["split"] == "test")]
+        found = rows[(rows["task"] == name) & (rows["split"] == "val")]
         assert list(found["correct"]) == [right.sum()]
+
+
+def test_a_method_may_learn_with_some_of_its_options_only(small: World) -> None:
+    given = learn_coefficients(
+        "tall_mask", small.base, small.card, small.tasks, experts=small.experts, mask_lambda="auto"
+    )
+    assert {float(one) for one in given.values()} <= {0.2, 0.3, 0.4, 0.5, 0.6}
+    rows = evaluate_grid(
+        small.base, small.card, small.tasks, experts=small.experts, subsets=["a+b"],
+        methods={"tall_mask": {"mask_lambda": "auto"}}, learned={"tall_mask": {"a+b": given}},
+    )  # fmt: skip
+    assert (rows["method"] == "tall_mask").sum() == 4 and not rows["transductive"].any()
+    with pytest.raises(ConfigError, match="'tall_mask' learns nothing"):
+        learn_coefficients("tall_mask", small.base, small.card, small.tasks, experts=small.experts)
 
 
 def test_nothing_is_measured_where_nothing_was_learned(small: World) -> None:
@@ -162,6 +223,7 @@ def file_of(small: World, path: Path, **options: Any) -> Setting:
     recipe = MergeRecipe.of("adamerging", OPTIONS | options)
     found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
     write_json(path, learned_file(setting, recipe, SUBSET, found))
+    save_state(path.with_name("tensors.safetensors"), found.tensors, {"kind": "learned"})
     return setting
 
 
@@ -176,7 +238,7 @@ def test_equal_inputs_give_equal_bytes_and_the_file_says_where_it_comes_from(
     assert found == {"a+b": digest_file(one)}
     ref = read_method("adamerging", OPTIONS, 0, learned=found)
     assert ref.learned == found and not ref.transductive
-    assert read_method("adamerging", {"split": "test"}, 0).transductive
+    assert read_method("adamerging", {}, 0).transductive
 
     with pytest.raises(LineageError, match=r"a\+b comes from another options"):
         read_learned(setting, "adamerging", {**OPTIONS, "steps": 5}, {"a+b": one})
@@ -184,3 +246,30 @@ def test_equal_inputs_give_equal_bytes_and_the_file_says_where_it_comes_from(
     elsewhere = held(moved).setting("m", "standard", 0, "fp32", "plain")
     with pytest.raises(LineageError, match=r"another a\.images.*run the learn rule again"):
         read_learned(elsewhere, "adamerging", OPTIONS, {"a+b": one})
+
+
+def test_tensors_are_kept_beside_the_coefficients_and_belong_to_them(
+    small: World, tmp_path: Path
+) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    recipe, path = MergeRecipe.of("adamerging", OPTIONS), tmp_path / "coefficients.json"
+    one = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    tensors = {"proj": torch.arange(6.0).reshape(2, 3), "a/down": torch.ones(2).half()}
+    learning = Learning({"a": one}, (), tensors)
+    write_json(path, learned_file(setting, recipe, SUBSET, learning))
+    save_state(tmp_path / "tensors.safetensors", tensors, {"kind": "learned"})
+    found = load_learned(path)
+    assert list(found) == ["a", "a/down", "proj"]
+    expected = learning.learned
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(found[name].dtype == expected[name].dtype for name in expected)
+    (first,) = read_learned(setting, "adamerging", OPTIONS, {"a+b": path}).values()
+
+    # Other tensors give another file of coefficients, and so other keys; and are refused beside this one.
+    tensors["proj"] = tensors["proj"] + 1
+    save_state(tmp_path / "tensors.safetensors", tensors, {"kind": "learned"})
+    with pytest.raises(LineageError, match=r"tensors\.safetensors changed"):
+        load_learned(path)
+    write_json(path, learned_file(setting, recipe, SUBSET, learning))
+    assert digest_file(path) != first
+    assert torch.equal(load_learned(path)["proj"], tensors["proj"])

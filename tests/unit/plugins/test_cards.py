@@ -81,6 +81,12 @@ def test_merge_methods_say_what_the_workflow_must_know() -> None:
         ("CARD = MergerCard(\n    title='a' + name)", "line 2 is no literal"),
         ("CARD = MergerCard(titel='x')", "CARD in mine is no MergerCard.*titel"),
         ("CARD = MergerCard()", "CARD in mine is no MergerCard.*title"),
+        ("CARD = MergerCard(title='x', labels=True)", "only where it says `learned`"),
+        (
+            "CARD = MergerCard(title='x', learned=True, labels=True, options={'images': "
+            "Option(default='val', about='y', choices=('val', 'test'))})",
+            "never of test",
+        ),
     ],
 )
 def test_a_card_that_is_none_is_told_why(

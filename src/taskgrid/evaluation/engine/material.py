@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskgrid.errors import LineageError
-from taskgrid.evaluation.plan.setting import Split
+from taskgrid.evaluation.plan.setting import Shown
 from taskgrid.models.card import ModelCard
 from taskgrid.store.images import PixelRows
 
@@ -44,7 +44,7 @@ class TaskMaterial:
     """
 
     head: Callable[[], Head]
-    images: Callable[[Split], LabelledImages]
+    images: Callable[[Shown], LabelledImages]
     expert: Callable[[], State] | None = None
     vector: Callable[[], State] | None = None
     statistics: Mapping[str, Callable[[], State]] = field(default_factory=dict)

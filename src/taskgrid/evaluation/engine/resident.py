@@ -14,7 +14,7 @@ import torch
 
 from taskgrid.errors import DataError
 from taskgrid.evaluation.engine.material import LabelledImages, Material
-from taskgrid.evaluation.plan.setting import Split
+from taskgrid.evaluation.plan.setting import Shown
 from taskgrid.machine.memory import available_bytes
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, Sources
@@ -56,9 +56,9 @@ class Resident:
         self._image_bytes = image_bytes
         self._vectors: dict[str, State] = {}
         self._heads: dict[str, Head] = {}
-        self._images: dict[tuple[str, Split], LabelledImages] = {}
-        self._pixels: dict[tuple[str, Split], Pixels] = {}
-        self._labels: dict[tuple[str, Split], torch.Tensor] = {}
+        self._images: dict[tuple[str, Shown], LabelledImages] = {}
+        self._pixels: dict[tuple[str, Shown], Pixels] = {}
+        self._labels: dict[tuple[str, Shown], torch.Tensor] = {}
 
     @property
     def card(self) -> ModelCard:
@@ -86,7 +86,7 @@ class Resident:
             self._heads[task] = self._material.tasks[task].head().to(self.device)
         return self._heads[task]
 
-    def labels(self, task: str, split: Split) -> torch.Tensor:
+    def labels(self, task: str, split: Shown) -> torch.Tensor:
         """Return the true classes of a split's images, ``(n,)``.
 
         Raises:
@@ -98,7 +98,7 @@ class Resident:
             self._labels[task, split] = torch.from_numpy(images.labels.copy()).to(self.device)
         return self._labels[task, split]
 
-    def pixels(self, task: str, split: Split) -> Pixels:
+    def pixels(self, task: str, split: Shown) -> Pixels:
         """Return the images of a split: on the device where they fit, else streamed from the map."""
         if (task, split) not in self._pixels:
             self._pixels[task, split] = self._fitting(self._open(task, split))
@@ -139,7 +139,7 @@ class Resident:
 
         return learned
 
-    def _open(self, task: str, split: Split) -> LabelledImages:
+    def _open(self, task: str, split: Shown) -> LabelledImages:
         if (task, split) not in self._images:
             self._images[task, split] = self._material.tasks[task].images(split)
         return self._images[task, split]
@@ -159,7 +159,7 @@ class Resident:
         return spare_bytes(free_bytes(self.device), missing, vector_bytes(self.base), share)
 
 
-def _check_labels(task: str, split: Split, images: LabelledImages, head: Head) -> None:
+def _check_labels(task: str, split: Shown, images: LabelledImages, head: Head) -> None:
     if not len(images):
         raise DataError(f"task {task!r} has no {split} images to evaluate on")
     highest = int(images.labels.max())

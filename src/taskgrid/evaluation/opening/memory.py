@@ -15,7 +15,7 @@ from taskgrid.errors import ConfigError, DataError, LineageError
 from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
 from taskgrid.evaluation.opening.references import tower_of
 from taskgrid.evaluation.plan import keys
-from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, Part, Setting, Split, TaskRef
+from taskgrid.evaluation.plan.setting import Evaluation, Part, Setting, Shown, TaskRef
 from taskgrid.merging.seam import Learned
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
@@ -36,15 +36,32 @@ class EvaluationTask:
         head: its zero-shot head.
         val: the images that lambda is chosen on.
         test: the images that the chosen model is measured on.
+        train: those that experts are trained on, for methods that learn from them; None gives none.
     """
 
     head: Head
     val: Examples
     test: Examples
+    train: Examples | None = None
 
-    def part(self, split: Split) -> Examples:
-        """Return the images of a split."""
-        return self.val if split == "val" else self.test
+    def part(self, split: Shown) -> Examples:
+        """Return the images of a split.
+
+        Raises:
+            DataError: if there are none.
+        """
+        found = self.parts.get(split)
+        if found is None:
+            raise DataError(
+                f"no {split} images are given; give them to EvaluationTask as `{split}`"
+            )
+        return found
+
+    @property
+    def parts(self) -> dict[Shown, Examples]:
+        """The images by split, as far as there are any."""
+        given: dict[Shown, Examples] = {"val": self.val, "test": self.test}
+        return given | ({"train": self.train} if self.train is not None else {})
 
 
 @dataclass(frozen=True)
@@ -139,7 +156,7 @@ class Held:
         trained = task in self.vectors
         return TaskRef(
             head=digest_state({"weight": head.weight}),
-            parts={split: _part(task, split, self.tasks[task].part(split)) for split in SPLITS},
+            parts={split: _part(task, split, own) for split, own in self.tasks[task].parts.items()},
             expert=digest_state(self._expert(task)) if trained else None,
             vector=digest_state(dict(self.vectors[task])) if trained else None,
             statistics=self._digests(task),
@@ -218,12 +235,12 @@ def _given(found: Learned) -> State:
     return dict(found)
 
 
-def _images(task: EvaluationTask, split: Split) -> LabelledImages:
+def _images(task: EvaluationTask, split: Shown) -> LabelledImages:
     pixels, labels = task.part(split)
     return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
 
 
-def _part(task: str, split: Split, examples: Examples) -> Part:
+def _part(task: str, split: Shown, examples: Examples) -> Part:
     pixels, labels = examples
     if len(pixels) != len(labels):
         raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(labels)} labels")

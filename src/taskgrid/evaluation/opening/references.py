@@ -15,13 +15,22 @@ from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.planner import CurveRef
-from taskgrid.evaluation.plan.setting import SPLITS, Evaluation, MethodRef, Part, Setting, TaskRef
+from taskgrid.evaluation.plan.setting import (
+    Evaluation,
+    MethodRef,
+    Part,
+    Setting,
+    Shown,
+    TaskRef,
+    images_of,
+)
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
 from taskgrid.plugins.cards import merger_card, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
 from taskgrid.statistics.manifest import StatisticManifest, read_statistic
+from taskgrid.store import images
 from taskgrid.store.atomic import read_json
 
 if TYPE_CHECKING:
@@ -121,14 +130,15 @@ def read_method(
         ConfigError: if the method or an option is unknown, or a value does not fit.
     """
     card, checked = merger_card(name), plugin_options("merger", name, options)
+    learns = card.learns(checked)
     return MethodRef(
         name=name,
         options=dict(checked),
         code=keys.computing_code(plugins.module_of("merger", name)),
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
-        learned=dict(sorted((learned or {}).items())) if card.learned else {},
-        transductive=(card.learned and checked.split == "test")
+        learned=dict(sorted((learned or {}).items())) if learns else {},
+        transductive=(learns and images_of(checked) == "test")
         or any(
             StatisticManifest.read(path).transductive
             for task in statistics
@@ -156,7 +166,10 @@ def read_learned(
     checked = plugin_options("merger", name, options)
     found = {}
     for subset, path in sorted(files.items()):
-        value, source = read_json(path), setting.learned_from(parse_subset(subset), checked.split)
+        value, source = (
+            read_json(path),
+            setting.learned_from(parse_subset(subset), images_of(checked)),
+        )
         expected = {"method": name, "options": dict(checked), **source}
         made = {**value["lineage"], "method": value["method"], "options": value["options"]}
         what = f"what was learned for {subset}"
@@ -206,7 +219,7 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
 
 def _parts(
     task: str, manifests: TaskManifests, split: SplitManifest, card: ModelCard
-) -> dict[Any, Part]:
+) -> dict[Shown, Part]:
     dataset = DatasetManifest.read(manifests.dataset)
     if dataset.digest != split.dataset:
         raise LineageError(
@@ -220,7 +233,7 @@ def _parts(
         )
     return {
         name: Part(dataset.images, digest(list(split.ids(name))), len(split.ids(name)))
-        for name in SPLITS
+        for name in images.SPLITS
     }
 
 

@@ -197,7 +197,7 @@ class Plan:
         return known[label]
 
     def _learned(self, subset: tuple[str, ...]) -> str | None:
-        if not self.method.card.learned:
+        if not self.method.card.learns(self.method.options):
             return None
         name = subset_name(subset)
         if name not in self.method.learned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -12,11 +12,22 @@ from taskgrid.evaluation.plan import keys
 from taskgrid.lattice.points import Coefficients, read_point
 from taskgrid.lattice.subsets import canonical_subset
 from taskgrid.plugins.cards import MergerCard, merger_card
+from taskgrid.store import images
 
 Split = Literal["val", "test"]
 
 SPLITS: tuple[Split, ...] = ("val", "test")
 """The splits that are measured."""
+
+Shown = images.Split
+"""The splits that a method may learn from."""
+
+
+def images_of(options: Mapping[str, Any]) -> Shown:
+    """Return whose images a method with these options learns from."""
+    found: Shown = options.get("images", "val")
+    return found
+
 
 Evaluation = Literal["plain", "tangent"]
 """How experts and merges are measured: as the networks they are, or as tangent models at theta_0."""
@@ -48,14 +59,14 @@ class TaskRef:
 
     Attributes:
         head: digest of its head.
-        parts: its validation and test images.
+        parts: its images, by split: those that are measured, and training images where there are any.
         expert: digest of its expert's state; None for a task without one.
         vector: digest of its task vector; None for a task without one.
         statistics: digests of its statistics, by label.
     """
 
     head: str
-    parts: dict[Split, Part]
+    parts: Mapping[Shown, Part]
     expert: str | None = None
     vector: str | None = None
     statistics: dict[str, str] = field(default_factory=dict)
@@ -191,7 +202,7 @@ class Setting:
             raise ConfigError(f"task {name!r} is not one of {', '.join(sorted(self.tasks))}")
         return self.tasks[name]
 
-    def learned_from(self, subset: Sequence[str], split: Split) -> dict[str, str | None]:
+    def learned_from(self, subset: Sequence[str], split: Shown) -> dict[str, str | None]:
         """Return the digests of all that coefficients of a subset are learned from.
 
         Args:

@@ -36,6 +36,24 @@ def weighted_sum(terms: Sequence[tuple[float, Mapping[str, torch.Tensor]]]) -> P
     return total
 
 
+def learned_sum(context: MergeContext) -> Prepared:
+    """Return sum_t c_t tau_t in float64, added in the canonical order of the tasks.
+
+    c_t is what was learned, times the point's coefficient where the method ``weighs``.
+    """
+    direction: Prepared = {}
+    for name in context.vectors[context.tasks[0]]:
+        terms = [
+            (
+                context.learned_coefficient(task, name) * context.coefficient(task),
+                {name: vector[name]},
+            )
+            for task, vector in context.vectors.items()
+        ]
+        direction |= weighted_sum(terms)
+    return direction
+
+
 def add_direction(
     base: Mapping[str, torch.Tensor],
     direction: Mapping[str, torch.Tensor],

@@ -72,14 +72,20 @@ def elect(
         zero_sign: the sign where the sum is exactly zero: the majority of the elected ones over the whole
             model (positive where that is a draw), or positive.
     """
-    signs = {name: _signs(voters, name) for name in voters[0].vector}
-    otherwise = 1
-    if zero_sign == "majority" and sum(int(each.sum()) for each in signs.values()) < 0:
-        otherwise = -1
     return {
-        name: _combined(voters, name, torch.where(each == 0, otherwise, each), combine)
-        for name, each in signs.items()
+        name: _combined(voters, name, signs, combine)
+        for name, signs in _elected(voters, zero_sign).items()
     }
+
+
+def agreeing(voters: Sequence[Voter], zero_sign: ZeroSign = "majority") -> list[Prepared]:
+    """Return of every vector the trimmed entries that have the elected sign, in the vector's dtype."""
+    found: list[Prepared] = [{} for _ in voters]
+    for name, signs in _elected(voters, zero_sign).items():
+        for voter, own in zip(voters, found, strict=True):
+            agrees = voter.kept(name) * signs > 0
+            own[name] = torch.where(agrees, voter.vector[name], 0)
+    return found
 
 
 def _least(magnitudes: torch.Tensor, density: float) -> torch.Tensor:
@@ -88,6 +94,15 @@ def _least(magnitudes: torch.Tensor, density: float) -> torch.Tensor:
         return magnitudes.new_zeros(())
     kept = min(max(round(density * count), 1), count)
     return magnitudes.kthvalue(count - kept + 1).values
+
+
+def _elected(voters: Sequence[Voter], zero_sign: ZeroSign) -> Prepared:
+    """Return the elected signs, int8, none of them zero."""
+    signs = {name: _signs(voters, name) for name in voters[0].vector}
+    otherwise = 1
+    if zero_sign == "majority" and sum(int(each.sum()) for each in signs.values()) < 0:
+        otherwise = -1
+    return {name: torch.where(each == 0, otherwise, each) for name, each in signs.items()}
 
 
 def _signs(voters: Sequence[Voter], name: str) -> torch.Tensor:

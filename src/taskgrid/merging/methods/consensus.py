@@ -11,6 +11,7 @@ import torch
 from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.bases.inner import merged_vector, scope_of
 from taskgrid.merging.bases.masks import matters
+from taskgrid.merging.bases.thresholds import LearnedThresholds, threshold
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
@@ -28,8 +29,10 @@ CARD = MergerCard(
         "mask_lambda": Option(
             default=0.4,
             least=0,
-            about="how much larger than its distance to the merged entry a task's own entry must be",
-            origin="the middle of 0.2 ... 0.6, from which the paper chooses per task on validation",
+            words=("auto",),
+            about="how much larger than its distance to the merged entry a task's own entry must be; `auto` "
+            "chooses per task on validation, of 0.2 ... 0.6",
+            origin="the middle of what the paper chooses from",
         ),
         "of": Option(
             default="sum",
@@ -51,10 +54,12 @@ CARD = MergerCard(
             origin="the paper's code",
         ),
     },
+    learned_if={"mask_lambda": "auto"},
+    labels=True,
 )
 
 
-class Consensus(Line):
+class Consensus(Line, LearnedThresholds):
     """Adds what is left of the merged vector, times lambda."""
 
     def scope(self, options: Options) -> Scope:
@@ -66,8 +71,8 @@ class Consensus(Line):
         options, direction = context.options, merged_vector(context)
         for name, merged in direction.items():
             votes = torch.zeros(merged.shape, dtype=torch.int16, device=merged.device)
-            for vector in context.vectors.values():
-                votes += matters(vector[name], merged, options.mask_lambda)
+            for task, vector in context.vectors.items():
+                votes += matters(vector[name], merged, threshold(context, task, name))
             merged[votes < options.agree] = 0
         return direction
 

@@ -13,6 +13,7 @@ import torch
 from taskgrid.merging.bases.additive import add_direction
 from taskgrid.merging.bases.inner import merged_vector, scope_of
 from taskgrid.merging.bases.masks import masked_direction, matters, pack
+from taskgrid.merging.bases.thresholds import LearnedThresholds, threshold
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
@@ -25,8 +26,10 @@ CARD = MergerCard(
         "mask_lambda": Option(
             default=0.4,
             least=0,
-            about="how much larger than its distance to the merged entry a task's own entry must be",
-            origin="the middle of 0.2 ... 0.6, from which the paper chooses per task on validation",
+            words=("auto",),
+            about="how much larger than its distance to the merged entry a task's own entry must be; `auto` "
+            "chooses per task on validation, of 0.2 ... 0.6",
+            origin="the middle of what the paper chooses from",
         ),
         "of": Option(
             default="sum",
@@ -50,10 +53,12 @@ CARD = MergerCard(
     },
     gives="per_task",
     coefficient="none",
+    learned_if={"mask_lambda": "auto"},
+    labels=True,
 )
 
 
-class TallMask:
+class TallMask(LearnedThresholds):
     """Keeps the merged vector once, and a bit per weight and task."""
 
     weighs = False
@@ -68,7 +73,7 @@ class TallMask:
         prepared = {f"merged/{name}": tensor for name, tensor in merged.items()}
         for task, vector in context.vectors.items():
             for name, tensor in vector.items():
-                mask = matters(tensor, merged[name], context.options.mask_lambda)
+                mask = matters(tensor, merged[name], threshold(context, task, name))
                 prepared[f"mask/{task}/{name}"] = pack(mask)
         return prepared
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import subset_name, subset_of_number
-from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.settings import merge
@@ -19,8 +18,7 @@ _LONGEST = 240
 
 def methods(experiment: Experiment) -> list[str]:
     """Return the labels of the methods that learn."""
-    found = experiment.methods
-    return [label for label in found if merger_card(experiment.method(label).name).learned]
+    return [label for label in experiment.methods if experiment.learns(label)]
 
 
 def check(experiment: Experiment) -> None:

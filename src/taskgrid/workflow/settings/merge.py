@@ -10,7 +10,7 @@ from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.evaluation.plan.asking import StudyRef, ask
 from taskgrid.lattice.subsets import parse_subset, subset_name
-from taskgrid.plugins.cards import merger_card, plugin_options
+from taskgrid.plugins.cards import plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
@@ -62,7 +62,7 @@ def learned(
     method: str,
 ) -> dict[str, str]:
     """Return the files of what a method learns for some subsets: none for one that learns nothing."""
-    if not merger_card(experiment.method(method).name).learned:
+    if not experiment.learns(method):
         return {}
     run = {"model": model, "mode": mode, "seed": seed, "method": method}
     return {subset: paths.LEARNED.format(**run, subset=subset) for subset in subsets}

@@ -15,8 +15,8 @@ from taskgrid.plugins.options import Option, Options
 CARD = MergerCard(
     title="The surest coefficient",
     options={
-        "images": Option(default=16, kind="integer", least=1, about="of each task"),
-        "split": Option(default="val", choices=("val", "test"), about="where the images come from"),
+        "count": Option(default=16, kind="integer", least=1, about="images of each task"),
+        "images": Option(default="val", choices=("val", "test"), about="where they come from"),
     },
     coefficient="none",
     learned=True,
@@ -32,8 +32,8 @@ class Surest(Line):
         terms = [(float(context.learned[task]), context.vectors[task]) for task in context.tasks]
         return weighted_sum(terms)
 
-    def images_to_pass(self, tasks: int, options: Options) -> int:
-        return int(len(TRIED) * tasks * options.images)
+    def images_to_pass(self, problem: LearningProblem, options: Options) -> int:
+        return int(len(TRIED) * len(problem.tasks) * options.count)
 
     def learn(
         self, problem: LearningProblem, options: Options, seed: int, tally: Tally
@@ -43,11 +43,11 @@ class Surest(Line):
         for step, scale in enumerate(TRIED):
             state, loss = add_direction(problem.base, direction, scale), 0.0
             for task, found in problem.tasks.items():
-                rows = np.arange(min(found.count, options.images))
+                rows = np.arange(min(found.count, options.count))
                 with torch.no_grad():
                     logs = problem.logits(state, task, rows).log_softmax(dim=-1)
                 loss -= float((logs.exp() * logs).sum(dim=-1).mean())
-                tally.advance(options.images)
+                tally.advance(options.count)
             history.append((step, loss))
         best = TRIED[min(history, key=lambda one: one[1])[0]]
         chosen = torch.tensor(best, dtype=torch.float64)

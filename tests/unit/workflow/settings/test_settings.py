@@ -207,7 +207,7 @@ def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
     asked = {**LEARNED, "method": "ada"}
     known = json.loads(settings.learn.coefficients(given, **asked))
     assert (known["method"], known["subset"]) == ("adamerging", "mnist+textures")
-    assert known["options"]["granularity"] == "layer" and "lambdas" not in known
+    assert known["options"]["level"] == "layer" and "lambdas" not in known
     files = settings.learn.files(given, **asked)
     assert set(files.tasks) == {"mnist", "textures"}
     followed = {"dataset", "split", "head_manifest", "vector_manifest"}
@@ -217,6 +217,16 @@ def test_coefficients_are_learned_from_all_that_a_plan_compares() -> None:
     # An export compares them as a plan does.
     point = settings.export.files(given, **asked, scale="1.00")
     assert followed <= set(point.tasks["mnist"]) and list(point.learned) == ["mnist+textures"]
+
+
+def test_a_method_learns_by_its_options() -> None:
+    auto = {"name": "tall_mask", "label": "auto", "options": {"mask_lambda": "auto"}}
+    given = experiment(grid={"methods": ["tall_mask", auto]})
+    assert settings.learn.methods(given) == ["auto"]
+    run = {key: LEARNED[key] for key in ("model", "mode", "seed")}
+    for method, count in (("tall_mask", 0), ("auto", 1)):
+        found = settings.merge.learned(given, ["mnist+textures"], **run, method=method)
+        assert len(found) == count
 
 
 def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
