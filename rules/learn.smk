@@ -1,10 +1,11 @@
-# Coefficients that a merge method learns for a subset; the plan and the evaluation of its block read them.
+# What a merge method learns for a subset; the plan and the evaluation of its block read it.
 rule learn:
     input:
         followed=lambda w: settings.learn.files(E, **w).followed,
         settled=ancient(lambda w: settings.learn.files(E, **w).settled),
     output:
         coefficients="results/learned/{model}/{mode}/{seed}/{method}/{subset}/coefficients.json",
+        tensors="results/learned/{model}/{mode}/{seed}/{method}/{subset}/tensors.safetensors",
     log:
         "results/logs/learn/{model}/{mode}/{seed}/{method}/{subset}.log",
     benchmark:
@@ -27,8 +28,8 @@ rule learn:
         ),
         code=lambda w: code("learn.py", *settings.merge.modules(E, w.method)),
     message:
-        "learn the coefficients of {wildcards.subset} by {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
+        "learn for {wildcards.subset} by {wildcards.method} ({wildcards.mode}, seed {wildcards.seed})"
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --coefficients {output.coefficients:q} 2>&1 | tee {log:q}"
+        " --coefficients {output.coefficients:q} --tensors {output.tensors:q} 2>&1 | tee {log:q}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from taskgrid.evaluation.opening.files import read_coefficients
+from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method, read_setting
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.devices import use_threads
@@ -55,7 +55,7 @@ def main() -> None:
             statistics={
                 name: listing.statistics()[label] for name, label in settings["needs"].items()
             },
-            learned=lambda tasks: read_coefficients(listing.learned[subset_name(tasks)]),
+            learned=lambda tasks: load_learned(listing.learned[subset_name(tasks)]),
             lineage={"mode": settings["mode"], "seed": str(settings["seed"])},
         )
     except BoundError as error:

@@ -1,4 +1,4 @@
-"""Learn the coefficients of a subset for a merge method that has any to learn."""
+"""Learn what a merge method that learns needs for a subset."""
 
 from taskgrid.evaluation.learning import learn, learned_file
 from taskgrid.evaluation.opening.files import open_files
@@ -9,13 +9,14 @@ from taskgrid.machine.progress import Progress
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.weights import save_state
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
-    """Read base, vectors, heads and images; write the coefficients with what they come from."""
-    args = parse(__doc__, paths=("coefficients",))
+    """Read base, vectors, heads and images; write coefficients and tensors with what they come from."""
+    args = parse(__doc__, paths=("coefficients", "tensors"))
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     setting = read_setting(
@@ -31,8 +32,10 @@ def main() -> None:
     subset, material = parse_subset(settings["subset"]), open_files(listing.files(), setting, {})
     with lease_device(args.device) as device:
         learning = learn(material, setting, recipe, subset, device, Progress)
+    lineage = {"kind": "learned", "method": recipe.name, "subset": settings["subset"]}
+    save_state(args.tensors, learning.tensors, lineage | {"base": setting.base})
     write_json(args.coefficients, learned_file(setting, recipe, subset, learning))
-    print(f"{settings['method']}: learned the coefficients of {settings['subset']}")
+    print(f"{recipe.name}: learned for {settings['subset']}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learned coefficients as one call: states, heads and arrays in, coefficients out; no files, no workflow."""
+"""Learning as one call: states, heads and arrays in, what was learned out; no files, no workflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def learn_coefficients(
     progress: OpenTally = Progress,
     **options: Any,
 ) -> Learned:
-    """Learn the coefficients of all given tasks; for ``merge(..., learned=...)`` and ``evaluate_grid``.
+    """Learn what a method needs for all given tasks; for ``merge(..., learned=...)`` and ``evaluate_grid``.
 
     Args:
         method: a merge method that learns.
@@ -50,7 +50,7 @@ def learn_coefficients(
         **options: the method's own options.
 
     Returns:
-        task -> coefficients, float64.
+        task -> coefficients, float64; of a method that learns tensors, these by their names.
 
     Raises:
         ConfigError: if the method or an option is unknown, or the method learns nothing.
@@ -63,4 +63,4 @@ def learn_coefficients(
     setting = held.setting("model", "mode", seed, "fp32", evaluation)
     recipe = MergeRecipe.of(method, options)
     place = read_device(device)
-    return learn(held.material(), setting, recipe, [*tasks], place, progress).coefficients
+    return learn(held.material(), setting, recipe, [*tasks], place, progress).learned

@@ -1,7 +1,8 @@
-"""Learning coefficients for a subset: the pieces of an engine, handed to a method that learns.
+"""Learning for a subset: the pieces of an engine, handed to a method that learns.
 
-What comes of it is a file beside the vectors, ``coefficients.json``; *prepare* only applies it, and its
-digest is in every key that used it.
+What comes of it are two files: ``coefficients.json``, and beside it ``tensors.safetensors`` for what is too
+large for text. *prepare* only uses them. The first holds the digest of the second, and its own is in every
+key that used it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import Pixels, full_float32, normalizer, to_device
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.provenance.digests import derive_seed
+from taskgrid.store.weights import digest_state
 
 
 def learn(
@@ -37,7 +39,7 @@ def learn(
     device: torch.device,
     progress: OpenTally,
 ) -> Learning:
-    """Learn the coefficients of a subset.
+    """Learn what a method needs for a subset.
 
     Args:
         material: base, vectors, heads, images.
@@ -89,6 +91,7 @@ def learned_file(
         "split": split,
         "seed": setting.seed,
         "coefficients": {task: one.tolist() for task, one in learning.coefficients.items()},
+        "tensors": digest_state(learning.tensors),
         "history": [list(entry) for entry in learning.history],
         "lineage": setting.learned_from(subset, split),
     }

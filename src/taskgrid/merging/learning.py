@@ -1,4 +1,4 @@
-"""The learning seam: how a method finds coefficients for a subset, before *prepare* applies them.
+"""The learning seam: how a method finds coefficients or tensors for a subset, before *prepare* uses them.
 
 A method whose card says ``learned`` has ``learn`` beside ``prepare``, and an option ``split`` that
 names the images it looks at: ``val``, or ``test``, which makes its rows transductive. It sees no labels.
@@ -7,7 +7,7 @@ names the images it looks at: ``val``, or ``test``, which makes its rows transdu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -68,12 +68,19 @@ class Learning:
     """What came of it.
 
     Attributes:
-        coefficients: float64, on the CPU.
+        coefficients: task -> float64, on the CPU; kept as text.
         history: (step, loss before it), in order.
+        tensors: what is too large for that, by names that are no task's, in dtypes that safetensors has.
     """
 
     coefficients: Learned
-    history: tuple[tuple[int, float], ...]
+    history: tuple[tuple[int, float], ...] = ()
+    tensors: State = field(default_factory=dict)
+
+    @property
+    def learned(self) -> Learned:
+        """Both, as ``MergeContext.learned`` gives them."""
+        return {**self.coefficients, **self.tensors}
 
 
 class Learner(Protocol):
@@ -82,7 +89,7 @@ class Learner(Protocol):
     def learn(
         self, problem: LearningProblem, options: Options, seed: int, tally: Tally
     ) -> Learning:
-        """Return coefficients for the problem's tasks; on a CPU, equal inputs give equal bits.
+        """Return what was found for the problem's tasks; on a CPU, equal inputs give equal bits.
 
         Args:
             problem: base, vectors, heads, images and the network.

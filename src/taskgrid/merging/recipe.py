@@ -101,8 +101,8 @@ class MergeRecipe:
         if self.card.learned:
             if sources.learned is None:
                 raise LineageError(
-                    f"merge method {self.name!r} learns coefficients; let the workflow's rule `learn` make "
-                    "them, or give `learned`"
+                    f"merge method {self.name!r} learns from images; let the workflow's rule `learn` do it, "
+                    "or give `learned`"
                 )
             learned = sources.learned(tasks)
         return MergeContext(

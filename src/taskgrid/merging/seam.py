@@ -22,8 +22,9 @@ Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
 
 Learned: TypeAlias = Mapping[str, torch.Tensor]
-"""Coefficients that were learned for a subset: task -> one for the model, ``()``, or one per floating
-tensor of the base in the order of their names, ``(tensors,)``."""
+"""What was learned for a subset. Coefficients: task -> one for the model, ``()``, or one per floating
+tensor of the base in the order of their names, ``(tensors,)``. Tensors: by names that are the method's
+own, of which those of the base's tensors have their shapes."""
 
 
 def learned_names(base: Mapping[str, torch.Tensor]) -> list[str]:

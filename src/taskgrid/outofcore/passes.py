@@ -49,11 +49,16 @@ class Merges:
 
         def own(tasks: tuple[str, ...]) -> Learned:
             assert learned is not None
-            place = self._place[name]
-            return {
-                task: one if one.dim() == 0 else one[place : place + 1]
-                for task, one in learned(tasks).items()
+            place, found = self._place[name], learned(tasks)
+            coefficients = {
+                task: found[task] if found[task].dim() == 0 else found[task][place : place + 1]
+                for task in tasks
+                if task in found
             }
+            if name not in found:
+                return coefficients
+            here = slice(loaded.start + piece.start, loaded.start + piece.stop)
+            return {**coefficients, name: found[name].reshape(-1)[here].view(shape)}
 
         return Sources(
             lambda task: {name: loaded.vectors[task][piece].view(shape)},

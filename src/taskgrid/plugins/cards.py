@@ -44,7 +44,7 @@ class MergerCard(Card):
         gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
         coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
             at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
-        learned: whether *prepare* reads coefficients that a rule of their own has learned.
+        learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned.
         stochastic: whether it draws, from a seed that derives from the experts'.
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say

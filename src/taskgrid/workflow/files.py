@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from taskgrid.config import Experiment
 from taskgrid.provenance.digests import canonical_json
@@ -59,6 +60,9 @@ OF_LABEL = ("statistic", "statistic_manifest")
 
 LEARNED = FileKind(paths.LEARNED)
 """What a merge method learned for a subset."""
+
+LEARNED_TENSORS = FileKind(paths.LEARNED_TENSORS, settled=True)
+"""Beside it, what is too large for text; listings name it no more: a shell command is only so long."""
 
 OF_EXPERT = ("expert", "expert_manifest", "vector", "vector_manifest")
 """Files that a task without an expert does not have."""
@@ -113,6 +117,7 @@ class Files:
                 yield PER_TASK[name.partition("/")[0]], path
         for path in self.learned.values():
             yield LEARNED, path
+            yield LEARNED_TENSORS, str(PurePosixPath(path).with_name("tensors.safetensors"))
 
 
 def files_of(

@@ -31,7 +31,9 @@ COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
 
-LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}/coefficients.json"
+_LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}"
+LEARNED = f"{_LEARNED}/coefficients.json"
+LEARNED_TENSORS = f"{_LEARNED}/tensors.safetensors"
 
 PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
 REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"

@@ -12,11 +12,12 @@ import torch
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid, learn_coefficients
 from taskgrid.evaluation.learning import learn, learned_file, open_problem
+from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method
 from taskgrid.evaluation.plan.setting import Evaluation, Setting
 from taskgrid.machine.progress import Progress
 from taskgrid.merging import merge
-from taskgrid.merging.learning import LearningProblem
+from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.methods.adamerging import add_gradient
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, learned_names
@@ -25,7 +26,7 @@ from taskgrid.models.inference import logits_of
 from taskgrid.models.linearized import LinearizedEncoder
 from taskgrid.provenance.digests import digest_file
 from taskgrid.store.atomic import write_json
-from taskgrid.store.weights import State
+from taskgrid.store.weights import State, save_state
 from tests.unit.example_grid import World, held, world
 
 OPTIONS: dict[str, Any] = {"steps": 4, "lr": 0.05, "batch_size": 6}
@@ -162,6 +163,7 @@ def file_of(small: World, path: Path, **options: Any) -> Setting:
     recipe = MergeRecipe.of("adamerging", OPTIONS | options)
     found = learn(held(small).material(), setting, recipe, SUBSET, torch.device("cpu"), Progress)
     write_json(path, learned_file(setting, recipe, SUBSET, found))
+    save_state(path.with_name("tensors.safetensors"), found.tensors, {"kind": "learned"})
     return setting
 
 
@@ -184,3 +186,30 @@ def test_equal_inputs_give_equal_bytes_and_the_file_says_where_it_comes_from(
     elsewhere = held(moved).setting("m", "standard", 0, "fp32", "plain")
     with pytest.raises(LineageError, match=r"another a\.images.*run the learn rule again"):
         read_learned(elsewhere, "adamerging", OPTIONS, {"a+b": one})
+
+
+def test_tensors_are_kept_beside_the_coefficients_and_belong_to_them(
+    small: World, tmp_path: Path
+) -> None:
+    setting = held(small).setting("m", "standard", 0, "fp32", "plain")
+    recipe, path = MergeRecipe.of("adamerging", OPTIONS), tmp_path / "coefficients.json"
+    one = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    tensors = {"proj": torch.arange(6.0).reshape(2, 3), "a/down": torch.ones(2).half()}
+    learning = Learning({"a": one}, (), tensors)
+    write_json(path, learned_file(setting, recipe, SUBSET, learning))
+    save_state(tmp_path / "tensors.safetensors", tensors, {"kind": "learned"})
+    found = load_learned(path)
+    assert list(found) == ["a", "a/down", "proj"]
+    expected = learning.learned
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(found[name].dtype == expected[name].dtype for name in expected)
+    (first,) = read_learned(setting, "adamerging", OPTIONS, {"a+b": path}).values()
+
+    # Other tensors give another file of coefficients, and so other keys; and are refused beside this one.
+    tensors["proj"] = tensors["proj"] + 1
+    save_state(tmp_path / "tensors.safetensors", tensors, {"kind": "learned"})
+    with pytest.raises(LineageError, match=r"tensors\.safetensors changed"):
+        load_learned(path)
+    write_json(path, learned_file(setting, recipe, SUBSET, learning))
+    assert digest_file(path) != first
+    assert torch.equal(load_learned(path)["proj"], tensors["proj"])

@@ -118,7 +118,7 @@ def test_a_method_gets_the_statistics_and_the_coefficients_that_its_card_asks_fo
         merge("informed", base, experts, learned=learned)
     with pytest.raises(LineageError, match="needs the statistic 'mass' of task 'dtd'"):
         merge("informed", base, experts, statistics={"mass": {}}, learned=learned)
-    with pytest.raises(LineageError, match="learns coefficients; let the workflow's rule `learn`"):
+    with pytest.raises(LineageError, match="learns from images; let the workflow's rule `learn`"):
         merge("informed", base, experts, statistics=mass)
     with pytest.raises(LineageError, match="no coefficients were learned for task 'svhn'"):
         merge("informed", base, experts, statistics=mass, learned={"dtd": torch.tensor(1.0)})

@@ -406,7 +406,8 @@ class Weighted(Line):
                 factor = said[key].double() * said["count"] * every[f"{key}.gain"].sum()
                 learned = context.learned_coefficient(task, key)
                 total[key] = total.get(key, 0) + factor * delta * learned
-        return total
+        found = context.learned or {}
+        return {key: move + found[key] if key in found else move for key, move in total.items()}
 
 
 @pytest.mark.parametrize(
@@ -468,10 +469,11 @@ def test_statistics_and_learned_coefficients_pass_by_with_their_tensors(
 
     def learned(tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
         per_tensor = torch.arange(1.0, len(weights) + 1)
-        return {
+        coefficients = {
             task: per_tensor / len(tasks) if i else torch.tensor(0.5)
             for i, task in enumerate(tasks)
         }
+        return coefficients | {key: torch.sin(base[key].double()) for key in weights[::2]}
 
     outputs = [
         Output(tmp_path / f"{i}.safetensors", tasks, scale)
@@ -493,7 +495,7 @@ def test_statistics_and_learned_coefficients_pass_by_with_their_tensors(
         ConfigError, match=r"needs the statistic 'mass' of task 'dtd'; give its file"
     ):
         stream_merge("weighted", path, experts_files, outputs, statistics={}, learned=learned)
-    with pytest.raises(LineageError, match="learns coefficients"):
+    with pytest.raises(LineageError, match="rule `learn`"):
         stream_merge("weighted", path, experts_files, outputs, statistics=files)
     save_state(files["mass"]["dtd"], known["mass", "dtd"], {"kind": "statistic", "base": "f" * 32})
     with pytest.raises(LineageError, match="'mass' of task 'dtd' comes from another base weights"):

@@ -99,6 +99,8 @@ def test_what_was_learned_is_listed_by_its_subset() -> None:
     subsets = ["textures", "mnist", "mnist+textures"]
     for files in (settings.merge.files(given, **asked), settings.evaluate.files(given, **asked)):
         assert files.followed[-3:] == [path.format(subset) for subset in subsets]
+        beside = path.replace("coefficients.json", "tensors.safetensors")
+        assert files.settled[-3:] == [beside.format(subset) for subset in subsets]
         moved = [f"there/{name}" for name in files.followed]
         listing = Listing.read(json.loads(files.listing(moved, files.settled)))
         assert listing.learned["mnist+textures"] == Path("there", path.format("mnist+textures"))

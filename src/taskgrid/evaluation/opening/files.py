@@ -56,7 +56,7 @@ class GridFiles:
         base: the base's safetensors file.
         tasks: the files of each task.
         statistics: label -> file of a statistic of the base.
-        learned: name of a subset -> file of what was learned for it.
+        learned: name of a subset -> ``coefficients.json`` of what was learned for it.
     """
 
     card: Path
@@ -147,19 +147,25 @@ def _open(files: TaskFiles, task: str) -> Opened:
 
 def _learned(path: Path, wanted: str | None, subset: str) -> Learned:
     _check(digest_file(path), wanted, f"what was learned for {subset}")
-    return read_coefficients(path)
+    return load_learned(path)
 
 
-def read_coefficients(path: Path) -> Learned:
+def load_learned(path: Path) -> Learned:
     """Return what was learned for a subset; ``references.read_learned`` says whether it belongs here.
 
+    Args:
+        path: its ``coefficients.json``, with ``tensors.safetensors`` beside it.
+
     Raises:
-        ArtifactError: if the file is missing or damaged.
+        ArtifactError: if a file is missing or damaged.
+        LineageError: if the tensors are not those that were learned with the coefficients.
     """
     import torch
 
-    found = read_json(path)["coefficients"]
-    return {task: torch.tensor(values, dtype=torch.float64) for task, values in found.items()}
+    value, beside = read_json(path), path.with_name("tensors.safetensors")
+    found = value["coefficients"]
+    coefficients = {task: torch.tensor(one, dtype=torch.float64) for task, one in found.items()}
+    return {**coefficients, **_state(beside, value["tensors"], f"what was learned in {beside}")}
 
 
 def _state(path: Path, wanted: str | None, what: str) -> State:
