@@ -55,13 +55,15 @@ def _positive(base: State, seed: int) -> State:
 
 
 def _grams(base: State, seed: int) -> State:
-    """Gram matrices of the inputs of every matrix, and a number of images."""
+    """Gram matrices of the inputs of every matrix, diagonals for vectors, and a number of images."""
     generator = torch.Generator().manual_seed(seed)
     found = {"images": torch.tensor(8 + seed)}
     for name, tensor in base.items():
         if tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel():
             inputs = torch.randn(50, tensor[0].numel(), generator=generator)
             found[name] = inputs.T @ inputs
+        elif tensor.is_floating_point() and tensor.dim() == 1:
+            found[name] = torch.rand(len(tensor), generator=generator) + 0.1
     return found
 
 

@@ -92,6 +92,7 @@ _PLUGINS = MappingProxyType(
             "karcher": "taskgrid.merging.methods.karcher",
             "lines": "taskgrid.merging.methods.lines",
             "logit_ensemble": "taskgrid.merging.methods.logit_ensemble",
+            "lot": "taskgrid.merging.methods.lot",
             "magmax": "taskgrid.merging.methods.magmax",
             "model_stock": "taskgrid.merging.methods.model_stock",
             "multi_slerp": "taskgrid.merging.methods.multi_slerp",

@@ -6,8 +6,10 @@ The sum is kept, and the number of images beside it.
 Every map x -> W x of an open_clip vision transformer has one, under the name of its weight:
 ``conv1.weight`` (linear over patches), ``in_proj_weight`` of each attention (one for queries, keys and
 values, which share their input), ``out_proj.weight``, ``c_fc.weight``, ``c_proj.weight`` and ``proj``; of
-other towers, every ``nn.Linear`` and every convolution whose patches do not overlap. Without one are
-biases, norms, embeddings, overlapping convolutions, and attention between different inputs (poolers).
+other towers, every ``nn.Linear`` and every convolution whose patches do not overlap. The scale of a layer
+norm multiplies its normalised input entry by entry: of its matrix only the diagonal is kept, ``(d,)``, which
+LOT Merging reads (Sun et al., arXiv 2505.23859, equation 12). Without one are biases, embeddings,
+overlapping convolutions, and attention between different inputs (poolers).
 """
 
 from __future__ import annotations
@@ -58,13 +60,18 @@ class Gram:
         """Return ``(d, d)`` float32 matrices by the names of the weights."""
         totals: State = {}
 
-        def hear(name: str, rows: torch.Tensor) -> None:
-            flat = rows.reshape(-1, rows.shape[-1]).double()
-            product = flat.T @ flat
+        def add(name: str, product: torch.Tensor) -> None:
             totals[name] = totals[name].add_(product) if name in totals else product
 
+        def hear(name: str, rows: torch.Tensor) -> None:
+            flat = rows.reshape(-1, rows.shape[-1]).double()
+            add(name, flat.T @ flat)
+
+        def hear_scale(name: str, rows: torch.Tensor) -> None:
+            add(name, rows.reshape(-1, rows.shape[-1]).double().square().sum(dim=0))
+
         tower = context.encoder.tower
-        with torch.no_grad(), _listening(tower, hear):
+        with torch.no_grad(), _listening(tower, hear, hear_scale):
             for batch in context.batches():
                 _pass(tower, batch.inputs, hear)
         return context.sums(totals)
@@ -81,8 +88,8 @@ def _pass(tower: nn.Module, images: torch.Tensor, hear: Hear) -> None:
 
 
 @contextmanager
-def _listening(tower: nn.Module, hear: Hear) -> Iterator[None]:
-    """Tell the inputs of all linear maps that a tower runs as modules."""
+def _listening(tower: nn.Module, hear: Hear, hear_scale: Hear) -> Iterator[None]:
+    """Tell the inputs of all linear maps and of the scales of norms that a tower runs as modules."""
     attentions = {
         name: module
         for name, module in tower.named_modules()
@@ -99,6 +106,8 @@ def _listening(tower: nn.Module, hear: Hear) -> Iterator[None]:
             handles.append(module.register_forward_pre_hook(partial(_linear, hear, name)))
         elif isinstance(module, nn.Conv2d) and _cuts_patches(module):
             handles.append(module.register_forward_pre_hook(partial(_patches, hear, name)))
+        elif isinstance(module, nn.LayerNorm) and _scales_entries(module):
+            handles.append(module.register_forward_pre_hook(partial(_scale, hear_scale, name)))
     try:
         yield
     finally:
@@ -108,6 +117,11 @@ def _listening(tower: nn.Module, hear: Hear) -> Iterator[None]:
 
 def _linear(hear: Hear, name: str, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     hear(f"{name}.weight", inputs[0])
+
+
+def _scale(hear: Hear, name: str, module: nn.LayerNorm, inputs: tuple[torch.Tensor, ...]) -> None:
+    normed = functional.layer_norm(inputs[0], module.normalized_shape, eps=module.eps)
+    hear(f"{name}.weight", normed)
 
 
 def _patches(hear: Hear, name: str, module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -150,6 +164,10 @@ def mixed_heads(
     query, key, value = split.permute(2, 0, 3, 1, 4)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return mixed.transpose(1, 2).reshape(batch, length, width)
+
+
+def _scales_entries(module: nn.LayerNorm) -> bool:
+    return module.elementwise_affine and len(module.normalized_shape) == 1
 
 
 def _cuts_patches(module: nn.Conv2d) -> bool:

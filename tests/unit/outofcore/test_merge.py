@@ -412,7 +412,7 @@ class Weighted(Line):
 
 @pytest.mark.parametrize(
     ("method", "options", "scope"),
-    [("fisher", {"normalize": "images"}, "element"), ("regmean", {}, "tensor")],
+    [("fisher", {}, "element"), ("regmean", {}, "tensor"), ("lot", {}, "tensor")],
 )
 def test_statistics_in_files_give_the_merge_in_memory(
     tmp_path: Path,

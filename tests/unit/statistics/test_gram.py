@@ -23,7 +23,7 @@ def small() -> World:
 
 
 def by_hand(state: State, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs of every linear map, rows below one another, and the features."""
+    """Inputs of every linear map and scale, rows below one another, and the features."""
     weights = {key: tensor.double().numpy() for key, tensor in state.items()}
     inputs: dict[str, list[np.ndarray]] = {}
 
@@ -36,6 +36,7 @@ def by_hand(state: State, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], np
     def norm(name: str, rows: np.ndarray) -> np.ndarray:
         centred = rows - rows.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        inputs.setdefault(f"{name}.weight", []).append(scaled)
         return np.asarray(scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"])
 
     def gelu(rows: np.ndarray) -> np.ndarray:
@@ -88,15 +89,18 @@ def test_against_a_forward_pass_by_hand(small: World) -> None:
     assert int(found.pop("images")) == 5
     assert found.keys() == inputs.keys()
     for key, rows in inputs.items():
-        exact = rows.T @ rows
+        exact = (rows**2).sum(0) if "ln_" in key else rows.T @ rows
         np.testing.assert_allclose(
             found[key].numpy(), exact, rtol=0, atol=2e-6 * np.abs(exact).max(), err_msg=key
         )
 
 
-def test_every_weight_that_is_a_matrix_has_one(small: World) -> None:
+def test_every_weight_that_multiplies_has_one(small: World) -> None:
+    found = computed("gram", small, "a")
     matrices = {key for key, tensor in small.base.items() if tensor.ndim > 1}
-    assert computed("gram", small, "a").keys() == matrices - {"positional_embedding"} | {"images"}
+    scales = {key for key in small.base if "ln_" in key and key.endswith("weight")}
+    assert found.keys() == (matrices - {"positional_embedding"}) | scales | {"images"}
+    assert {key for key in found if found[key].ndim == 1} == scales
 
 
 @pytest.mark.parametrize("masked", [False, True])

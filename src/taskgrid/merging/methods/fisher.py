@@ -25,28 +25,27 @@ CARD = MergerCard(
     title="Fisher merging",
     paper="Matena and Raffel, Merging Models with Fisher-Weighted Averaging, NeurIPS 2022, section 3",
     options={
-        "weights": Option(
-            default=None,
-            kind="numbers",
-            about="weight w_t of each task, by name; null gives every task 1",
-        ),
-        "normalize": Option(
-            default="norm",
-            choices=("norm", "images", "none"),
-            about="divide each F_t, floored, by its norm over all weights; take means over images; or sums",
-            origin="the paper's code, FusionBench",
-        ),
         "floor": Option(
             default=1e-6,
             least=0.0,
             about="least mean of F_t over images, so that weights of no importance are averaged",
-            origin="the paper's code",
+            origin="FusionBench; MaTS takes 1e-8",
         ),
-        "flooring": Option(
-            default="clip",
-            choices=("clip", "add"),
-            about="raise smaller values to the floor, or add it to all",
-            origin="the paper's code clips, FusionBench adds",
+        "floor_by": Option(
+            default="add",
+            choices=("add", "clamp"),
+            about="add the floor to all values, or raise smaller ones to it",
+            origin="FusionBench adds, the paper's code clamps",
+        ),
+        "normalize": Option(
+            default=False,
+            about="divide each F_t by its norm over all weights, as FusionBench does by default, so that a "
+            "task with large gradients counts for no more than others",
+        ),
+        "weights": Option(
+            default=None,
+            kind="numbers",
+            about="weight w_t of each task, by name; null gives every task 1",
         ),
     },
     needs=("fisher",),
@@ -58,13 +57,13 @@ class Fisher(Fold, Line):
 
     def scope(self, options: Options) -> Scope:
         """Return what must be seen at once: a norm is one of all weights."""
-        return "model" if options.normalize == "norm" else "element"
+        return "model" if options.normalize else "element"
 
     def lift(self, alone: MergeContext) -> Prepared:
         """Return w_t F_t tau_t and w_t F_t of each tensor, stacked, in float64."""
         ((task, vector),) = alone.vectors.items()
         weight = given_weight(alone.options, task)
-        importance = _importance(alone.statistic("fisher", task), task, alone.options)
+        importance = _importance(alone.statistic("fisher", task), alone.options)
         lifted = {}
         for key, delta in vector.items():
             found = importance.get(key)
@@ -98,22 +97,20 @@ class Fisher(Fold, Line):
         }
 
 
-def _importance(statistic: State, task: str, options: Options) -> Prepared:
-    """Return F_t in float64, floored, then normalised."""
-    count = number_of_images(statistic, f"'fisher' of task {task!r}")
+def _importance(statistic: State, options: Options) -> Prepared:
+    """Return F_t in float64: the mean over images, floored and, if that is asked, over its norm."""
+    count = number_of_images(statistic)
     means = {key: tensor.double() / count for key, tensor in statistic.items() if key != IMAGES}
+    by = 1.0
+    if options.normalize:
+        norm = math.sqrt(sum(float(mean.square().sum()) for mean in means.values()))
+        # Zero importance everywhere, and no floor, needs no norm.
+        by = 1.0 / (norm + options.floor) if norm + options.floor else 1.0
     for mean in means.values():
-        if options.flooring == "clip":
+        if options.floor_by == "clamp":
             mean.clamp_(min=options.floor)
         else:
             mean.add_(options.floor)
-    by = 1.0
-    if options.normalize == "none":
-        by = float(count)
-    elif options.normalize == "norm":
-        norm = math.sqrt(sum(float(mean.square().sum()) for mean in means.values()))
-        # Zero importance everywhere needs no norm.
-        by = 1.0 / norm if norm else 1.0
     return {key: mean.mul_(by) for key, mean in means.items()}
 
 

@@ -64,32 +64,35 @@ def near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("key", ["weight", "bias"])
-def test_the_mean_weighted_by_precisions(key: str) -> None:
-    assert near(merged(normalize="images", floor=0.0)[key], precision_weighted(key, means(key)))
-    sums = {task: FISHERS[task][key].double() for task in FISHERS}
-    assert near(merged(normalize="none", floor=0.0)[key], precision_weighted(key, sums))
+@pytest.mark.parametrize("floor_by", ["add", "clamp"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_the_mean_weighted_by_precisions(
+    key: str, floor_by: str, normalize: bool, floor: float
+) -> None:
+    def precision(task: str) -> torch.Tensor:
+        mean = means(key)[task]
+        floored = mean.clamp(min=floor) if floor_by == "clamp" else mean + floor
+        if not normalize:
+            return floored
+        whole = torch.cat([means(each)[task].flatten() for each in ("weight", "bias")])
+        return floored / (whole.norm() + floor)
+
+    found = merged(floor=floor, floor_by=floor_by, normalize=normalize)
+    assert near(found[key], precision_weighted(key, {task: precision(task) for task in FISHERS}))
 
 
-@pytest.mark.parametrize("key", ["weight", "bias"])
-@pytest.mark.parametrize("flooring", ["clip", "add"])
-def test_floored_then_divided_by_the_norm_of_all(key: str, flooring: str) -> None:
-    def floored(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.clamp(min=0.3) if flooring == "clip" else tensor + 0.3
-
-    norms = {
-        task: torch.cat(
-            [floored(means(each)[task]).flatten() for each in ("weight", "bias")]
-        ).norm()
-        for task in FISHERS
-    }
-    precisions = {task: floored(mean) / norms[task] for task, mean in means(key).items()}
-    assert near(merged(floor=0.3, flooring=flooring)[key], precision_weighted(key, precisions))
+def test_by_default_the_floor_is_added_and_nothing_is_normalised() -> None:
+    default, named = merged(), merged(floor=1e-6, floor_by="add", normalize=False, weights=None)
+    assert all(torch.equal(default[key], named[key]) for key in default)
+    with pytest.raises(ConfigError, match="floor_by"):
+        merged(floor_by="clip")
 
 
 def test_weights_multiply_precisions() -> None:
     given = {"a": 2.0, "b": 0.5, "c": 1.0}
     weighed = {task: given[task] * mean for task, mean in means("weight").items()}
-    found = merged(normalize="images", floor=0.0, weights=given)
+    found = merged(floor=0.0, weights=given)
     assert near(found["weight"], precision_weighted("weight", weighed))
     with pytest.raises(ConfigError, match="no weight for task 'b'"):
         merged(weights={"a": 1.0})
@@ -110,7 +113,7 @@ def test_where_nothing_matters_experts_are_averaged() -> None:
     average = merge("average", BASE, EXPERTS, 1.0)
     assert near(merged(fishers=blind)["weight"], average["weight"].double())
     # Without a floor there is nothing to weigh by, and nothing moves.
-    still = merged(fishers=blind, floor=0.0, normalize="images")
+    still = merged(fishers=blind, floor=0.0)
     assert torch.equal(still["weight"], BASE["weight"])
 
 
@@ -130,6 +133,8 @@ def test_a_statistic_of_another_network_is_refused() -> None:
     wrong = FISHERS | {"b": FISHERS["b"] | {"weight": torch.ones(2, 2)}}
     with pytest.raises(LineageError, match="of task 'b' has shape"):
         merged(fishers=wrong)
-    uncounted = FISHERS | {"b": {"weight": FISHERS["b"]["weight"]}}
-    with pytest.raises(LineageError, match="how many images"):
-        merged(fishers=uncounted)
+
+
+def test_a_statistic_that_counts_no_images_is_taken_as_it_stands() -> None:
+    bare = {task: {key: means(key)[task] for key in ("weight", "bias")} for task in FISHERS}
+    assert near(merged(fishers=bare)["weight"], merged()["weight"].double())

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from taskgrid.errors import LineageError
+from taskgrid.errors import ConfigError, LineageError
 from taskgrid.merging import merge
-from taskgrid.merging.methods.regmean import solve_symmetric
+from taskgrid.merging.bases.least_squares import solve_symmetric
 from taskgrid.store.weights import State
 
 SHAPES = {
@@ -71,7 +71,7 @@ def test_least_squares_on_stacked_inputs(key: str) -> None:
     stacked = torch.cat([inputs(task, key) for task in TASKS])
     outputs = torch.cat([inputs(task, key) @ as_map(key, EXPERTS[task][key]) for task in TASKS])
     wanted = torch.linalg.lstsq(stacked, outputs).solution
-    found = as_map(key, merged(alpha=1.0, normalize="none")[key])
+    found = as_map(key, merged(off_diagonal=1.0, normalize="none")[key])
     assert torch.allclose(found, wanted, rtol=0, atol=1e-6)
 
 
@@ -81,18 +81,18 @@ def test_means_count_every_task_alike(key: str) -> None:
     stacked = torch.cat(list(rows.values()))
     outputs = torch.cat([rows[task] @ as_map(key, EXPERTS[task][key]) for task in TASKS])
     wanted = torch.linalg.lstsq(stacked, outputs).solution
-    assert torch.allclose(as_map(key, merged(alpha=1.0)[key]), wanted, rtol=0, atol=1e-6)
+    assert torch.allclose(as_map(key, merged(off_diagonal=1.0)[key]), wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("key", LINEAR)
-def test_alpha_shrinks_what_is_off_the_diagonal(key: str) -> None:
+def test_what_is_off_the_diagonal_is_shrunk(key: str) -> None:
     def shrunk(task: str) -> torch.Tensor:
         gram = GRAMS[task][key] / ROWS[task]
         return 0.7 * gram + 0.3 * torch.diag(gram.diagonal())
 
     right = sum(shrunk(task) @ as_map(key, EXPERTS[task][key]) for task in TASKS)
     wanted = torch.linalg.inv(sum(shrunk(task) for task in TASKS)) @ right
-    assert torch.allclose(as_map(key, merged(alpha=0.7)[key]), wanted, rtol=0, atol=1e-6)
+    assert torch.allclose(as_map(key, merged(off_diagonal=0.7)[key]), wanted, rtol=0, atol=1e-6)
 
 
 def test_equal_inputs_give_the_average() -> None:
@@ -128,13 +128,13 @@ def test_lambda_walks_the_line_from_the_base() -> None:
         assert torch.allclose(half[key].double(), wanted, rtol=0, atol=3e-7)
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.9])
-def test_inputs_that_never_occur_leave_the_base_alone(alpha: float) -> None:
+@pytest.mark.parametrize("off_diagonal", [1.0, 0.9])
+def test_inputs_that_never_occur_leave_the_base_alone(off_diagonal: float) -> None:
     key = LINEAR[1]
     silent = {task: state | {key: state[key].clone()} for task, state in GRAMS.items()}
     for state in silent.values():
         state[key][2], state[key][:, 2] = 0.0, 0.0
-    found = merged(grams=silent, alpha=alpha)
+    found = merged(grams=silent, off_diagonal=off_diagonal)
     assert torch.equal(found[key][:, 2], BASE[key][:, 2])
     assert not torch.equal(found[key][:, 1], BASE[key][:, 1])
 
@@ -152,3 +152,17 @@ def test_a_statistic_of_another_network_is_refused() -> None:
         grams = GRAMS | {"b": {key: t for key, t in GRAMS["b"].items() if key != "proj"} | wrong}
         with pytest.raises(LineageError, match="'gram' of task 'b' does not fit the weight 'proj'"):
             merged(grams=grams)
+
+
+def test_the_factor_is_that_of_the_peers_and_grams_may_be_named_by_module() -> None:
+    by_module = {
+        task: {
+            name.removesuffix(".weight"): gram for name, gram in grams.items() if name != "images"
+        }
+        for task, grams in GRAMS.items()
+    }
+    default, named = merged(grams=by_module), merged(off_diagonal=0.95, normalize="none")
+    assert all(torch.equal(default[key], named[key]) for key in SHAPES)
+    assert not torch.equal(default["proj"], merged(off_diagonal=0.9, normalize="none")["proj"])
+    with pytest.raises(ConfigError, match="off_diagonal"):
+        merged(off_diagonal=1.5)
