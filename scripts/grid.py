@@ -25,7 +25,7 @@ def main() -> None:
     choices = [choice for path in args.choices for choice in read_choices(path)]
     selected = select(grid, choices, OutcomeStore(args.store).find)
     rows, chosen = frame_of(grid), frame_of(selected)
-    summary = summarise(rows, chosen, settings["tasks"])
+    summary = summarise(rows, chosen, settings["tasks"], weights=settings["weights"])
     compared = beside(rows, chosen, settings)
     if settings.get("published"):
         summary = with_published(summary, compared, settings["tasks"])

@@ -10,6 +10,8 @@ import pandas as pd
 
 from taskgrid.errors import DataError
 from taskgrid.lattice.subsets import subset_name
+from taskgrid.plugins.cards import merger_card
+from taskgrid.plugins.storage import EXPERTS, MODEL
 from taskgrid.store.tables import csv_path
 
 LEADING = (
@@ -32,6 +34,8 @@ LEADING = (
     "normalized_high",
     "normalized_min",
     "edges",
+    "bits_per_weight",
+    "storage_mb",
 )
 """The columns before those of the tasks.
 
@@ -40,7 +44,8 @@ LEADING = (
 ``all`` (the merge of all tasks, at the ``point`` shown, with its interval). All numbers are
 fractions of the test split: ``accuracy`` is a mean over tasks, ``normalized`` the mean of accuracy
 relative to the task's expert, ``*_min`` the worst subset's, ``edges`` how many of the subsets chose
-the first or last point of their sweep.
+the first or last point of their sweep. ``bits_per_weight`` and ``storage_mb`` are kept beside the
+base: by a single model, which takes its place, nothing.
 """
 
 PUBLISHED = ("published", "difference", "published_from")
@@ -56,7 +61,11 @@ _METHOD = ["method", "options"]
 
 
 def summarise(
-    grid: pd.DataFrame, selected: pd.DataFrame, tasks: Sequence[str], study: str = "addition"
+    grid: pd.DataFrame,
+    selected: pd.DataFrame,
+    tasks: Sequence[str],
+    study: str = "addition",
+    weights: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return the summary, one line per row of a printed table.
 
@@ -65,6 +74,8 @@ def summarise(
         selected: the chosen points.
         tasks: the tasks, in the order of their columns.
         study: whose choices are shown.
+        weights: model -> floating weights of its image tower, by which storage is counted; where it is
+            not named its lines have none.
 
     Returns:
         The columns ``LEADING``, then one per task with the accuracy on it: of the base, of its own
@@ -87,6 +98,8 @@ def summarise(
             words = {"method": kind, "options": "{}", "row": kind, "size": size}
             lines.append({**named, **words, **_reference(scores, expert)})
         lines += [{**named, **line} for line in _methods(_of(chosen, run), _of(test, run), tasks)]
+    for line in lines:
+        line.update(_kept(line, (weights or {}).get(line["model"]), len(tasks)))
     frame = pd.DataFrame(lines, columns=[*LEADING, *tasks])
     return frame.astype(dict.fromkeys(("seed", "size", "subsets", "edges"), "Int64"))
 
@@ -142,6 +155,20 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """
     with csv_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _kept(line: Mapping[str, Any], weights: int | None, tasks: int) -> dict[str, float]:
+    """Return what a line's models take beside the base."""
+    if weights is None:
+        return {}
+    if line["row"] in ("zeroshot", "expert"):
+        storage, merged = (MODEL if line["row"] == "zeroshot" else EXPERTS), tasks
+    else:
+        storage, merged = merger_card(line["method"]).storage, line["size"]
+    return {
+        "bits_per_weight": storage.bits_per_weight(weights, merged),
+        "storage_mb": storage.megabytes(weights, merged),
+    }
 
 
 def _methods(

@@ -52,10 +52,10 @@ def image_size(architecture: str) -> int:
 
 
 def parameters(architecture: str) -> int:
-    """Return about how many parameters an architecture's image tower has.
+    """Return how many parameters an architecture's image tower has.
 
-    Counted for a vision transformer: 12 width^2 per layer, patches and projection. For what asks
-    for memory before anything is loaded; towers of other kinds count as ViT-L/14.
+    Exact for open_clip's vision transformers. For what must be known before anything is loaded; towers
+    of other kinds count as ViT-L/14.
 
     Raises:
         ConfigError: if the architecture is unknown.
@@ -65,8 +65,12 @@ def parameters(architecture: str) -> int:
     if vision is None:
         return 304_000_000
     width, layers, patch = vision
-    embedding = width * (3 * patch**2 + _tokens(architecture, patch))
-    return int(layers * 12 * width**2 + embedding + width * config.get("embed_dim", width))
+    hidden = int(width * config["vision_cfg"].get("mlp_ratio", 4.0))
+    # Attention, the two maps of the MLP with their biases, two norms.
+    layer = 4 * width * (width + 1) + 2 * width * hidden + hidden + width + 4 * width
+    # Patches, the class token, positions, two norms.
+    embedding = width * (3 * patch**2 + 1 + _tokens(architecture, patch) + 4)
+    return int(layers * layer + embedding + width * config.get("embed_dim", width))
 
 
 def operations(architecture: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.options import Option, Options, read_options
 from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
+from taskgrid.plugins.storage import MODEL, Storage
 
 Scope: TypeAlias = Literal["element", "tensor", "model"]
 
@@ -53,6 +54,7 @@ class MergerCard(Card):
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
             less for some options.
         tasks: how many tasks a subset must have; None takes any number.
+        storage: what it keeps beside theta_0, where that is more than one model in its place.
     """
 
     needs: tuple[str, ...] = ()
@@ -64,6 +66,14 @@ class MergerCard(Card):
     stochastic: bool = False
     scope: Scope = "model"
     tasks: int | None = None
+    storage: Storage = MODEL
+
+    def __post_init__(self) -> None:
+        """Refuse a card that leaves open what more than one model takes."""
+        if (self.gives == "model") != (self.storage == MODEL):
+            raise ValueError(
+                "what gives more than one model says what it keeps, `storage=Storage(...)`, and only that"
+            )
 
     def __post_init__(self) -> None:
         """Refuse a card by which labels of test images would be learned from."""
@@ -193,7 +203,7 @@ class FigureCard(Card):
 _CLASSES: Mapping[str, type] = {
     one.__name__: one
     for one in (
-        Option, Column, TableCard,
+        Option, Column, TableCard, Storage,
         MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
     )
 }  # fmt: skip

@@ -27,7 +27,8 @@ _TEXT = {
     "mode": "how the experts were fine-tuned; null for the base alone",
     "model": "the base model's name in the configuration",
     "note": "what to know before comparing",
-    "options": "the method's options, all of them, as JSON with sorted keys",
+    "options": "the method's options, all of them, as JSON with sorted keys; of a method with more than one "
+    "model also `storage`, what is kept beside the base for T tasks",
     "partner": "the task that joins",
     "point": "the scaling coefficients as text: `0.30` for every task, `a:0.30,b:-0.50` for each its own",
     "precision": "the number format of the forward passes",
@@ -74,6 +75,8 @@ _NUMBER = {
     "bias_high": "upper end of the interval of `bias_mean`",
     "bias_low": "lower end of the interval of `bias_mean`",
     "bias_mean": "mean error of predicted accuracies with its sign, predicted minus true",
+    "bits_per_weight": "what is kept beside the base, in bits per weight of the image tower: 0 for a single "
+    "model, which takes its place",
     "bound": "limit of the error of `accuracy` where the row is an estimate; null where it was measured",
     "change": "`together` minus `alone`",
     "cosine": "cosine of two task vectors",
@@ -109,6 +112,7 @@ _NUMBER = {
     "run_high": "upper end of the 95 % interval of `run`",
     "run_low": "lower end of the 95 % interval of `run`",
     "scale": "`point` as a number; null where tasks have coefficients of their own",
+    "storage_mb": "`bits_per_weight` in MB (10^6 bytes)",
     "test_accuracy": "mean accuracy on test, at the point that validation chose",
     "test_accuracy_high": "upper end of the interval of `test_accuracy`, of coverage `level`",
     "test_accuracy_low": "lower end of the interval of `test_accuracy`: a paired bootstrap over images, "

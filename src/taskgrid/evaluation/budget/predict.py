@@ -207,7 +207,7 @@ class _Work:
                 PlannedRow(
                     request,
                     plan.method.name,
-                    plan.method.options,
+                    plan.method.shown,
                     row.subset,
                     self._scale,
                     "lattice",

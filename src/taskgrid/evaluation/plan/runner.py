@@ -225,7 +225,7 @@ def _lines(plan: Plan, wanted: _Wanted, choices: Choices) -> list[PlannedRow]:
         PlannedRow(
             plan.merged(subset, point, task, split),
             method.name,
-            method.options,
+            method.shown,
             subset,
             point,
             role,
@@ -244,7 +244,7 @@ def _chosen(plan: Plan, ask: Asked, choice: Choice) -> Chosen:
         mode=setting.mode,
         seed=setting.seed,
         method=method.name,
-        options=method.options,
+        options=method.shown,
     )
 
 

@@ -99,6 +99,12 @@ class MethodRef:
         """What the method says of itself."""
         return merger_card(self.name)
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The options as tables show them: with what is kept, where that is more than one model."""
+        single = self.card.gives == "model"
+        return self.options if single else {**self.options, "storage": self.card.storage.words()}
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -14,6 +14,7 @@ from taskgrid.merging.bases.masks import masked_direction, pack
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.storage import Storage
 from taskgrid.store.weights import State
 
 CARD = MergerCard(
@@ -34,6 +35,7 @@ CARD = MergerCard(
         ),
     },
     gives="per_task",
+    storage=Storage(shared=32, task=1, numbers=1),
 )
 
 

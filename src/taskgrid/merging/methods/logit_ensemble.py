@@ -13,6 +13,7 @@ import torch
 
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.storage import Storage
 
 CARD = MergerCard(
     title="Ensemble of the experts",
@@ -27,6 +28,7 @@ CARD = MergerCard(
     },
     gives="logits",
     coefficient="none",
+    storage=Storage(task=32),
 )
 
 

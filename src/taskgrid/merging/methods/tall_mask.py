@@ -17,6 +17,7 @@ from taskgrid.merging.bases.thresholds import LearnedThresholds, threshold
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.storage import Storage
 from taskgrid.store.weights import State
 
 CARD = MergerCard(
@@ -55,6 +56,7 @@ CARD = MergerCard(
     coefficient="none",
     learned_if={"mask_lambda": "auto"},
     labels=True,
+    storage=Storage(shared=32, task=1),
 )
 
 

@@ -13,7 +13,10 @@ def grid(experiment: Experiment) -> str:
     """Return the settings of the grid's tables."""
     config = experiment.config
     # A control task has no expert, and no merge is its own: it has no column in the summary.
-    known: dict[str, Any] = {"tasks": experiment.trained}
+    known: dict[str, Any] = {
+        "tasks": experiment.trained,
+        "weights": {model: experiment.parameters(model) for model in experiment.models},
+    }
     return canonical_json({**known, **(_published(experiment) if config.published else {})})
 
 

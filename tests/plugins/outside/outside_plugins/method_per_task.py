@@ -10,6 +10,7 @@ from taskgrid.merging.bases.additive import add_direction, weighted_sum
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.storage import Storage
 from taskgrid.store.weights import State
 
 CARD = MergerCard(
@@ -17,6 +18,7 @@ CARD = MergerCard(
     options={"share": Option(default=0.5, about="of the others' vectors")},
     gives="per_task",
     scope="element",
+    storage=Storage(task=32),
 )
 
 

@@ -15,6 +15,7 @@ from taskgrid.evaluation.plan.planner import CurveRef, Plan, make_plan
 from taskgrid.evaluation.plan.setting import BASE, Setting, TaskRef, Weights
 from taskgrid.models.card import ModelCard
 from taskgrid.plugins.cards import MergerCard, merger_card
+from taskgrid.plugins.storage import Storage
 from taskgrid.provenance import digest
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import SPLITS, ImageIndex
@@ -341,8 +342,15 @@ def test_a_method_that_learns_needs_what_was_learned_for_each_subset() -> None:
             make_plan(setting("ab"), knows, ["a"], LAMBDAS)
 
 
+def test_rows_of_more_than_one_model_say_what_is_kept() -> None:
+    masks = method("tall_mask")
+    assert masks.shown == {**masks.options, "storage": "32 + T bits per weight"}
+    assert method("ties").shown == method("ties").options
+
+
 def per_task(**change: Any) -> MergerCard:
-    return replace(merger_card("task_arithmetic"), gives="per_task", **change)
+    masks = Storage(shared=32, task=1)
+    return replace(merger_card("task_arithmetic"), gives="per_task", storage=masks, **change)
 
 
 def test_a_model_per_task_is_measured_on_the_tasks_of_its_subset_alone() -> None:

@@ -1,0 +1,49 @@
+"""Storage against what a merge by hand keeps, counted in bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from taskgrid import plugins
+from taskgrid.merging.bases.masks import pack
+from taskgrid.plugins.cards import MergerCard, merger_card
+from taskgrid.plugins.storage import Storage
+
+WEIGHTS, TASKS = 4096, 8
+
+
+def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
+    vector = torch.zeros(WEIGHTS, dtype=torch.float32)
+    mask = pack(torch.ones(WEIGHTS, dtype=torch.bool))
+    kept = vector.nbytes + TASKS * mask.nbytes
+    storage = merger_card("tall_mask").storage
+    assert storage.megabytes(WEIGHTS, TASKS) == kept / 1e6
+    assert storage.bits_per_weight(WEIGHTS, TASKS) == 40
+    # EMR has a float32 rescaler for each task besides.
+    assert merger_card("emr").storage.megabytes(WEIGHTS, TASKS) == (kept + 4 * TASKS) / 1e6
+    assert merger_card("logit_ensemble").storage.megabytes(WEIGHTS, TASKS) == 4 * WEIGHTS * 8 / 1e6
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        (Storage(shared=32, task=1), "32 + T bits per weight"),
+        (Storage(shared=32, task=1, numbers=1), "32 + T bits per weight, T numbers"),
+        (Storage(task=32), "32 T bits per weight"),
+        (Storage(numbers=3), "3 T numbers"),
+        (Storage(), "nothing"),
+    ],
+)
+def test_it_is_said_as_a_formula(storage: Storage, words: str) -> None:
+    assert storage.words() == words
+
+
+def test_whoever_gives_more_than_one_model_says_what_is_kept() -> None:
+    for name in plugins.names("merger"):
+        card = merger_card(name)
+        assert (card.storage.megabytes(WEIGHTS, TASKS) > 0) == (card.gives != "model"), name
+    with pytest.raises(ValueError, match="says what it keeps"):
+        MergerCard(title="x", gives="per_task")
+    with pytest.raises(ValueError, match="says what it keeps"):
+        MergerCard(title="x", storage=Storage(task=1))
