@@ -6,6 +6,7 @@ rule learn:
     output:
         coefficients="results/learned/{model}/{mode}/{seed}/{method}/{subset}/coefficients.json",
         tensors="results/learned/{model}/{mode}/{seed}/{method}/{subset}/tensors.safetensors",
+        timing="results/learned/{model}/{mode}/{seed}/{method}/{subset}/timing.json",
     log:
         "results/logs/learn/{model}/{mode}/{seed}/{method}/{subset}.log",
     benchmark:
@@ -32,4 +33,5 @@ rule learn:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --coefficients {output.coefficients:q} --tensors {output.tensors:q} 2>&1 | tee {log:q}"
+        " --coefficients {output.coefficients:q} --tensors {output.tensors:q} --timing {output.timing:q}"
+        " 2>&1 | tee {log:q}"

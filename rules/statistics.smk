@@ -5,6 +5,7 @@ rule statistic:
     output:
         state="results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors",
         manifest="results/statistics/{model}/{mode}/{seed}/{label}/{task}.json",
+        timing="results/statistics/{model}/{mode}/{seed}/{label}/{task}.timing.json",
     log:
         "results/logs/statistic/{model}/{mode}/{seed}/{label}/{task}.log",
     benchmark:
@@ -30,4 +31,5 @@ rule statistic:
     shell:
         "{params.script} --settings {params.settings:q}"
         " --listing {params.listing:q}"
-        " --state {output.state:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --state {output.state:q} --manifest {output.manifest:q}"
+        " --timing {output.timing:q} 2>&1 | tee {log:q}"

@@ -16,11 +16,13 @@ rule grid:
         reference=runs.run_files(paths.REFERENCE_ROWS, E.runs),
         rows=runs.block_files(E, paths.BLOCK_ROWS, E.runs),
         choices=runs.block_files(E, paths.BLOCK_CHOICES, E.runs),
+        costs=settings.tables.cost_files(E),
     output:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         summary="results/tables/summary.csv",
         pairs="results/tables/pairs.csv",
+        costs="results/tables/costs.csv",
         published="results/tables/published.csv",
     log:
         "results/logs/grid.log",
@@ -35,14 +37,15 @@ rule grid:
     params:
         script=script("grid.py"),
         settings=settings.tables.grid(E),
+        listing=lambda w, input: settings.tables.cost_listing(E, input.costs),
         code=code("grid.py"),
     message:
         "collect the grid and the chosen points, summarise"
     shell:
-        "{params.script} --settings {params.settings:q} --store results/store"
-        " --reference {input.reference:q} --rows {input.rows:q} --choices {input.choices:q}"
+        "{params.script} --settings {params.settings:q} --listing {params.listing:q}"
+        " --store results/store --reference {input.reference:q} --rows {input.rows:q} --choices {input.choices:q}"
         " --grid {output.grid:q} --selected {output.selected:q} --summary {output.summary:q}"
-        " --pairs {output.pairs:q} --published {output.published:q} 2>&1 | tee {log:q}"
+        " --pairs {output.pairs:q} --costs {output.costs:q} --published {output.published:q} 2>&1 | tee {log:q}"
 
 
 # A table of a study's own; what it reads is stored with the grid.
@@ -50,6 +53,7 @@ rule study:
     input:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
+        costs="results/tables/costs.csv",
     output:
         table="results/tables/{study}/{table}.parquet",
     log:
@@ -73,7 +77,7 @@ rule study:
         "table {wildcards.table} of the study {wildcards.study}"
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
-        " --grid {input.grid:q} --selected {input.selected:q}"
+        " --grid {input.grid:q} --selected {input.selected:q} --costs {input.costs:q}"
         " --name {wildcards.table:q} --table {output.table:q} 2>&1 | tee {log:q}"
 
 

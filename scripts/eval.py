@@ -41,7 +41,8 @@ def main() -> None:
         result = run_plan(plan, OutcomeStore(args.store), open_engine, Progress, clock, take)
     write_table(args.rows, result.table)
     write_choices(args.choices, result.choices)
-    write_json(args.timing, {**result.cost(), "machine": open_engine.machine()})
+    measured = {"prepared": open_engine.prepared(), "machine": open_engine.machine()}
+    write_json(args.timing, {**result.cost(), **measured})
     print(f"{plan.method.name}: {result.sentence()}")
 
 

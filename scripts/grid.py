@@ -1,6 +1,8 @@
 """Collect the grid and the chosen points, summarise, set published numbers beside the run."""
 
 from taskgrid.analysis.beside import beside, comparison_sentences
+from taskgrid.analysis.collected import write_report
+from taskgrid.analysis.costs import merge_costs
 from taskgrid.analysis.pairs import pair_changes
 from taskgrid.analysis.selection import select
 from taskgrid.analysis.summary import summarise, with_published, write_csv
@@ -18,14 +20,14 @@ def main() -> None:
         __doc__,
         paths=("store", "grid", "selected", "summary", "pairs"),
         lists=("reference", "rows", "choices"),
-        optional=("published",),
+        optional=("published", "costs"),
     )
     settings = args.settings
     grid = collect_rows([*args.reference, *args.rows])
     choices = [choice for path in args.choices for choice in read_choices(path)]
     selected = select(grid, choices, OutcomeStore(args.store).find)
     rows, chosen = frame_of(grid), frame_of(selected)
-    summary = summarise(rows, chosen, settings["tasks"], weights=settings["weights"])
+    summary = summarise(rows, chosen, settings["tasks"], weights=settings.get("weights"))
     compared = beside(rows, chosen, settings)
     if settings.get("published"):
         summary = with_published(summary, compared, settings["tasks"])
@@ -33,6 +35,8 @@ def main() -> None:
     write_table(args.selected, selected)
     write_csv(args.summary, summary)
     write_csv(args.pairs, pair_changes(rows, chosen))
+    if args.costs is not None:
+        write_report(args.costs, merge_costs(args.listing["costs"], settings["weights"]))
     if args.published is not None:
         write_csv(args.published, compared)
     print(f"grid: {grid.num_rows} rows, {selected.num_rows} chosen points")

@@ -6,6 +6,7 @@ from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
+from taskgrid.machine.timing import Stopwatch
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.models.card import ModelCard
 from taskgrid.store.atomic import read_json, write_json
@@ -16,7 +17,7 @@ from taskgrid.workflow.listing import Listing
 
 def main() -> None:
     """Read base, vectors, heads and images; write coefficients and tensors with what they come from."""
-    args = parse(__doc__, paths=("coefficients", "tensors"))
+    args, clock = parse(__doc__, paths=("coefficients", "tensors", "timing")), Stopwatch()
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     setting = read_setting(
@@ -35,6 +36,7 @@ def main() -> None:
     lineage = {"kind": "learned", "method": recipe.name, "subset": settings["subset"]}
     save_state(args.tensors, learning.tensors, lineage | {"base": setting.base})
     write_json(args.coefficients, learned_file(setting, recipe, subset, learning))
+    write_json(args.timing, clock.to_json())
     print(f"{recipe.name}: learned for {settings['subset']}")
 
 

@@ -4,14 +4,16 @@ from pathlib import Path
 
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
+from taskgrid.machine.timing import Stopwatch
 from taskgrid.statistics.written import StatisticFiles, write_statistic
+from taskgrid.store.atomic import write_json
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
 
 
 def main() -> None:
     """Read weights, head and images; write the statistic and its manifest."""
-    args = parse(__doc__, paths=("state", "manifest"))
+    args, clock = parse(__doc__, paths=("state", "manifest", "timing")), Stopwatch()
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     task = listing.tasks[settings["task"]]
@@ -34,6 +36,7 @@ def main() -> None:
             device=device,
             progress=Progress,
         )
+    write_json(args.timing, clock.to_json())
     print(f"{made.statistic} of {settings['task']}: {made.images} images, digest {made.digest}")
 
 

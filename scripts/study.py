@@ -1,6 +1,6 @@
 """Make a table of a study's own from the finished grid."""
 
-from taskgrid.results import frame_of
+from taskgrid.results import frame_of, read_frame
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import read_table, write_table
 from taskgrid.studies.seam import Results
@@ -10,7 +10,7 @@ from taskgrid.workflow.command import parse, run
 
 def main() -> None:
     """Read the grid, the chosen points and the per-sample outcomes; write the table."""
-    args = parse(__doc__, paths=("store", "grid", "selected", "name", "table"))
+    args = parse(__doc__, paths=("store", "grid", "selected", "costs", "name", "table"))
     settings = args.settings
     results = Results(
         label=settings["label"],
@@ -18,6 +18,7 @@ def main() -> None:
         selected=frame_of(read_table(args.selected)),
         find=OutcomeStore(args.store).find,
         tasks=tuple(settings["tasks"]),
+        costs=read_frame(args.costs),
     )
     table = study_table(settings["name"], settings["options"], args.name, results)
     write_table(args.table, table)

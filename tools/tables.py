@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskgrid import plugins
-from taskgrid.analysis import comparison, pairs, summary
+from taskgrid.analysis import comparison, costs, pairs, summary
 from taskgrid.analysis.selection import SELECTED
 from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.evaluation.tangent.peaks import CONTINUOUS
@@ -51,6 +51,7 @@ TABLES = (
         "a line of a printed table; after these columns comes one per task, with the accuracy on it",
         [*summary.LEADING, *summary.PUBLISHED],
     ),
+    Table("tables/costs.csv", "a merge, and what it cost", costs.COLUMNS),
     Table("tables/pairs.csv", "an ordered pair of tasks: what the partner does", pairs.COLUMNS),
     Table("tables/published.csv", "a published number beside the run's", comparison.COLUMNS),
     Table(

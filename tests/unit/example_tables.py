@@ -31,6 +31,7 @@ class Example:
     values: pd.DataFrame
     targets: pd.DataFrame
     quadruples: pd.DataFrame
+    compared: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -42,6 +43,7 @@ class Example:
             "shapley/values": self.values,
             "negation/targets": self.targets,
             "analogy/quadruples": self.quadruples,
+            "comparison/methods": self.compared,
         }
 
 
@@ -85,7 +87,8 @@ def example(
                 quadruples += truth.analogies(mode, seed, method, option)
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
     tables = map(pd.DataFrame, (grid, selected, cosine, history))
-    own = map(pd.DataFrame, (values, targets, quadruples))
+    compared = _compared(pd.DataFrame(selected))
+    own = map(pd.DataFrame, (values, targets, quadruples, compared))
     return Example(*tables, published, *own)
 
 
@@ -391,3 +394,27 @@ def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
         "at_edge": best in (frame["point"].min(), frame["point"].max()),
         "met": True,
     }
+
+
+def _compared(selected: pd.DataFrame) -> list[dict[str, object]]:
+    """Methods on the largest subset; what each sees, keeps and costs follows from its place."""
+    largest = selected[selected["size"] == selected["size"].max()]
+    rows = []
+    for at, (_, row) in enumerate(largest.iterrows()):
+        ends = ("", "_low", "_high")
+        rows.append(
+            {
+                **{
+                    name: row[name]
+                    for name in ("model", "mode", "seed", "method", "options", "point")
+                },
+                **{f"accuracy{end}": row[f"test_accuracy{end}"] for end in ends},
+                "tied": at % 3 == 0,
+                "gives": "per_task" if at % 5 == 4 else "model",
+                "sees": ("nothing", "images", "labels")[at % 3],
+                "transductive": at % 7 == 6,
+                "prepare_seconds": 0.01 * 3**at if at % 4 != 3 else float("nan"),
+                "storage_mb": 4.1 if at % 5 == 4 else 0.0,
+            }
+        )
+    return rows

@@ -63,6 +63,17 @@ class Timing:
         }
 
 
+class Stopwatch:
+    """Counts from when it is made: what a job computes, without the start of its process."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the seconds so far as JSON values."""
+        return {"seconds": round(time.monotonic() - self._begun, 3)}
+
+
 class Clock:
     """A stopwatch of one evaluation job: it starts once, then laps from row to row.
 

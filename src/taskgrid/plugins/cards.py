@@ -69,14 +69,11 @@ class MergerCard(Card):
     storage: Storage = MODEL
 
     def __post_init__(self) -> None:
-        """Refuse a card that leaves open what more than one model takes."""
+        """Refuse a card that learns from labels of test images, or leaves open what is kept."""
         if (self.gives == "model") != (self.storage == MODEL):
             raise ValueError(
                 "what gives more than one model says what it keeps, `storage=Storage(...)`, and only that"
             )
-
-    def __post_init__(self) -> None:
-        """Refuse a card by which labels of test images would be learned from."""
         if self.labels and not (self.learned or self.learned_if):
             raise ValueError("a method sees labels only where it says `learned`")
         images = self.options.get("images")
@@ -85,6 +82,15 @@ class MergerCard(Card):
             raise ValueError(
                 "what learns from labels may see `images` of val or train, never of test"
             )
+
+    def sees(self, options: Mapping[str, Any]) -> Literal["nothing", "images", "labels"]:
+        """Return what a merge sees of data with these options, all of them.
+
+        The validation images by which its point is chosen are not meant.
+        """
+        if self.learns(options):
+            return "labels" if self.labels else "images"
+        return "images" if self.needs else "nothing"
 
     def learns(self, options: Mapping[str, Any]) -> bool:
         """Return whether it learns with these options, all of them."""
@@ -251,6 +257,18 @@ def plugin_options(kind: Kind, name: str, values: Mapping[str, Any]) -> Options:
         ConfigError: if there is no such plug-in or option, or a value does not fit.
     """
     return read_options(f"{NOUNS[kind]} {name!r}", read_card(kind, name).options, values)
+
+
+def shown_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a merge method's options as tables show them.
+
+    Args:
+        method: the method.
+        options: all its options; where it gives more than one model, what it keeps is added.
+    """
+    card = merger_card(method)
+    more = {} if card.gives == "model" else {"storage": card.storage.words()}
+    return {**options, **more}
 
 
 def read_card(kind: Kind, name: str) -> Card:

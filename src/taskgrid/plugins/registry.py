@@ -114,6 +114,7 @@ _PLUGINS = MappingProxyType(
             "negation": "taskgrid.studies.negation",
             "analogy": "taskgrid.studies.analogy",
             "shapley": "taskgrid.studies.shapley",
+            "comparison": "taskgrid.studies.comparison",
         },
         "figure": {
             "lambda_curve": "taskgrid.plots.lambda_curve",
@@ -126,6 +127,7 @@ _PLUGINS = MappingProxyType(
             "negation": "taskgrid.plots.negation",
             "analogy": "taskgrid.plots.analogy",
             "shapley": "taskgrid.plots.shapley",
+            "methods": "taskgrid.plots.methods",
         },
     }
 )

@@ -105,6 +105,8 @@ _NUMBER = {
     "normalized_high": "upper end of the 95 % interval of `normalized`",
     "normalized_low": "lower end of the 95 % interval of `normalized`",
     "normalized_min": "the worst subset's `normalized`",
+    "prepare_seconds": "what comes before lambda: seconds of statistics, learning and preparation, on the "
+    "machine of the run; null where rows were found and not measured",
     "published": "the published number, as a fraction",
     "published_high": "the largest number that the sources of the lineage print",
     "published_low": "the smallest number that the sources of the lineage print",

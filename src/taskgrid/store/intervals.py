@@ -97,16 +97,17 @@ def mean_intervals(
         accuracy += own / len(pairs)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative += np.where(expert > 0, own / expert, np.nan) / len(pairs)
-    return _percentiles(accuracy, level), _percentiles(relative, level)
+    return percentiles(accuracy, level), percentiles(relative, level)
 
 
 def difference_interval(pair: Pair, *, level: float = 0.95, draws: int = 2000) -> Interval:
     """Return the percentile-bootstrap interval of the first model's accuracy minus the second's."""
     first, second = resample(pair, draws)
-    return _percentiles(first - second, level)
+    return percentiles(first - second, level)
 
 
-def _percentiles(values: Floats, level: float) -> Interval:
+def percentiles(values: Floats, level: float) -> Interval:
+    """Return the interval that leaves out as many of the values on either side."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

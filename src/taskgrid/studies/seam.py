@@ -107,6 +107,7 @@ class Results:
         selected: the chosen points of all studies, columns of ``results/tables/selected.parquet``.
         find: finds outcomes by row key, with hits and predicted classes of every image.
         tasks: the tasks in the order of the configuration.
+        costs: what merges cost, columns of ``results/tables/costs.csv``; None where nobody counted.
     """
 
     label: str
@@ -114,6 +115,7 @@ class Results:
     selected: pd.DataFrame
     find: Callable[[Iterable[str]], Mapping[str, Outcome]]
     tasks: tuple[str, ...]
+    costs: pd.DataFrame | None = None
 
     @property
     def own(self) -> pd.DataFrame:

@@ -30,10 +30,12 @@ COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
 
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
+STATISTIC_TIMING = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.timing.json"
 
 _LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}"
 LEARNED = f"{_LEARNED}/coefficients.json"
 LEARNED_TENSORS = f"{_LEARNED}/tensors.safetensors"
+LEARNED_TIMING = f"{_LEARNED}/timing.json"
 
 PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
 REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
@@ -41,6 +43,7 @@ REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
 _BLOCK = "results/eval/{model}/{mode}/{seed}/{method}/{block}"
 BLOCK_ROWS = f"{_BLOCK}/rows.parquet"
 BLOCK_RECORD = f"{_BLOCK}/run.json"
+BLOCK_TIMING = f"{_BLOCK}/timing.json"
 BLOCK_CHOICES = f"{_BLOCK}/choices.json"
 CONTINUOUS = f"{_BLOCK}/continuous.parquet"
 

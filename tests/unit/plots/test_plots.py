@@ -450,6 +450,32 @@ def test_analogy_draws_gains_beside_the_experts_that_there_are(five: Example) ->
     assert "expert of D" not in texts(alone)
 
 
+def test_methods_are_sorted_and_tell_who_is_tied_and_who_keeps_more() -> None:
+    names = ("task_arithmetic", "average", "ties", "tsv_m", "emr")
+    given = cached(tasks=3, methods=names, seeds=(0,), lambdas=("0.50", "1.00"), steps=5)
+    compared = given.compared.assign(accuracy=[0.5, 0.7, 0.6, 0.9, 0.8])
+    figure = draw_figure("methods", {**given.tables(), "comparison/methods": compared})
+    forest, seconds, kept = figure.axes
+    drawn = [label.get_text() for label in forest.get_yticklabels()]
+    assert drawn == ["tsv m", "emr", "average", "ties", "task arithmetic"]
+    marks = [line for line in forest.lines if line.get_marker() in ("o", "s")]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([90, 80, 70, 60, 50])
+    # The fourth and the first are tied with the best; the fifth has a model for each task.
+    assert [line.get_markerfacecolor() != "white" for line in marks] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert [line.get_marker() for line in marks] == ["o", "s", "o", "o", "o"]
+    # Of the fourth nobody knows the seconds.
+    assert len(seconds.lines) == 4 and len(kept.lines) == 5
+    # Nothing that is as cheap is better than these; what is named twice is not named for being dear.
+    assert {"task arithmetic", "average", "emr"} == {text.get_text() for text in seconds.texts}
+    assert {"tsv m"} == {text.get_text() for text in kept.texts}
+
+
 def test_axes_say_what_they_measure(five: Example) -> None:
     wanted = {
         "lambda_curve": {
@@ -473,6 +499,7 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         },
         "analogy": {"accuracy on D [%]", "best of A, B, C", "expert of D", "zero-shot", "not met"},
         "shapley": {"Shapley value on test [points]", "signs", "task arithmetic", "alone"},
+        "methods": {"accuracy on test [%]", "seconds before λ", "average", "best or tied"},
     }
     assert tuple(wanted) == FIGURES
     for name, words in wanted.items():

@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from taskgrid.analysis.collected import write_report
+from taskgrid.analysis.costs import merge_costs
 from taskgrid.analysis.selection import select
 from taskgrid.errors import DataError
 from taskgrid.evaluation.plan.planner import make_plan
@@ -78,9 +80,12 @@ def test_the_script_writes_the_tables_of_a_study(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "scripts/study.py", "--settings", json.dumps(settings)]
     command += ["--store", str(tmp_path / "store"), "--grid", str(tmp_path / "grid.parquet")]
+    write_report(tmp_path / "costs.csv", merge_costs([], {}))
     command += [
         "--selected",
         str(tmp_path / "selected.parquet"),
+        "--costs",
+        str(tmp_path / "costs.csv"),
         "--name",
         "values",
         "--table",

@@ -8,6 +8,7 @@ the same bit for bit (on a CPU) whatever was measured before it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.measure import Scores, judge, score, scores_of
 from taskgrid.evaluation.engine.resident import Resident
 from taskgrid.evaluation.plan.setting import Request, Split, Weights, expert_weights
+from taskgrid.lattice.subsets import subset_name
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Prepared
 from taskgrid.merging.walks import Walk
@@ -47,6 +49,10 @@ class Engine:
         resident_bytes: memory that images may take on the device; None measures what is free.
         compiled: whether whole batches pass through ``torch.compile``.
         needs: the statistics that the method reads: name -> label.
+
+    Attributes:
+        prepared: seconds that the lambda-free work took, by the name of the subset. What subsets share
+            counts for the one that needed it first.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Engine:
         if compiled:
             self._network = CompiledEncoder(self._encoder, lambda: self._batch_size.size)
         self._prepared: tuple[_Merge, Prepared] | None = None
+        self.prepared: dict[str, float] = {}
         self._logits: dict[tuple[str, str, Split], torch.Tensor] = {}
         self._placed: Weights | None = None
 
@@ -193,7 +200,11 @@ class Engine:
         if self._prepared is None or self._prepared[0] != wanted:
             # Let go of first: the walk may write over it.
             self._prepared = None
+            begun = time.perf_counter()
             self._prepared = (wanted, walk(weights.subset, point.named))
+            self._resident.arrive()
+            spent = time.perf_counter() - begun
+            self.prepared.setdefault(subset_name(weights.subset), spent)
         recipe.apply(
             self._resident.base,
             self._prepared[1],

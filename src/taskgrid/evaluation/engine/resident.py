@@ -117,6 +117,11 @@ class Resident:
         placed = replace(sources, statistic=self._placed(sources), learned=self._learned(sources))
         return walk(recipe, self.base, placed, self._spare(_WALK_SHARE))
 
+    def arrive(self) -> None:
+        """Wait until the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def place(self, state: State) -> State:
         """Return a state on the device."""
         return {name: tensor.to(self.device) for name, tensor in state.items()}

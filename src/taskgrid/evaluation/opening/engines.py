@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +27,11 @@ class AnyEngine(Measures, Protocol):
     @property
     def machine(self) -> dict[str, str | int]:
         """What moves the last bits of a row, ``device`` among it."""
+        ...
+
+    @property
+    def prepared(self) -> Mapping[str, float]:
+        """Seconds of lambda-free work, by the name of the subset."""
         ...
 
 
@@ -104,6 +109,11 @@ class EngineOnDemand:
             return {}
         engine, device = self._opened
         return {**engine.machine, "device": device_name(device)}
+
+    def prepared(self) -> dict[str, float]:
+        """Return seconds of lambda-free work by the name of the subset; none where nothing was measured."""
+        found = {} if self._opened is None else self._opened[0].prepared
+        return {subset: round(seconds, 6) for subset, seconds in sorted(found.items())}
 
 
 @contextmanager

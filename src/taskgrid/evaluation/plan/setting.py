@@ -11,7 +11,7 @@ from taskgrid.errors import ConfigError, LineageError
 from taskgrid.evaluation.plan import keys
 from taskgrid.lattice.points import Coefficients, read_point
 from taskgrid.lattice.subsets import canonical_subset
-from taskgrid.plugins.cards import MergerCard, merger_card
+from taskgrid.plugins.cards import MergerCard, merger_card, shown_options
 from taskgrid.store import images
 
 Split = Literal["val", "test"]
@@ -101,9 +101,8 @@ class MethodRef:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The options as tables show them: with what is kept, where that is more than one model."""
-        single = self.card.gives == "model"
-        return self.options if single else {**self.options, "storage": self.card.storage.words()}
+        """The options as tables show them."""
+        return shown_options(self.name, self.options)
 
 
 @dataclass(frozen=True)

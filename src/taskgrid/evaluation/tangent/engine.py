@@ -109,6 +109,8 @@ class TangentEngine:
         self._store = store
         self._starts: dict[_Place, torch.Tensor] = {}
         self._moving: _Moving | None = None
+        # Directions are the whole grid's, and no single merge's.
+        self.prepared: dict[str, float] = {}
 
     def evaluate(
         self, requests: Sequence[Request], advance: Callable[[int], None]

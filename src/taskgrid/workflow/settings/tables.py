@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from taskgrid.config import Experiment
+from taskgrid.config.experiment import Run
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
+from taskgrid.workflow import paths
+from taskgrid.workflow.settings import merge
 
 
 def grid(experiment: Experiment) -> str:
@@ -18,6 +22,74 @@ def grid(experiment: Experiment) -> str:
         "weights": {model: experiment.parameters(model) for model in experiment.models},
     }
     return canonical_json({**known, **(_published(experiment) if config.published else {})})
+
+
+def costs(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return every method of every run with the files that say how long its merges took."""
+    return [
+        _cost(experiment, run, method) for run in experiment.runs for method in experiment.methods
+    ]
+
+
+def cost_files(experiment: Experiment) -> list[str]:
+    """Return all these files."""
+    return sorted({file for part in costs(experiment) for file in _files(part)})
+
+
+def cost_listing(experiment: Experiment, files: Sequence[str]) -> str:
+    """Return ``costs`` for the script, with files where Snakemake has them.
+
+    Args:
+        experiment: the experiment.
+        files: what ``cost_files`` names, where Snakemake has it.
+    """
+    moved = dict(zip(cost_files(experiment), files, strict=True))
+    return canonical_json(
+        {
+            "costs": [
+                {
+                    **part,
+                    "blocks": [moved[file] for file in part["blocks"]],
+                    "learned": {name: moved[file] for name, file in part["learned"].items()},
+                    "statistics": {
+                        task: [moved[file] for file in found]
+                        for task, found in part["statistics"].items()
+                    },
+                }
+                for part in costs(experiment)
+            ]
+        }
+    )
+
+
+def _files(part: dict[str, Any]) -> Iterator[str]:
+    yield from part["blocks"]
+    yield from part["learned"].values()
+    for found in part["statistics"].values():
+        yield from found
+
+
+def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
+    name = experiment.method(method).name
+    labels = {"model": run.model, "mode": run.mode, "seed": run.seed}
+    at = {**labels, "method": method}
+    learned: dict[str, str] = {}
+    if experiment.learns(method):
+        subsets = [one for block in experiment.blocks for one in experiment.subsets(block)]
+        learned = {one: paths.LEARNED_TIMING.format(**at, subset=one) for one in subsets}
+    trained = {**labels, "mode": experiment.experts_of(run.mode)}
+    needs = experiment.needs(method).values()
+    return {
+        "labels": labels,
+        "method": name,
+        "options": merge.options(experiment, method),
+        "blocks": [paths.BLOCK_TIMING.format(**at, block=one.label) for one in experiment.blocks],
+        "learned": learned,
+        "statistics": {
+            task: [paths.STATISTIC_TIMING.format(**trained, label=one, task=task) for one in needs]
+            for task in (experiment.trained if needs else ())
+        },
+    }
 
 
 def _published(experiment: Experiment) -> dict[str, Any]:

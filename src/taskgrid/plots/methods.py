@@ -1,0 +1,175 @@
+"""Merge methods beside each other: accuracy with intervals, who is tied with the best, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plugins.cards import FigureCard
+
+CARD = FigureCard(
+    title="Merge methods",
+    category="Merge methods",
+    tables=("comparison/methods", "grid"),
+    caption="""
+    Mean accuracy on the **test** split of the merge of all tasks by every method, the best on top. Options
+    and λ of each were chosen on **validation**. Bars: 95 % intervals by a bootstrap over images; with several
+    seeds the mean, and the span of their intervals. Filled: the best of its kind (one model, or more than
+    one), or tied with it by a paired test, corrected by Holm. Colours say what the merge itself sees of data,
+    squares keep more than one model, † has seen test images. Dashes: zero-shot, and each expert on its own
+    task. Right: the same accuracy against the seconds that are spent before λ comes in (statistics,
+    learning, preparation) and against what is kept beside the base; named is what nothing cheaper beats.
+    """,
+)
+
+_SEES = {"nothing": "weights alone", "images": "unlabelled images", "labels": "labelled images"}
+_INSTANT = 1e-3
+"""Seconds below which costs are drawn alike."""
+
+
+@style.styled
+def draw(tables: style.Tables) -> Figure:
+    """Draw a row per model and mode: the methods, and their accuracy against two costs."""
+    rows = tables["comparison/methods"]
+    if rows.empty:
+        return style.message("no merge method was compared yet")
+    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
+    lines = [_lines(panel.rows) for panel in cut]
+    tall = [max(3.4, 0.165 * len(each) + 0.7) for each in lines]
+    figure = style.new_figure(style.PAGE, sum(tall) + 0.5)
+    parts = figure.subfigures(len(cut), 1, height_ratios=tall, squeeze=False)[:, 0]
+    palette = style.category_colours(list(_SEES))
+    for panel, each, part in zip(cut, lines, parts, strict=True):
+        grid = part.add_gridspec(2, 2, width_ratios=[1.35, 1])
+        forest = part.add_subplot(grid[:, 0])
+        against = part.add_subplot(grid[0, 1]), part.add_subplot(grid[1, 1])
+        _forest(forest, each, palette)
+        _references(forest, tables["grid"], panel)
+        forest.set_title(panel.title)
+        _against(against[0], each, "prepare_seconds", palette, log=True)
+        against[0].set_xlabel("seconds before λ")
+        _against(against[1], each, "storage_mb", palette, log=False)
+        against[1].set_xlabel("kept beside the base [MB]")
+    style.legend_below(figure, _handles(lines, palette))
+    return figure
+
+
+def _lines(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a line per method in percent, the best first: means over seeds, spans of intervals."""
+    lines = (
+        rows.sort_values(["method", "seed"])
+        .groupby("method", sort=True)
+        .agg(
+            accuracy=("accuracy", "mean"),
+            low=("accuracy_low", "min"),
+            high=("accuracy_high", "max"),
+            tied=("tied", "all"),
+            transductive=("transductive", "any"),
+            gives=("gives", "first"),
+            sees=("sees", "first"),
+            prepare_seconds=("prepare_seconds", "mean"),
+            storage_mb=("storage_mb", "mean"),
+        )
+    )
+    lines[["accuracy", "low", "high"]] *= 100
+    marks = lines["transductive"].map({True: " †", False: ""})
+    lines["name"] = lines.index.map(style.label) + marks
+    return lines.sort_values("accuracy", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _forest(axes: Axes, lines: pd.DataFrame, palette: dict[str, style.Colour]) -> None:
+    dumbbells.frame(axes, list(lines["name"]), named=True, ticks=6)
+    for place, (_, line) in enumerate(lines.iterrows()):
+        colour = palette[line["sees"]]
+        axes.hlines(place, line["low"], line["high"], color=colour, linewidth=1.2, zorder=3)
+        _mark(axes, line["accuracy"], place, line, colour)
+    axes.set_xlabel("accuracy on test [%]")
+
+
+def _mark(axes: Axes, x: float, y: float, line: pd.Series, colour: style.Colour) -> None:
+    shape = "o" if line["gives"] == "model" else "s"
+    face = {} if line["tied"] else dumbbells.OPEN
+    axes.plot([x], [y], linestyle="", marker=shape, markersize=4, color=colour, zorder=4, **face)
+
+
+def _references(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
+    if grid.empty:
+        return
+    levels = 100 * frames.reference_scores(grid, "test", panel.model, panel.mode).mean()
+    for name, dashes in style.REFERENCE.items():
+        axes.axvline(levels[name], color="0.35", linewidth=1.0, linestyle=dashes, zorder=1)
+
+
+def _against(
+    axes: Axes, lines: pd.DataFrame, cost: str, palette: dict[str, style.Colour], *, log: bool
+) -> None:
+    """Draw accuracy against a cost, over decades or not."""
+    axes.set_ylabel("accuracy on test [%]")
+    known = lines[lines[cost].notna()]
+    known = known.assign(cost=known[cost].clip(lower=_INSTANT) if log else known[cost])
+    for _, line in known.iterrows():
+        _mark(axes, line["cost"], line["accuracy"], line, palette[line["sees"]])
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if known.empty:
+        return
+    # Room for names to the right of the dearest.
+    least, most = known["cost"].min(), known["cost"].max()
+    axes.set_xlim(*((least / 2, most * 15) if log else (-0.06 * (most or 1), 1.5 * (most or 1))))
+    axes.margins(y=0.12)
+    for _, line in _undominated(known).iterrows():
+        axes.annotate(
+            line["name"],
+            (line["cost"], line["accuracy"]),
+            xytext=(4, 1.5),
+            textcoords="offset points",
+            fontsize=6.5,
+        )
+
+
+def _undominated(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines that nothing cheaper beats, but those too near to another to have a name."""
+    ordered = lines.sort_values(["cost", "accuracy"], ascending=[True, False], kind="stable")
+    front = ordered[ordered["accuracy"] > ordered["accuracy"].cummax().shift(fill_value=-1.0)]
+    span = max(lines["accuracy"].max() - lines["accuracy"].min(), 1e-9)
+    kept: list[int] = []
+    # From the best down: two names need a tenth of the height between them.
+    for index in front.index[::-1]:
+        if all(
+            abs(front.loc[index, "accuracy"] - front.loc[one, "accuracy"]) > 0.12 * span
+            for one in kept
+        ):
+            kept.append(index)
+    return front.loc[kept]
+
+
+def _handles(lines: Sequence[pd.DataFrame], palette: dict[str, style.Colour]) -> list[Line2D]:
+    every = pd.concat(lines)
+
+    def handle(label: str, colour: style.Colour | str, shape: str = "o", **more: Any) -> Line2D:
+        return Line2D(
+            [], [], linestyle="", marker=shape, markersize=4, color=colour, label=label, **more
+        )
+
+    found = [
+        handle(words, palette[key]) for key, words in _SEES.items() if (every["sees"] == key).any()
+    ]
+    found.append(handle("best or tied", "0.35"))
+    if not every["tied"].all():
+        found.append(handle("worse than the best", "0.35", **dumbbells.OPEN))
+    if (every["gives"] != "model").any():
+        found.append(handle("more than one model", "0.35", "s"))
+    if every["transductive"].any():
+        found.append(handle("† has seen test images", "none"))
+    return found + [
+        Line2D([], [], color="0.35", linewidth=1.0, linestyle=dashes, label=name)
+        for name, dashes in style.REFERENCE.items()
+    ]
