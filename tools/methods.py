@@ -1,7 +1,8 @@
 """The overview of merge methods, and the options on their pages: `python -m tools.methods docs/methods`.
 
-``README.md`` there is made here from the methods' cards, and so is the table of options on each method's page,
-the one that begins with ``| option | default``. The rest of a page is written by hand. A test keeps them equal.
+``README.md`` there is made here from the methods' cards, and so is the table of options on each method's
+page, the one that begins with ``| option | default``. The rest of a page is written by hand. A test keeps
+them equal.
 """
 
 from __future__ import annotations
