@@ -83,7 +83,17 @@ def sources_of(
     def learned(tasks: Sequence[str]) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(learned_seed)
         count = len(learned_names(base))
-        return {task: torch.rand(count, generator=generator) for task in tasks}
+        found = {task: torch.rand(count, generator=generator) for task in tasks}
+        # Parts of directions, for methods that learn tensors: linear in the vectors, where there are any,
+        # and so zero where no expert moves.
+        parts = {
+            f"{task}/{name}": 0.1
+            * _noise(base[name], generator)
+            * (vectors[task][name] if task in vectors else float(name != "frozen"))
+            for task in TASKS
+            for name in learned_names(base)
+        }
+        return found | parts
 
     return Sources(vectors.__getitem__, statistic, learned)
 

@@ -51,7 +51,8 @@ def merge_whole(
     used = {task for output in outputs for task in output.tasks}
     vectors = {task: TaskVector.load(inputs.experts[task].path).deltas for task in sorted(used)}
     held = {place: load_weights(found.path)[0] for place, found in files.items()}
-    sources = Sources(vectors.__getitem__, lambda name, task: held[name, task], learned)
+    statistic = (lambda name, task: held[name, task]) if held else None
+    sources = Sources(vectors.__getitem__, statistic, learned)
     prepare = walk(recipe, state, sources, keep_bytes=0)
     digests: dict[int, str] = {}
     for merge in sorted({output.merge for output in outputs}):

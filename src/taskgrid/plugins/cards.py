@@ -47,6 +47,7 @@ class MergerCard(Card):
         learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned. An
             option ``images`` says whose images are looked at; without one it is those of validation.
         learned_if: values of options with any of which it learns, where it learns nothing otherwise.
+        instead: statistics that a merge by hand may be given in the place of what is learned.
         labels: whether labels are looked at, too; of test images nobody's labels are.
         stochastic: whether it draws, from a seed that derives from the experts'.
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
@@ -60,6 +61,7 @@ class MergerCard(Card):
     coefficient: Literal["scale", "threshold", "none"] = "scale"
     learned: bool = False
     learned_if: Mapping[str, Any] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     labels: bool = False
     stochastic: bool = False
     scope: Scope = "model"

@@ -98,6 +98,7 @@ _PLUGINS = MappingProxyType(
             "multi_slerp": "taskgrid.merging.methods.multi_slerp",
             "pcb": "taskgrid.merging.methods.pcb",
             "regmean": "taskgrid.merging.methods.regmean",
+            "regmean_pp": "taskgrid.merging.methods.regmean_pp",
             "search": "taskgrid.merging.methods.search",
             "slerp": "taskgrid.merging.methods.slerp",
             "svc": "taskgrid.merging.methods.svc",
