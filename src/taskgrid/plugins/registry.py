@@ -101,6 +101,7 @@ _PLUGINS = MappingProxyType(
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
             "ties": "taskgrid.merging.methods.ties",
             "tsv_m": "taskgrid.merging.methods.tsv_m",
+            "wudi": "taskgrid.merging.methods.wudi",
         },
         "aligner": {
             "none": "taskgrid.alignment.aligners.none",
