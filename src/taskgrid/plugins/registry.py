@@ -118,6 +118,7 @@ _PLUGINS = MappingProxyType(
             "heatmap": "taskgrid.plots.heatmap",
             "cross_evaluation": "taskgrid.plots.cross_evaluation",
             "cosine": "taskgrid.plots.cosine",
+            "conflicts": "taskgrid.plots.conflicts",
             "training": "taskgrid.plots.training",
             "published": "taskgrid.plots.published",
             "negation": "taskgrid.plots.negation",
