@@ -95,6 +95,7 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
         "lambda_curve",
         "subset_size",
         "cosine",
+        "conflicts",
         "heatmap",
         "cross_evaluation",
         "training",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from taskgrid.config.sections.grid import MethodSpec
 from taskgrid.errors import ConfigError
@@ -11,7 +11,7 @@ from taskgrid.plugins.cards import merger_card
 
 
 def check_methods(
-    methods: Mapping[str, MethodSpec], trained: tuple[str, ...], numbers: Iterable[int]
+    methods: Mapping[str, MethodSpec], trained: tuple[str, ...], numbers: Sequence[int]
 ) -> None:
     """Check methods against the tasks and subsets of the grid.
 
@@ -21,8 +21,8 @@ def check_methods(
         numbers: the subsets on the grid.
 
     Raises:
-        ConfigError: if weights by task lack one, or a method merges another number of tasks than a subset
-            has.
+        ConfigError: if weights by task lack one, an option counts more tasks than any subset has, or a
+            method merges another number of tasks than a subset has.
     """
     for label, method in methods.items():
         card = merger_card(method.name)
@@ -31,6 +31,12 @@ def check_methods(
             if given and (lacking := sorted({*trained} - {*given})):
                 raise ConfigError(
                     f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
+                )
+            counted = method.options.get(name) if option.counts_tasks else None
+            if counted and counted > (largest := max(map(int.bit_count, numbers), default=0)):
+                raise ConfigError(
+                    f"option {name!r} of method {label!r} is {counted}, but no subset on the grid has more "
+                    f"than {largest} tasks; give at most {largest}"
                 )
         for number in numbers if card.tasks is not None else ():
             if number.bit_count() != card.tasks:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from taskgrid.errors import ConfigError
-from taskgrid.plugins.options import Option, Options, read_options
+from taskgrid.plugins.options import Option, Options, Rule, read_options
 from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
 
 Scope: TypeAlias = Literal["element", "tensor", "model"]
@@ -28,11 +28,13 @@ class Card:
         title: a few words, for a list.
         paper: authors, title, venue, and the equation or section.
         options: its options, by name.
+        rules: what they must keep together.
     """
 
     title: str
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +197,7 @@ class FigureCard(Card):
 _CLASSES: Mapping[str, type] = {
     one.__name__: one
     for one in (
-        Option, Column, TableCard,
+        Option, Rule, Column, TableCard,
         MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
     )
 }  # fmt: skip
@@ -240,9 +242,11 @@ def plugin_options(kind: Kind, name: str, values: Mapping[str, Any]) -> Options:
     """Return a plug-in's options, checked, with the defaults of its card filled in.
 
     Raises:
-        ConfigError: if there is no such plug-in or option, or a value does not fit.
+        ConfigError: if there is no such plug-in or option, a value does not fit, or values do not fit
+            together.
     """
-    return read_options(f"{NOUNS[kind]} {name!r}", read_card(kind, name).options, values)
+    card = read_card(kind, name)
+    return read_options(f"{NOUNS[kind]} {name!r}", card.options, values, card.rules)
 
 
 def read_card(kind: Kind, name: str) -> Card:

@@ -106,6 +106,7 @@ _PLUGINS = MappingProxyType(
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
             "ties": "taskgrid.merging.methods.ties",
             "tsv_m": "taskgrid.merging.methods.tsv_m",
+            "wudi": "taskgrid.merging.methods.wudi",
         },
         "aligner": {
             "none": "taskgrid.alignment.aligners.none",
@@ -122,6 +123,7 @@ _PLUGINS = MappingProxyType(
             "heatmap": "taskgrid.plots.heatmap",
             "cross_evaluation": "taskgrid.plots.cross_evaluation",
             "cosine": "taskgrid.plots.cosine",
+            "conflicts": "taskgrid.plots.conflicts",
             "training": "taskgrid.plots.training",
             "published": "taskgrid.plots.published",
             "negation": "taskgrid.plots.negation",

@@ -26,7 +26,7 @@ VERIFIED = f"{_EXPERT}/verified.json"
 
 VECTOR = "results/vectors/{model}/{mode}/{seed}/{task}.safetensors"
 VECTOR_MANIFEST = "results/vectors/{model}/{mode}/{seed}/{task}.json"
-COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
+CONFLICTS = "results/vectors/{model}/{mode}/{seed}/conflicts.parquet"
 
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"

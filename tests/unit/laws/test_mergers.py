@@ -23,6 +23,7 @@ SCALED = [name for name in WEIGHTS if RECIPES[name].card.coefficient != "none"]
 PER_TASK = [name for name in WEIGHTS if RECIPES[name].per_task]
 LOGITS = [name for name in methods() if name not in WEIGHTS]
 EVERY = pytest.mark.parametrize("method", WEIGHTS)
+MATRIX = "transformer.resblocks.0.mlp.c_fc.weight"
 
 
 def merged_by(method: str) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def subsets_of(method: str) -> list[tuple[str, ...]]:
 
 def make_base(dtype: torch.dtype = torch.float32) -> State:
     generator = torch.Generator().manual_seed(1)
-    shapes = {"conv1.weight": (4, 3, 2, 2), "ln.bias": (5,), "mlp.weight": (5, 7), "frozen": (3,)}
+    shapes = {"conv1.weight": (4, 3, 2, 2), "ln.bias": (5,), MATRIX: (5, 7), "frozen": (3,)}
     base = {
         name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()
     }
@@ -51,7 +52,7 @@ def make_experts(base: State) -> dict[str, State]:
     for state in experts.values():
         state["frozen"] = base["frozen"].clone()
     experts["dtd"]["ln.bias"] = base["ln.bias"].clone()
-    experts["cars"]["mlp.weight"][0, 0] = base["mlp.weight"][0, 0]
+    experts["cars"][MATRIX][0, 0] = base[MATRIX][0, 0]
     return experts
 
 

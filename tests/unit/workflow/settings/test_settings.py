@@ -233,12 +233,14 @@ def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
     given = experiment(finetune={"seeds": [0, 1]})
     assert "published" not in settings.figures.names(given)
     assert settings.figures.names(experiment(figures=["heatmap"])) == ("heatmap",)
-    files = settings.figures.tables(given, "cosine")
-    assert files == [f"results/vectors/m/standard/{seed}/cosine.csv" for seed in (0, 1)]
-    listing = json.loads(settings.figures.listing(given, "cosine", [f"x/{file}" for file in files]))
-    assert listing["cosine"][1] == {
-        "labels": {**RUN, "seed": 1},
-        "path": "x/results/vectors/m/standard/1/cosine.csv",
+    assert settings.figures.tables(given, "cosine") == ["results/tables/conflicts.parquet"]
+    drawn = settings.figures.of_table(given, "conflicts")
+    assert {Path(file).stem for file in drawn} == {"cosine", "conflicts"} and len(drawn) == 4
+    files = settings.figures.tables(given, "training")
+    listing = settings.figures.listing(given, "training", [f"x/{file}" for file in files])
+    assert json.loads(listing)["history"][-1] == {
+        "labels": {**RUN, "seed": 1, "task": "textures"},
+        "path": "x/results/experts/m/standard/1/textures/history.parquet",
     }
 
 
