@@ -50,6 +50,7 @@ class MergerCard(Card):
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
             less for some options.
         tasks: how many tasks a subset must have; None takes any number.
+        factors: whether it merges factors, and so experts of modes that keep them and no others.
     """
 
     needs: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class MergerCard(Card):
     stochastic: bool = False
     scope: Scope = "model"
     tasks: int | None = None
+    factors: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
