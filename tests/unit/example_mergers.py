@@ -39,6 +39,19 @@ def near(base: Mapping[str, torch.Tensor], seed: int, size: float = 0.02) -> Sta
     }
 
 
+def near_by_factors(base: Mapping[str, torch.Tensor], seed: int, rank: int = 1) -> State:
+    """Return weights near others as LoRA leaves them: matrices have changes of low rank."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {name: tensor.clone() for name, tensor in base.items()}
+    for name, tensor in base.items():
+        if tensor.dim() == 2:
+            rows, columns = tensor.shape
+            b = torch.randn(rows, rank, generator=generator, dtype=torch.float64)
+            a = torch.randn(rank, columns, generator=generator, dtype=torch.float64)
+            found[name] = (tensor.double() + 0.2 * tensor.abs().mean() * b @ a).to(tensor.dtype)
+    return found
+
+
 def _noise(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(tensor.shape, generator=generator)
 

@@ -158,7 +158,7 @@ class Experiment:
         """
         self._check_some("grid.subsets", self.numbers)
         self._check_points()
-        check_methods(self._methods, self.trained, self.numbers)
+        check_methods(self._methods, self.trained, self.numbers, self._modes)
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
         self._check_recipes()

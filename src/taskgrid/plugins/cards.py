@@ -56,6 +56,7 @@ class MergerCard(Card):
             all, a ``tensor``, or the whole ``model``. A merger with a method ``scope(options)`` may say
             less for some options.
         tasks: how many tasks a subset must have; None takes any number.
+        factors: whether it merges factors, and so experts of modes that keep them and no others.
     """
 
     needs: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class MergerCard(Card):
     stochastic: bool = False
     scope: Scope = "model"
     tasks: int | None = None
+    factors: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a card by which labels of test images would be learned from."""

@@ -199,6 +199,11 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
             [{"name": "consensus", "options": {"agree": 4}}],
             "option 'agree' of method 'consensus' is 4, but no subset on the grid has more than 3 tasks",
         ),
+        (
+            "grid/methods",
+            ["average", "knots"],
+            "method 'knots' merges LoRA experts only, but mode 'standard' trains others; leave one of",
+        ),
         ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
         (
             "experts",

@@ -15,7 +15,7 @@ from taskgrid.merging.seam import Sources
 from taskgrid.merging.walks import walk
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import subtract
-from tests.unit.example_mergers import TASKS, given_to, near, sources_of
+from tests.unit.example_mergers import TASKS, given_to, near, near_by_factors, sources_of
 
 RECIPES = {name: MergeRecipe.of(name, {}) for name in methods()}
 WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives != "logits"]
@@ -46,7 +46,9 @@ def make_base(dtype: torch.dtype = torch.float32) -> State:
     return base | {"counter": torch.tensor([5])}
 
 
-def make_experts(base: State) -> dict[str, State]:
+def make_experts(base: State, method: str) -> dict[str, State]:
+    if RECIPES[method].card.factors:
+        return {task: near_by_factors(base, seed) for seed, task in enumerate(TASKS)}
     experts = {task: near(base, seed) for seed, task in enumerate(TASKS)}
     # What fine-tuning left alone: in all of them, in one, one entry.
     for state in experts.values():
@@ -62,8 +64,8 @@ def base() -> State:
 
 
 @pytest.fixture
-def experts(base: State) -> dict[str, State]:
-    return make_experts(base)
+def experts(base: State, method: str) -> dict[str, State]:
+    return make_experts(base, method)
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_keys_shapes_dtypes_and_inputs_are_kept_and_no_memory_is_shared(
     method: str, dtype: torch.dtype
 ) -> None:
     base = make_base(dtype)
-    experts = make_experts(base)
+    experts = make_experts(base, method)
     before = digest_state(base), digests(experts)
     for found in merged(method, base, experts).values():
         assert {n: (t.shape, t.dtype) for n, t in found.items()} == {
