@@ -102,6 +102,7 @@ def _prepared(
     statistics: Statistics | None,
     learned: Learned | None,
 ) -> tuple[Prepared, float]:
+    recipe.check_weights()
     if not experts:
         raise ConfigError("merge needs at least one expert; for the base alone, use the base")
     for number in scale.values() if isinstance(scale, Mapping) else [scale]:

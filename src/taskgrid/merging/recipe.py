@@ -13,6 +13,7 @@ from taskgrid.errors import ConfigError, LineageError
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.merging.seam import (
     AnyMerger,
+    FeatureMerger,
     Learned,
     LogitMerger,
     MergeContext,
@@ -209,6 +210,24 @@ class MergeRecipe:
                 "export; evaluate it"
             )
         return cast(Merger | PerTaskMerger, self.merger)
+
+    def check_weights(self) -> None:
+        """Refuse a method of which weights alone do not say what it does, so that no file can hold it.
+
+        Raises:
+            ConfigError: if it merges logits, or changes features.
+        """
+        if self.card.gives == "features":
+            raise ConfigError(
+                f"merge method {self.name!r} changes the features of each task, which no weights do: there "
+                "is no model to hand out or export; evaluate it"
+            )
+        self.weights_merger  # noqa: B018 - says so where it merges no weights
+
+    @property
+    def feature_merger(self) -> FeatureMerger:
+        """The method, which changes features."""
+        return cast(FeatureMerger, self.merger)
 
     @property
     def logit_merger(self) -> LogitMerger:

@@ -170,6 +170,14 @@ class PerTaskMerger(Protocol):
         ...
 
 
+class FeatureMerger(Merger, Protocol):
+    """A merge method that changes the features of each merged task, too; its card gives ``features``."""
+
+    def features(self, prepared: Prepared, task: str, features: torch.Tensor) -> torch.Tensor:
+        """Return what becomes of the merged model's features ``(B, D)`` of a task's images."""
+        ...
+
+
 class LogitMerger(Protocol):
     """A method that merges what experts say, not what they are; its card gives ``logits``."""
 
@@ -184,7 +192,7 @@ class LogitMerger(Protocol):
         ...
 
 
-AnyMerger: TypeAlias = Merger | PerTaskMerger | LogitMerger
+AnyMerger: TypeAlias = Merger | PerTaskMerger | FeatureMerger | LogitMerger
 
 
 @dataclass(frozen=True)

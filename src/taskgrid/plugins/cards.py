@@ -43,7 +43,8 @@ class MergerCard(Card):
 
     Attributes:
         needs: statistics that *prepare* reads.
-        gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
+        gives: one ``model``; a model ``per_task``; one model and, for each task, what becomes of its
+            ``features``; or ``logits``, made of those of the experts.
         coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
             at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
         learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned. An
@@ -60,7 +61,7 @@ class MergerCard(Card):
     """
 
     needs: tuple[str, ...] = ()
-    gives: Literal["model", "per_task", "logits"] = "model"
+    gives: Literal["model", "per_task", "features", "logits"] = "model"
     coefficient: Literal["scale", "threshold", "none"] = "scale"
     learned: bool = False
     learned_if: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +82,11 @@ class MergerCard(Card):
             raise ValueError(
                 "what learns from labels may see `images` of val or train, never of test"
             )
+
+    @property
+    def per_task(self) -> bool:
+        """Whether what it is for a task's images is that task's own: others are not measured."""
+        return self.gives in ("per_task", "features")
 
     def learns(self, options: Mapping[str, Any]) -> bool:
         """Return whether it learns with these options, all of them."""
@@ -248,7 +254,8 @@ def plugin_options(kind: Kind, name: str, values: Mapping[str, Any]) -> Options:
             together.
     """
     card = read_card(kind, name)
-    return read_options(f"{NOUNS[kind]} {name!r}", card.options, values, card.rules)
+    found = read_options(f"{NOUNS[kind]} {name!r}", card.options, values, card.rules)
+    return _with_inner(name, found) if "inner" in found else found
 
 
 def read_card(kind: Kind, name: str) -> Card:
@@ -262,6 +269,24 @@ def read_card(kind: Kind, name: str) -> Card:
     if path is None:
         raise ConfigError(f"{NOUNS[kind]} {name!r} is registered as {module}, which does not exist")
     return _read(kind, module, path.read_text(encoding="utf-8"))
+
+
+def merger_modules(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the modules of a merge method: its own, and that of the method under it."""
+    names = [name, options["of"]] if "inner" in options else [name]
+    return tuple(module_of("merger", each) for each in names)
+
+
+def _with_inner(name: str, options: Options) -> Options:
+    """Return the options of a merge method over another one, whose own are checked and filled in."""
+    under = merger_card(options.of)
+    inner = plugin_options("merger", options.of, options.inner)
+    if under.gives != "model" or under.needs or under.stochastic or under.learns(inner):
+        raise ConfigError(
+            f"merge method {name!r} goes over one that makes a single model of experts alone, but "
+            f"{options.of!r} draws, learns, needs statistics or gives no single model; name another in `of`"
+        )
+    return Options({**options, "inner": dict(inner)})
 
 
 def _typed(kind: Kind, name: str, wanted: type[AnyCard]) -> AnyCard:

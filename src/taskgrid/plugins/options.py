@@ -11,9 +11,11 @@ from typing import Any, Literal
 from taskgrid.errors import ConfigError
 from taskgrid.sentences import choices, shown
 
-OptionKind = Literal["number", "integer", "flag", "text", "numbers", "series", "names", "lists"]
+OptionKind = Literal[
+    "number", "integer", "flag", "text", "numbers", "series", "names", "lists", "options"
+]
 """``numbers`` maps names (of tasks, say) to numbers; ``series`` is a list of numbers, ``names`` one of
-texts, ``lists`` a list of such lists."""
+texts, ``lists`` a list of such lists; ``options`` are those of another plug-in."""
 
 _WORDS: Mapping[OptionKind, str] = {
     "number": "a number",
@@ -24,6 +26,7 @@ _WORDS: Mapping[OptionKind, str] = {
     "series": "a list of numbers",
     "names": "a list of names",
     "lists": "a list of lists of names",
+    "options": "a mapping from options to values",
 }
 
 
@@ -223,6 +226,8 @@ def _read(kind: OptionKind, value: Any, *words: str) -> Any:
         return value
     if kind == "numbers" and isinstance(value, Mapping):
         return {str(name): _item("number", one) for name, one in sorted(value.items(), key=str)}
+    if kind == "options" and isinstance(value, Mapping):
+        return {str(name): one for name, one in sorted(value.items(), key=str)}
     if kind == "series" and isinstance(value, list | tuple):
         return [_item("number", one) for one in value]
     if kind == "names" and isinstance(value, list | tuple):

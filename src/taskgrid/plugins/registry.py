@@ -103,6 +103,7 @@ _PLUGINS = MappingProxyType(
             "regmean_pp": "taskgrid.merging.methods.regmean_pp",
             "search": "taskgrid.merging.methods.search",
             "slerp": "taskgrid.merging.methods.slerp",
+            "surgery": "taskgrid.merging.methods.surgery",
             "svc": "taskgrid.merging.methods.svc",
             "tall_mask": "taskgrid.merging.methods.tall_mask",
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",

@@ -18,10 +18,11 @@ from taskgrid.vectors import subtract
 from tests.unit.example_mergers import TASKS, given_to, near, near_by_factors, sources_of
 
 RECIPES = {name: MergeRecipe.of(name, {}) for name in methods()}
-WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives != "logits"]
+FEATURES = [name for name, recipe in RECIPES.items() if recipe.card.gives == "features"]
+WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives in ("model", "per_task")]
 SCALED = [name for name in WEIGHTS if RECIPES[name].card.coefficient != "none"]
 PER_TASK = [name for name in WEIGHTS if RECIPES[name].per_task]
-LOGITS = [name for name in methods() if name not in WEIGHTS]
+LOGITS = [name for name in methods() if name not in WEIGHTS + FEATURES]
 EVERY = pytest.mark.parametrize("method", WEIGHTS)
 MATRIX = "transformer.resblocks.0.mlp.c_fc.weight"
 
@@ -272,6 +273,15 @@ def test_subsets_of_another_size_are_refused(
     for count in {1, 2, 3, 4} - {recipe.card.tasks}:
         with pytest.raises(ConfigError, match=rf"merges {recipe.card.tasks} tasks, but cars.*has"):
             recipe.prepare(base, sources_of(recipe, base, vectors), TASKS[:count])
+
+
+@pytest.mark.parametrize("method", FEATURES)
+def test_methods_on_features_have_no_model_to_hand_out(
+    method: str, base: State, experts: dict[str, State]
+) -> None:
+    for merges in (merge, merge_per_task):
+        with pytest.raises(ConfigError, match="no model to hand out or export; evaluate it"):
+            merges(method, base, experts, 1.0)
 
 
 @pytest.mark.parametrize("method", LOGITS)

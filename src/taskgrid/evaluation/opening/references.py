@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskgrid import plugins
 from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
@@ -27,7 +26,7 @@ from taskgrid.evaluation.plan.setting import (
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
-from taskgrid.plugins.cards import merger_card, plugin_options
+from taskgrid.plugins.cards import merger_card, merger_modules, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
 from taskgrid.statistics.manifest import StatisticManifest, read_statistic
 from taskgrid.store import images
@@ -134,7 +133,7 @@ def read_method(
     return MethodRef(
         name=name,
         options=dict(checked),
-        code=keys.computing_code(plugins.module_of("merger", name)),
+        code=keys.computing_code(*merger_modules(name, checked)),
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
         learned=dict(sorted((learned or {}).items())) if learns else {},

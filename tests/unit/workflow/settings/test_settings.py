@@ -192,6 +192,15 @@ def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
     assert set(files.tasks) == {"mnist", "textures"}
 
 
+def test_what_changes_features_is_not_exported_and_its_code_is_that_of_two_methods() -> None:
+    over = {"name": "surgery", "options": {"of": "ties"}}
+    given = experiment(grid={"methods": ["ties", over]})
+    with pytest.raises(ConfigError, match=r"'surgery' changes the features.*no model to export"):
+        settings.export.files(given, **{**POINT, "method": "surgery", "scale": "1.00"})
+    modules = [f"taskgrid.merging.methods.{name}" for name in ("surgery", "ties")]
+    assert settings.merge.modules(given, "surgery") == modules
+
+
 def test_a_subset_whose_name_is_no_name_of_a_folder_is_not_learned() -> None:
     tasks = [{"name": 60 * letter, "source": "npz", "path": "data/mnist.npz"} for letter in "abcd"]
     learned = {"methods": ["adamerging"], "lambdas": [0, 1]}
