@@ -205,9 +205,10 @@ def _range(matrix: torch.Tensor, count: int) -> torch.Tensor:
     """Return ``count`` orthonormal columns that span the range of a matrix of no higher rank."""
     generator = torch.Generator().manual_seed(0)
     tries = torch.randn(matrix.shape[1], count, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(matrix @ tries.to(matrix.device)).Q
+    basis: torch.Tensor = torch.linalg.qr(matrix @ tries.to(matrix.device)).Q
     # Once more, so that what rounding adds does not turn the basis.
-    return torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
+    basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
+    return basis
 
 
 def _spread(matrix: torch.Tensor) -> torch.Tensor:
@@ -216,4 +217,6 @@ def _spread(matrix: torch.Tensor) -> torch.Tensor:
     Seginer, "The Expected Norm of Random Matrices" (2000): of independent errors, the largest norm of a
     row and of a column, up to a constant; those of rounding to the nearest are a third of that.
     """
-    return matrix.norm(dim=0).max() + matrix.norm(dim=1).max()
+    columns, rows = (torch.linalg.vector_norm(matrix, dim=dim) for dim in (0, 1))
+    largest: torch.Tensor = columns.max() + rows.max()
+    return largest
