@@ -67,7 +67,7 @@ def problem_of(small: World, tasks: tuple[str, ...] = TASKS) -> LearningProblem:
         found: torch.Tensor = functional_call(tower, dict(state), (images,))
         return found
 
-    return LearningProblem(base, {task: task_of(task) for task in tasks}, features, tower)
+    return LearningProblem(base, {task: task_of(task) for task in tasks}, features, tower=tower)
 
 
 def learned(problem: LearningProblem, seed: int = 0, **options: Any) -> Learning:
