@@ -107,6 +107,12 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
         assert word in report
 
 
+def test_conflicts_are_told_before_anything_is_merged(tmp_path: Path) -> None:
+    planned = Checkout(tmp_path / "new").plan("conflicts")
+    assert planned["conflict"] == planned["conflict_table"] == 1 and planned["figure"] == 2
+    assert not {"merge", "eval", "reference"} & planned.keys()
+
+
 def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> None:
     checkout.config["finetune"]["recipe"]["steps"] = 300
     checkout.config["finetune"]["checkpoint_seconds"] = 0.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,7 +102,7 @@ class _Products:
         """Return those of one tensor."""
         count = len(deltas)
         dot, moved, agreed = (torch.zeros(count, count, dtype=torch.float64) for _ in range(3))
-        pieces = [delta.reshape(-1).split(_PIECE) for delta in deltas]
+        pieces = [torch.split(delta.reshape(-1), _PIECE) for delta in deltas]
         for parts in zip(*pieces, strict=True):
             weights = torch.stack(parts).double()
             signs = weights.sign()
@@ -122,11 +122,14 @@ class _Products:
     @classmethod
     def total(cls, parts: Sequence[_Products]) -> _Products:
         """Return those of several tensors."""
-        sums = (
-            torch.stack([getattr(part, name) for part in parts]).sum(dim=0)
-            for name in ("dot", "moved", "agreed", "overlap", "matrices")
+        return cls(
+            dot=_sum(part.dot for part in parts),
+            moved=_sum(part.moved for part in parts),
+            agreed=_sum(part.agreed for part in parts),
+            overlap=_sum(part.overlap for part in parts),
+            matrices=_sum(part.matrices for part in parts),
+            rank=max(part.rank for part in parts),
         )
-        return cls(*sums, rank=max(part.rank for part in parts))
 
     def conflict(
         self, one: tuple[int, str], other: tuple[int, str], layer: str, depth: int | None
@@ -148,6 +151,10 @@ class _Products:
             rank=self.rank or None,
             norm_ratio=math.sqrt(left / right) if right else None,
         )
+
+
+def _sum(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([*parts]).sum(dim=0)
 
 
 def _left(delta: torch.Tensor, rank: int) -> torch.Tensor:

@@ -99,10 +99,11 @@ def _draw_lines(
     ).astype(float)
     if quantity.level is not None:
         axes.axhline(quantity.level, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    for pair, values in lines.items():
+    for _, values in lines.items():
         axes.plot(values.index, values, color=_THIN, linewidth=0.5, zorder=2)
-        if pair in marked:
-            axes.plot(values.index, values, color=marked[pair], linewidth=1.2, zorder=3)
+    for pair, colour in marked.items():
+        if pair in lines:
+            axes.plot(lines.index, lines[pair], color=colour, linewidth=1.2, zorder=3)
     if len(lines.columns) > 2:
         axes.plot(lines.index, lines.median(axis=1), color="0.1", linewidth=1.6, zorder=4)
 

@@ -63,10 +63,11 @@ class Della(Sampled):
 
     def chances(self, entries: torch.Tensor, options: Options) -> torch.Tensor:
         """Return density - epsilon for a row's smallest entry to density + epsilon for its largest."""
-        low, spread = options.density - options.epsilon, 2 * options.epsilon
+        density: float = options.density
+        epsilon: float = options.epsilon
         magnitudes = entries.abs()
         rows = magnitudes.flatten(1) if magnitudes.dim() > 1 else magnitudes.reshape(1, -1)
-        return (low + spread * _ranks(rows)).view(entries.shape)
+        return (density - epsilon + 2 * epsilon * _ranks(rows)).view(entries.shape)
 
 
 def _ranks(rows: torch.Tensor) -> torch.Tensor:

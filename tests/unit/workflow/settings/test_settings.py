@@ -248,8 +248,8 @@ def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
     files = settings.figures.tables(given, "training")
     listing = settings.figures.listing(given, "training", [f"x/{file}" for file in files])
     assert json.loads(listing)["history"][-1] == {
-        "labels": {**RUN, "seed": 1, "task": "textures"},
-        "path": "x/results/experts/m/standard/1/textures/history.parquet",
+        "labels": {**RUN, "seed": 1, "task": "handwritten"},
+        "path": "x/results/experts/m/standard/1/handwritten/history.parquet",
     }
 
 
