@@ -80,7 +80,11 @@ def _grams(base: State, seed: int) -> State:
     return found
 
 
-STATISTICS: dict[str, Callable[[State, int], State]] = {"fisher": _positive, "gram": _grams}
+STATISTICS: dict[str, Callable[[State, int], State]] = {
+    "fisher": _positive,
+    "fisher_base": _positive,
+    "gram": _grams,
+}
 """What stands for each statistic where laws are tested: (base, seed) -> State. One line per statistic
 that a registered method needs."""
 
@@ -117,10 +121,9 @@ def given_to(recipe: MergeRecipe, base: State, tasks: Sequence[str]) -> dict[str
     if recipe.card.needs:
         assert sources.statistic is not None
         given["statistics"] = {
-            name: {
-                task: sources.statistic(name, task)
-                for task in (tasks if statistic_card(name).per == "task" else [""])
-            }
+            name: {task: sources.statistic(name, task) for task in tasks}
+            if statistic_card(name).per == "task"
+            else sources.statistic(name, "")
             for name in recipe.card.needs
         }
     if recipe.learns:

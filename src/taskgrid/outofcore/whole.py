@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -13,7 +12,7 @@ from taskgrid.merging.walks import walk
 from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.outputs import Frame, Output, layout_of, lineage_of, make_room
-from taskgrid.outofcore.statistics import find_statistics
+from taskgrid.outofcore.statistics import StatisticPaths, find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
@@ -24,7 +23,7 @@ def merge_whole(
     recipe: MergeRecipe,
     outputs: Sequence[Output],
     frame: Frame,
-    statistics: Mapping[str, Mapping[str, str | Path]],
+    statistics: StatisticPaths,
     learned: Callable[[tuple[str, ...]], Learned] | None,
 ) -> tuple[str, ...]:
     """Write merges of task vectors: every file is read once, every subset prepared once.
@@ -34,7 +33,7 @@ def merge_whole(
         recipe: how to merge.
         outputs: what to write.
         frame: what stands around the merged tensors.
-        statistics: name -> task -> file of a statistic.
+        statistics: name -> task -> file of a statistic; of one of the base, name -> file.
         learned: subset -> what was learned for it.
 
     Returns:

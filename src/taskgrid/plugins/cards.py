@@ -97,11 +97,13 @@ class MergerCard(Card):
 class StatisticCard(Card):
     """A statistic of data: something that merge methods or modes need beside weights.
 
-    Its options say what it is computed on: ``images``, how many of each task (0 takes all), and
-    ``split``, where they come from.
+    Its options say what it is computed on: ``images``, how many of each task (0 takes all), ``split``,
+    where they come from, and of one per base ``of``, whose they are: those of the ``control`` tasks, of
+    the ``trained`` ones, or of ``all``.
 
     Attributes:
-        per: whether there is one for each ``task``, or one for a ``base``.
+        per: whether there is one for each ``task``, of its expert, or one for a ``base``: the sum of what
+            is computed at theta_0 on each of several tasks.
         head: whether it sees the task's head.
     """
 
@@ -110,7 +112,7 @@ class StatisticCard(Card):
 
     def __post_init__(self) -> None:
         """Refuse a card that leaves open which images are looked at."""
-        for name in ("images", "split"):
+        for name in ("images", "split", *(("of",) if self.per == "base" else ())):
             if name not in self.options:
                 raise ValueError(f"a statistic needs the option {name!r}; `fisher` shows how")
 

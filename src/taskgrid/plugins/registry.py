@@ -68,6 +68,7 @@ _PLUGINS = MappingProxyType(
         },
         "statistic": {
             "fisher": "taskgrid.statistics.fisher",
+            "fisher_base": "taskgrid.statistics.fisher_base",
             "gram": "taskgrid.statistics.gram",
         },
         "mode": {
@@ -109,6 +110,7 @@ _PLUGINS = MappingProxyType(
             "task_arithmetic": "taskgrid.merging.methods.task_arithmetic",
             "ties": "taskgrid.merging.methods.ties",
             "tsv_m": "taskgrid.merging.methods.tsv_m",
+            "ubgm": "taskgrid.merging.methods.ubgm",
             "wudi": "taskgrid.merging.methods.wudi",
         },
         "aligner": {

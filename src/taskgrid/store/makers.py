@@ -19,6 +19,7 @@ MAKERS = {
     f"{_EXPERT}/*": ("finetune", "import_expert", "transport"),
     "vectors/*/*/*/conflicts.parquet": ("conflict",),
     "vectors/*/*/*/*": ("taskvector",),
+    "statistics/*/base/*": ("base_statistic",),
     "statistics/*/*/*/*/*": ("statistic",),
     "learned/*/*/*/*/*/*": ("learn",),
     "merge/*/*/*/*/lattice.json": ("plan_lattice",),

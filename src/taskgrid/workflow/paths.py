@@ -30,6 +30,8 @@ CONFLICTS = "results/vectors/{model}/{mode}/{seed}/conflicts.parquet"
 
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
+BASE_STATISTIC = "results/statistics/{model}/base/{label}.safetensors"
+BASE_STATISTIC_MANIFEST = "results/statistics/{model}/base/{label}.json"
 
 _LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}"
 LEARNED = f"{_LEARNED}/coefficients.json"

@@ -89,6 +89,7 @@ def read_setting(
         LineageError: if an expert, vector, head or split comes from another base, text tower,
             activation, layout, head, split or data than the one in use; says which, and what to do.
     """
+    used = _used(tasks) if statistics else {}
     return Setting(
         model=model,
         mode=mode,
@@ -99,7 +100,7 @@ def read_setting(
         precision=precision,
         tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
         statistics={
-            label: read_statistic(path, card=card).digest
+            label: read_statistic(path, card=card, used=used).digest
             for label, path in sorted((statistics or {}).items())
         },
         tangent=keys.tangent_code() if evaluation == "tangent" else None,
@@ -112,7 +113,7 @@ def read_method(
     seed: int,
     *,
     needs: Mapping[str, str] | None = None,
-    statistics: Iterable[TaskManifests] = (),
+    statistics: Iterable[Path] = (),
     learned: Mapping[str, str] | None = None,
 ) -> MethodRef:
     """Return what rows depend on of a merge method.
@@ -122,7 +123,7 @@ def read_method(
         options: its options as configured.
         seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
         needs: the label of each statistic it reads; a statistic that is not named has its own name.
-        statistics: manifests of the tasks, which say whether a statistic was made of test images.
+        statistics: manifests of these statistics, which say whether one was made of test images.
         learned: name of a subset -> digest of what was learned for it; see ``read_learned``.
 
     Raises:
@@ -138,11 +139,7 @@ def read_method(
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
         learned=dict(sorted((learned or {}).items())) if learns else {},
         transductive=(learns and images_of(checked) == "test")
-        or any(
-            StatisticManifest.read(path).transductive
-            for task in statistics
-            for path in task.statistics.values()
-        ),
+        or any(StatisticManifest.read(path).transductive for path in statistics),
     )
 
 
@@ -194,6 +191,14 @@ def tower_of(card: ModelCard) -> str:
     )
 
 
+def _used(tasks: Mapping[str, TaskManifests]) -> dict[str, str]:
+    """Return the heads and splits in use, as a statistic of the base names those that it saw."""
+    found = {f"{task}.head": _lineage(own.head)["digest"] for task, own in tasks.items()}
+    return found | {
+        f"{task}.split": SplitManifest.read(own.split).digest for task, own in tasks.items()
+    }
+
+
 def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     head = _lineage(manifests.head)
     check_lineage(
@@ -207,9 +212,9 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     expert, vector = _trained(
         task, manifests, card, {"head": head["digest"], "split": split.digest}
     )
-    used = {"expert": expert, "head": head["digest"], "split": split.digest}
+    used = {"head": head["digest"], "split": split.digest}
     statistics = {
-        label: read_statistic(path, card=card, task=task, **used).digest
+        label: read_statistic(path, card=card, task=task, expert=expert, used=used).digest
         for label, path in sorted(manifests.statistics.items())
     }
     parts = _parts(task, manifests, split, card)
