@@ -3,6 +3,13 @@ rule figures:
         settings.figures.files(E),
 
 
+# What is known of task vectors before anything is merged or evaluated.
+rule conflicts:
+    input:
+        rules.conflict_table.output,
+        settings.figures.of_table(E, "conflicts"),
+
+
 rule figure:
     input:
         tables=lambda w: settings.figures.tables(E, w.figure),

@@ -8,6 +8,7 @@ rule tables:
         lattice="results/tables/lattice.parquet" if runs.lattices(E) else [],
         precision=rules.precision_table.output if runs.proven_runs(E) else [],
         pairs="results/tables/pairs.csv",
+        conflicts=rules.conflict_table.output,
         own=settings.studies.every_table(E),
 
 

@@ -31,29 +31,55 @@ rule taskvector:
         " --vector {output.vector:q} --manifest {output.manifest:q} --norms {output.norms:q} 2>&1 | tee {log:q}"
 
 
-rule cosine:
+rule conflict:
     input:
         followed=lambda w: settings.vectors.files(E, **w).followed,
         settled=ancient(lambda w: settings.vectors.files(E, **w).settled),
     output:
-        table="results/vectors/{model}/{mode}/{seed}/cosine.csv",
+        table="results/vectors/{model}/{mode}/{seed}/conflicts.parquet",
     log:
-        "results/logs/cosine/{model}/{mode}/{seed}.log",
+        "results/logs/conflict/{model}/{mode}/{seed}.log",
     benchmark:
-        "results/benchmarks/cosine/{model}/{mode}/{seed}.tsv"
+        "results/benchmarks/conflict/{model}/{mode}/{seed}.tsv"
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 2000, 2, vectors=True),
-        runtime=10,
+        runtime=60,
     params:
-        script=script("cosine.py"),
+        script=script("conflict.py"),
+        settings=lambda w: settings.vectors.run(**w),
         listing=lambda w, input: settings.vectors.files(E, **w).listing(
             input.followed, input.settled
         ),
-        code=code("cosine.py"),
+        code=code("conflict.py"),
     message:
-        "cosines between the task vectors ({wildcards.mode}, seed {wildcards.seed})"
+        "conflicts between the task vectors ({wildcards.mode}, seed {wildcards.seed})"
     shell:
-        "{params.script} --listing {params.listing:q} --table {output.table:q} 2>&1 | tee {log:q}"
+        "{params.script} --settings {params.settings:q} --listing {params.listing:q}"
+        " --table {output.table:q} 2>&1 | tee {log:q}"
+
+
+rule conflict_table:
+    input:
+        runs=runs.run_files(paths.CONFLICTS, E.expert_runs),
+    output:
+        table="results/tables/conflicts.parquet",
+    log:
+        "results/logs/conflicts.log",
+    benchmark:
+        "results/benchmarks/conflicts.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        script=script("conflict_table.py"),
+        code=code("conflict_table.py"),
+    message:
+        "collect the conflicts between task vectors"
+    shell:
+        "{params.script} --runs {input.runs:q} --table {output.table:q} 2>&1 | tee {log:q}"

@@ -40,6 +40,7 @@ def main() -> None:
             precision="fp32",
             card=card,
             tasks=listing.manifests(),
+            statistics=listing.base_statistics(),
             evaluation=settings["evaluation"],
         )
         # Refused where it comes from other weights, heads or images.

@@ -8,6 +8,7 @@ from taskgrid.analysis.selection import select
 from taskgrid.analysis.summary import summarise, with_published, write_csv
 from taskgrid.evaluation.plan.choices import read_choices
 from taskgrid.evaluation.plan.rows import collect_rows
+from taskgrid.plugins.storage import Tower
 from taskgrid.results import frame_of
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
@@ -23,11 +24,12 @@ def main() -> None:
         optional=("published", "costs"),
     )
     settings = args.settings
+    towers = {model: Tower(*size) for model, size in settings.get("towers", {}).items()}
     grid = collect_rows([*args.reference, *args.rows])
     choices = [choice for path in args.choices for choice in read_choices(path)]
     selected = select(grid, choices, OutcomeStore(args.store).find)
     rows, chosen = frame_of(grid), frame_of(selected)
-    summary = summarise(rows, chosen, settings["tasks"], weights=settings.get("weights"))
+    summary = summarise(rows, chosen, settings["tasks"], towers=towers)
     compared = beside(rows, chosen, settings)
     if settings.get("published"):
         summary = with_published(summary, compared, settings["tasks"])
@@ -36,7 +38,7 @@ def main() -> None:
     write_csv(args.summary, summary)
     write_csv(args.pairs, pair_changes(rows, chosen))
     if args.costs is not None:
-        write_report(args.costs, merge_costs(args.listing["costs"], settings["weights"]))
+        write_report(args.costs, merge_costs(args.listing["costs"], towers))
     if args.published is not None:
         write_csv(args.published, compared)
     print(f"grid: {grid.num_rows} rows, {selected.num_rows} chosen points")

@@ -30,6 +30,7 @@ def main() -> None:
         precision=settings["precision"],
         card=ModelCard.from_json(read_json(listing.run["card"])),
         tasks=listing.manifests(),
+        statistics=listing.base_statistics(),
         evaluation=settings.get("evaluation", "plain"),
     )
     method, options = settings["method"], settings["options"]
@@ -41,7 +42,7 @@ def main() -> None:
             options,
             settings["seed"],
             needs=settings["needs"],
-            statistics=listing.manifests().values(),
+            statistics=listing.statistic_manifests(),
             learned=learned,
         ),
         subsets,

@@ -24,6 +24,7 @@ def main() -> None:
         **{key: settings[key] for key in ("model", "mode", "seed", "precision")},
         card=ModelCard.from_json(read_json(listing.run["card"])),
         tasks=listing.manifests(),
+        statistics=listing.base_statistics(),
     )
     reference = read_method(name, options, settings["seed"], needs=settings["needs"])
     plan = make_plan(setting, reference, [subset_name(listing.tasks)], [settings["lambda"]])

@@ -78,10 +78,19 @@ _HEADS = ["method", "title: paper", "number", "gives", "needs", "subsets", "at o
 
 def _line(name: str, card: MergerCard) -> list[str]:
     paper = f"{card.title}: {card.paper}" if card.paper else card.title
-    gives = {"model": "a model", "per_task": "a model per task", "logits": "logits"}[card.gives]
+    gives = {
+        "model": "a model",
+        "per_task": "a model per task",
+        "features": "a model, corrected per task",
+        "logits": "logits",
+    }[card.gives]
     if card.tasks is not None:
         gives += f" of {card.tasks} tasks"
-    needs = [f"`{statistic}`" for statistic in card.needs] + ["learning"] * card.learned
+    needs = (
+        [f"`{statistic}`" for statistic in card.needs]
+        + ["learning"] * card.learned
+        + ["LoRA experts"] * card.factors
+    )
     kept = "" if card.gives == "model" else card.storage.words()
     scope = "" if card.gives == "logits" else card.scope
     return [
@@ -109,7 +118,7 @@ def _values(option: Option) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"`{value}`" if isinstance(value, str) else f"{value:g}"
+    return f"{value:g}" if isinstance(value, int | float) else f"`{value}`"
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

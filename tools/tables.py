@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from taskgrid import plugins
 from taskgrid.analysis import comparison, costs, pairs, summary
+from taskgrid.analysis.conflicts import CONFLICTS
 from taskgrid.analysis.selection import SELECTED
 from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.evaluation.tangent.peaks import CONTINUOUS
@@ -55,6 +56,11 @@ TABLES = (
     Table("tables/pairs.csv", "an ordered pair of tasks: what the partner does", pairs.COLUMNS),
     Table("tables/published.csv", "a published number beside the run's", comparison.COLUMNS),
     Table(
+        "tables/conflicts.parquet",
+        "a pair of task vectors, or one with itself, in a layer",
+        CONFLICTS.names,
+    ),
+    Table(
         "tables/continuous.parquet",
         "the exact best scale of a subset of tangent models, or of one of its tasks alone",
         CONTINUOUS.names,
@@ -62,7 +68,6 @@ TABLES = (
     Table("tables/lattice.parquet", "as in the grid, of a lattice on a budget", GRID.names),
     Table("tables/lattice.csv", "a lattice on a budget, and what is known of its errors", _LATTICE),
     Table("tables/precision.csv", "a comparison of a reduced precision with fp32", _PRECISION),
-    Table("vectors/.../cosine.csv", "a pair of task vectors", ("task_a", "task_b", "cosine")),
     Table("experts/.../history.parquet", "a value of a training", ("step", "metric", "value")),
 )
 """The tables under ``results``, those of studies left out."""

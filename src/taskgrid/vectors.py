@@ -380,12 +380,3 @@ def _check_alike(
 def _brief(tensor: torch.Tensor) -> str:
     values = tensor.reshape(-1)[:4].tolist()
     return f"{values}{' ...' if tensor.numel() > 4 else ''}"
-
-
-def cosine_rows(vectors: Mapping[str, TaskVector]) -> list[dict[str, str]]:
-    """Return the cosine of every ordered pair of task vectors, sorted: ``task_a, task_b, cosine``."""
-    return [
-        {"task_a": a, "task_b": b, "cosine": f"{left.cosine(right):.6f}"}
-        for a, left in sorted(vectors.items())
-        for b, right in sorted(vectors.items())
-    ]

@@ -39,6 +39,19 @@ def near(base: Mapping[str, torch.Tensor], seed: int, size: float = 0.02) -> Sta
     }
 
 
+def near_by_factors(base: Mapping[str, torch.Tensor], seed: int, rank: int = 1) -> State:
+    """Return weights near others as LoRA leaves them: matrices have changes of low rank."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {name: tensor.clone() for name, tensor in base.items()}
+    for name, tensor in base.items():
+        if tensor.dim() == 2:
+            rows, columns = tensor.shape
+            b = torch.randn(rows, rank, generator=generator, dtype=torch.float64)
+            a = torch.randn(rank, columns, generator=generator, dtype=torch.float64)
+            found[name] = (tensor.double() + 0.2 * tensor.abs().mean() * b @ a).to(tensor.dtype)
+    return found
+
+
 def _noise(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(tensor.shape, generator=generator)
 
@@ -67,7 +80,11 @@ def _grams(base: State, seed: int) -> State:
     return found
 
 
-STATISTICS: dict[str, Callable[[State, int], State]] = {"fisher": _positive, "gram": _grams}
+STATISTICS: dict[str, Callable[[State, int], State]] = {
+    "fisher": _positive,
+    "fisher_base": _positive,
+    "gram": _grams,
+}
 """What stands for each statistic where laws are tested: (base, seed) -> State. One line per statistic
 that a registered method needs."""
 
@@ -83,7 +100,17 @@ def sources_of(
     def learned(tasks: Sequence[str]) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(learned_seed)
         count = len(learned_names(base))
-        return {task: torch.rand(count, generator=generator) for task in tasks}
+        found = {task: torch.rand(count, generator=generator) for task in tasks}
+        # Parts of directions, for methods that learn tensors: linear in the vectors, where there are any,
+        # and so zero where no expert moves.
+        parts = {
+            f"{task}/{name}": 0.1
+            * _noise(base[name], generator)
+            * (vectors[task][name] if task in vectors else float(name != "frozen"))
+            for task in TASKS
+            for name in learned_names(base)
+        }
+        return found | parts
 
     return Sources(vectors.__getitem__, statistic, learned)
 
@@ -94,10 +121,9 @@ def given_to(recipe: MergeRecipe, base: State, tasks: Sequence[str]) -> dict[str
     if recipe.card.needs:
         assert sources.statistic is not None
         given["statistics"] = {
-            name: {
-                task: sources.statistic(name, task)
-                for task in (tasks if statistic_card(name).per == "task" else [""])
-            }
+            name: {task: sources.statistic(name, task) for task in tasks}
+            if statistic_card(name).per == "task"
+            else sources.statistic(name, "")
             for name in recipe.card.needs
         }
     if recipe.learns:

@@ -1,6 +1,6 @@
 """Plausible result tables for tests of rooms that only read tables: no model is involved.
 
-The shapes and columns are those of the grid, selected, cosine, history and published tables. Accuracy
+The shapes and columns are those of the grid, selected, conflicts, history and published tables. Accuracy
 follows a simple law: a task vector lifts its own task towards the expert, the others in the merge
 push back with the square of lambda.
 """
@@ -25,7 +25,7 @@ class Example:
 
     grid: pd.DataFrame
     selected: pd.DataFrame
-    cosine: pd.DataFrame
+    conflicts: pd.DataFrame
     history: pd.DataFrame
     published: pd.DataFrame
     values: pd.DataFrame
@@ -37,7 +37,7 @@ class Example:
         return {
             "grid": self.grid,
             "selected": self.selected,
-            "cosine": self.cosine,
+            "conflicts": self.conflicts,
             "history": self.history,
             "published": self.published,
             "shapley/values": self.values,
@@ -67,14 +67,14 @@ def example(
     """Return tables of every subset of ``tasks`` tasks (or of ``subsets``)."""
     names = task_names(tasks)
     chosen = subsets if subsets is not None else all_subsets(names)
-    grid, selected, cosine, history, values = [], [], [], [], []
+    grid, selected, conflicts, history, values = [], [], [], [], []
     targets, quadruples = [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
         for mode, seed in itertools.product(modes, seeds):
             grid += truth.experts(mode, seed)
-            cosine += truth.cosines(mode, seed)
+            conflicts += truth.conflicts(mode, seed)
             history += truth.histories(mode, seed, steps)
             for method, option, subset in itertools.product(methods, options, chosen):
                 swept = lambdas if method != "average" else lambdas[len(lambdas) // 2 :]
@@ -86,7 +86,7 @@ def example(
                 targets += truth.negations(mode, seed, method, option)
                 quadruples += truth.analogies(mode, seed, method, option)
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
-    tables = map(pd.DataFrame, (grid, selected, cosine, history))
+    tables = map(pd.DataFrame, (grid, selected, conflicts, history))
     compared = _compared(pd.DataFrame(selected))
     own = map(pd.DataFrame, (values, targets, quadruples, compared))
     return Example(*tables, published, *own)
@@ -237,18 +237,27 @@ class _Truth:
             for place, tasks in enumerate(turned)
         ]
 
-    def cosines(self, mode: str, seed: int) -> list[dict[str, object]]:
-        return [
-            {
-                "model": self.model,
-                "mode": mode,
-                "seed": seed,
-                "task_a": a,
-                "task_b": b,
-                "cosine": 1.0 if a == b else self._clash(a, b) * (1.5 + 0.05 * seed) - 0.04,
-            }
-            for a, b in itertools.product(self.names, self.names)
-        ]
+    def conflicts(self, mode: str, seed: int) -> list[dict[str, object]]:
+        rows = []
+        pairs = itertools.combinations_with_replacement(sorted(self.names), 2)
+        for (a, b), (depth, layer) in itertools.product(pairs, enumerate((*LAYERS, "all"))):
+            whole = layer == "all"
+            near = self._clash(a, b) * (1.5 + 0.05 * seed) - 0.04
+            cosine = 1.0 if a == b else near * (1.0 if whole else 0.4 + 0.2 * depth)
+            matrices = layer != "embedding"
+            rows.append(
+                {
+                    **{"model": self.model, "mode": mode, "seed": seed, "task_a": a, "task_b": b},
+                    **{"layer": layer, "depth": None if whole else depth},
+                    "gram": 0.2 * cosine,
+                    "cosine": cosine,
+                    "sign_agreement": 0.5 + cosine / 2,
+                    "overlap": (1.0 if a == b else 0.2 + 2 * abs(cosine)) if matrices else None,
+                    "rank": 16 if matrices else None,
+                    "norm_ratio": 1.0 if a == b else 0.7 + 5 * self._clash(a, b),
+                }
+            )
+        return rows
 
     def histories(self, mode: str, seed: int, steps: int) -> list[dict[str, object]]:
         rows = []
@@ -327,6 +336,9 @@ class _Truth:
             "transductive": False,
         }
 
+
+LAYERS = ("embedding", *(f"block {number}" for number in range(4)), "output")
+"""Layers of the tower, from pixels to features."""
 
 LINEAGES = {"paper": (-0.02, 0.01), "tall_masks": (0.004,)}
 """Lineages of published numbers, and by how much the numbers of their sources are off."""

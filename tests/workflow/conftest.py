@@ -58,7 +58,7 @@ class Outcome:
         return sum(map(int, re.findall(r"evaluated (\d+) rows", self.text)))
 
 
-TARGETS = {"all", "tables", "figures", "experts", "registry"}
+TARGETS = {"all", "tables", "figures", "experts", "conflicts", "registry"}
 
 
 class Checkout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ METHODS: list[Any] = [
     "ties",
     "fisher",
     "regmean",
+    # Points that take a task away may have no minimum.
+    {"name": "ubgm", "lambdas": [0.5], "points": []},
     "tall_mask",
     "emr",
     "logit_ensemble",
@@ -48,6 +51,7 @@ def flow(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
     checkout.config["statistics"] = [
         {"name": "fisher", "options": {"images": 8}},
         {"name": "gram", "label": "inputs", "options": {"images": 8}},
+        {"name": "fisher_base", "label": "prior", "options": {"images": 4, "of": "trained"}},
     ]
     checkout.run("tables")
     return checkout
@@ -66,9 +70,15 @@ class Hand:
             for task in "ab"
         }
 
-    def statistics(self, name: str, label: str) -> dict[str, dict[str, State]]:
+    def statistics(self, needs: Mapping[str, str]) -> dict[str, dict[str, State] | State]:
+        return {name: self._statistic(label) for name, label in needs.items()}
+
+    def _statistic(self, label: str) -> dict[str, State] | State:
+        of_base = self.results / f"statistics/taskgrid-vit-4-s0/base/{label}.safetensors"
+        if of_base.exists():
+            return load_state(of_base)[0]
         folder = self.results / "statistics" / RUN / label
-        return {name: {task: load_state(folder / f"{task}.safetensors")[0] for task in "ab"}}
+        return {task: load_state(folder / f"{task}.safetensors")[0] for task in "ab"}
 
     def logits(self, state: State, task: str) -> tuple[torch.Tensor, np.ndarray]:
         store = ImageStore.open(self.results / "data" / "24px" / task / "images.arrow")
@@ -99,14 +109,15 @@ def rows_of(flow: Checkout, method: str, split: str = "test") -> pd.DataFrame:
     [
         ("task_arithmetic", {"weights": WEIGHTS}, None),
         ("ties", {}, None),
-        ("fisher", {}, ("fisher", "fisher")),
-        ("regmean", {}, ("gram", "inputs")),
+        ("fisher", {}, {"fisher": "fisher"}),
+        ("regmean", {}, {"gram": "inputs"}),
+        ("ubgm", {}, {"fisher": "fisher", "fisher_base": "prior"}),
     ],
 )
 def test_rows_of_one_model_are_those_of_merge(
-    flow: Checkout, hand: Hand, method: str, options: Any, needs: tuple[str, str] | None
+    flow: Checkout, hand: Hand, method: str, options: Any, needs: dict[str, str] | None
 ) -> None:
-    statistics = hand.statistics(*needs) if needs else None
+    statistics = hand.statistics(needs) if needs else None
     rows = rows_of(flow, method)
     assert len(rows) == 2
     for row in rows.to_dict("records"):
@@ -114,6 +125,13 @@ def test_rows_of_one_model_are_those_of_merge(
         scale = dict(point.named) or point.lambda_value
         state = merge(method, hand.base, hand.experts, scale, statistics=statistics, **options)
         assert hand.correct(state, row["task"]) == row["correct"]
+
+
+def test_a_statistic_of_the_base_is_made_once_of_the_tasks_that_it_names(hand: Hand) -> None:
+    (prior,) = hand.statistics({"fisher_base": "prior"}).values()
+    assert prior["images"] == 12
+    manifest = read_json(hand.results / "statistics/taskgrid-vit-4-s0/base/prior.json")
+    assert {f"{task}.head" for task in "abc"} <= manifest.keys() and "expert" not in manifest
 
 
 def test_points_with_coefficients_of_their_own_are_weighted_by_hand(
@@ -160,10 +178,21 @@ def test_points_of_these_methods_are_exported(flow: Checkout, hand: Hand) -> Non
     flow.run(
         f"{folder}/emr/a+b/1.00@a.safetensors",
         f"{folder}/fisher/a+b/1.00.safetensors",
+        f"{folder}/ubgm/a+b/0.50.safetensors",
         f"{folder}/weighted/a+b/{OWN}.safetensors",
     )
     for name, expected in (
         ("emr/a+b/1.00@a", merge_per_task("emr", hand.base, hand.experts, 1.0)["a"]),
+        (
+            "ubgm/a+b/0.50",
+            merge(
+                "ubgm",
+                hand.base,
+                hand.experts,
+                0.5,
+                statistics=hand.statistics({"fisher": "fisher", "fisher_base": "prior"}),
+            ),
+        ),
         (
             f"weighted/a+b/{OWN}",
             merge(
@@ -183,7 +212,7 @@ def test_nothing_is_left_to_do_and_options_of_a_statistic_run_it_again(flow: Che
     flow.config["statistics"][0]["options"]["images"] = 9
     planned = flow.plan("tables")
     flow.config["statistics"][0]["options"]["images"] = 8
-    assert planned["statistic"] == 2 and "finetune" not in planned
+    assert planned["statistic"] == 2 and not {"finetune", "base_statistic"} & planned.keys()
 
 
 @pytest.mark.parametrize(

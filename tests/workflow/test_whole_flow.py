@@ -95,6 +95,7 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
         "lambda_curve",
         "subset_size",
         "cosine",
+        "conflicts",
         "heatmap",
         "cross_evaluation",
         "training",
@@ -104,6 +105,12 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
     report = (checkout / "results/report.html").read_text()
     for word in ("lambda_curve", "summary", "validation"):
         assert word in report
+
+
+def test_conflicts_are_told_before_anything_is_merged(tmp_path: Path) -> None:
+    planned = Checkout(tmp_path / "new").plan("conflicts")
+    assert planned["conflict"] == planned["conflict_table"] == 1 and planned["figure"] == 2
+    assert not {"merge", "eval", "reference"} & planned.keys()
 
 
 def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> None:

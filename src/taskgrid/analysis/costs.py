@@ -10,6 +10,7 @@ import pandas as pd
 
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.plugins.cards import merger_card, shown_options
+from taskgrid.plugins.storage import Tower
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.atomic import read_json
 
@@ -24,7 +25,7 @@ Part = Mapping[str, Any]
 ``blocks``, ``learned`` (subset -> file) and ``statistics`` (task or ``""`` -> files)."""
 
 
-def merge_costs(parts: Iterable[Part], weights: Mapping[str, int]) -> pd.DataFrame:
+def merge_costs(parts: Iterable[Part], towers: Mapping[str, Tower]) -> pd.DataFrame:
     """Return what every merge cost that was measured, columns ``COLUMNS``.
 
     Seconds are those of one machine, and enter no digest: of *prepare*, of learning, and of the
@@ -33,17 +34,17 @@ def merge_costs(parts: Iterable[Part], weights: Mapping[str, int]) -> pd.DataFra
 
     Args:
         parts: methods with the files that say how long they took.
-        weights: model -> floating weights of its image tower.
+        towers: model -> the size of its image tower.
 
     Raises:
         ArtifactError: if a file is missing or damaged.
     """
-    rows = [row for part in parts for row in _rows(part, weights[part["labels"]["model"]])]
+    rows = [row for part in parts for row in _rows(part, towers[part["labels"]["model"]])]
     table = pd.DataFrame(rows, columns=[*COLUMNS])
     return table.astype({"seed": "Int64", "prepare_seconds": float})
 
 
-def _rows(part: Part, weights: int) -> Iterator[dict[str, Any]]:
+def _rows(part: Part, tower: Tower) -> Iterator[dict[str, Any]]:
     method, storage = part["method"], merger_card(part["method"]).storage
     named = {
         **part["labels"],
@@ -61,8 +62,8 @@ def _rows(part: Part, weights: int) -> Iterator[dict[str, Any]]:
                 **named,
                 "subset": subset,
                 "prepare_seconds": _prepared(method, timing["prepared"].get(subset), sum(spent)),
-                "bits_per_weight": storage.bits_per_weight(weights, len(tasks)),
-                "storage_mb": storage.megabytes(weights, len(tasks)),
+                "bits_per_weight": storage.bits_per_weight(tower, len(tasks), part["options"]),
+                "storage_mb": storage.megabytes(tower, len(tasks), part["options"]),
             }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 from taskgrid.errors import DataError
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.plugins.cards import merger_card
-from taskgrid.plugins.storage import EXPERTS, MODEL
+from taskgrid.plugins.storage import EXPERTS, MODEL, Tower
 from taskgrid.store.tables import csv_path
 
 LEADING = (
@@ -65,7 +66,7 @@ def summarise(
     selected: pd.DataFrame,
     tasks: Sequence[str],
     study: str = "addition",
-    weights: Mapping[str, int] | None = None,
+    towers: Mapping[str, Tower] | None = None,
 ) -> pd.DataFrame:
     """Return the summary, one line per row of a printed table.
 
@@ -74,8 +75,8 @@ def summarise(
         selected: the chosen points.
         tasks: the tasks, in the order of their columns.
         study: whose choices are shown.
-        weights: model -> floating weights of its image tower, by which storage is counted; where it is
-            not named its lines have none.
+        towers: model -> the size of its image tower, by which storage is counted; where it is not named
+            its lines have none.
 
     Returns:
         The columns ``LEADING``, then one per task with the accuracy on it: of the base, of its own
@@ -99,7 +100,7 @@ def summarise(
             lines.append({**named, **words, **_reference(scores, expert)})
         lines += [{**named, **line} for line in _methods(_of(chosen, run), _of(test, run), tasks)]
     for line in lines:
-        line.update(_kept(line, (weights or {}).get(line["model"]), len(tasks)))
+        line.update(_kept(line, (towers or {}).get(line["model"]), len(tasks)))
     frame = pd.DataFrame(lines, columns=[*LEADING, *tasks])
     return frame.astype(dict.fromkeys(("seed", "size", "subsets", "edges"), "Int64"))
 
@@ -157,17 +158,18 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
 
 
-def _kept(line: Mapping[str, Any], weights: int | None, tasks: int) -> dict[str, float]:
+def _kept(line: Mapping[str, Any], tower: Tower | None, tasks: int) -> dict[str, float]:
     """Return what a line's models take beside the base."""
-    if weights is None:
+    if tower is None:
         return {}
     if line["row"] in ("zeroshot", "expert"):
         storage, merged = (MODEL if line["row"] == "zeroshot" else EXPERTS), tasks
     else:
         storage, merged = merger_card(line["method"]).storage, line["size"]
+    options = json.loads(line["options"])
     return {
-        "bits_per_weight": storage.bits_per_weight(weights, merged),
-        "storage_mb": storage.megabytes(weights, merged),
+        "bits_per_weight": storage.bits_per_weight(tower, merged, options),
+        "storage_mb": storage.megabytes(tower, merged, options),
     }
 
 

@@ -73,6 +73,11 @@ def parameters(architecture: str) -> int:
     return int(layers * layer + embedding + width * config.get("embed_dim", width))
 
 
+def features(architecture: str) -> int:
+    """Return the dimension of an architecture's features, which image and text towers share."""
+    return int(architecture_config(architecture)["embed_dim"])
+
+
 def operations(architecture: str) -> int:
     """Return about how many multiply-adds an image takes, for limits on time.
 

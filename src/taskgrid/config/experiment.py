@@ -7,9 +7,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from taskgrid.config.architectures import image_size, operations, parameters, weights_fingerprint
+from taskgrid.config.architectures import (
+    features,
+    image_size,
+    operations,
+    parameters,
+    weights_fingerprint,
+)
 from taskgrid.config.methods import check_methods
-from taskgrid.config.needs import all_statistics, needs_of
+from taskgrid.config.needs import all_statistics, needs_of, tasks_seen
 from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
 from taskgrid.config.sections.experts import ExpertSpec
@@ -154,11 +160,14 @@ class Experiment:
             ConfigError: if an architecture, a file of weights, the data of a task or the results of
                 another run do not exist, a design of subsets is too large, empty or names what is not
                 there, points belong to no subset of the grid, a method lacks weights or merges other
-                numbers of tasks, the lattice's budget is too small, or a recipe is all warm-up.
+                numbers of tasks, a statistic has no images, the lattice's budget is too small, or a
+                recipe is all warm-up.
         """
         self._check_some("grid.subsets", self.numbers)
         self._check_points()
-        check_methods(self._methods, self.trained, self.numbers)
+        check_methods(self._methods, self.trained, self.numbers, self._modes)
+        for label in self.statistics:
+            self.tasks_seen(label)
         if self.config.lattice is not None:
             self._check_lattice(self.config.lattice)
         self._check_recipes()
@@ -235,6 +244,10 @@ class Experiment:
         """Return the number of parameters of a model's image tower."""
         return parameters(self._models[model].architecture)
 
+    def features(self, model: str) -> int:
+        """Return the dimension of a model's features."""
+        return features(self._models[model].architecture)
+
     def operations(self, model: str) -> int:
         """Return the multiply-adds that a model's image tower takes for an image."""
         return operations(self._models[model].architecture)
@@ -254,6 +267,10 @@ class Experiment:
     def statistic(self, label: str) -> StatisticSpec:
         """Return a statistic's specification."""
         return self._statistics[label]
+
+    def tasks_seen(self, label: str) -> tuple[str, ...]:
+        """Return the tasks whose images a statistic is computed on."""
+        return tasks_seen(self._statistics[label], self.tasks, self.trained)
 
     def needs(self, method: str) -> dict[str, str]:
         """Return the statistics that a merge method needs: name -> label of the one it takes."""

@@ -8,7 +8,7 @@ from taskgrid import plugins
 from taskgrid.config.sections.plugin import NeedySpec
 from taskgrid.config.sections.statistics import StatisticSpec
 from taskgrid.errors import ConfigError
-from taskgrid.plugins.cards import merger_card, mode_card
+from taskgrid.plugins.cards import merger_card, mode_card, plugin_options, statistic_card
 from taskgrid.plugins.registry import NOUNS
 from taskgrid.sentences import choices
 
@@ -56,6 +56,32 @@ def all_statistics(
                     "another label"
                 )
     return tuple(found.values())
+
+
+def tasks_seen(
+    spec: StatisticSpec, tasks: Sequence[str], trained: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the tasks whose images a statistic is computed on: of one per base, what ``of`` says.
+
+    Args:
+        spec: the statistic.
+        tasks: all tasks.
+        trained: those that have experts.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    if statistic_card(spec.name).per == "task":
+        return tuple(trained)
+    of = plugin_options("statistic", spec.name, spec.options).of
+    controls = tuple(task for task in tasks if task not in trained)
+    found = {"control": controls, "trained": tuple(trained), "all": tuple(tasks)}[of]
+    if not found:
+        raise ConfigError(
+            f"statistic {spec.path_name!r} is computed on images of control tasks, and there are none; add "
+            "one (`expert: false`), or say `of: trained` under its options in `statistics`"
+        )
+    return found
 
 
 def _needed(spec: NeedySpec) -> tuple[str, ...]:

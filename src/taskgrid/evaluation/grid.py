@@ -38,7 +38,7 @@ from taskgrid.evaluation.plan.setting import Evaluation, Split
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.meter import OpenTally
-from taskgrid.merging.seam import Learned
+from taskgrid.merging.seam import Learned, Statistics
 from taskgrid.models.batches import BatchChoice
 from taskgrid.models.card import ModelCard
 from taskgrid.store.features import FeatureStore
@@ -64,7 +64,7 @@ def evaluate_grid(
     subsets: Iterable[Iterable[str] | str] | None = None,
     lambdas: Iterable[float | str | Mapping[str, float]] = _LAMBDAS,
     studies: Iterable[str] | Mapping[str, Mapping[str, Any]] = ("addition",),
-    statistics: Mapping[str, Mapping[str, State]] | None = None,
+    statistics: Statistics | None = None,
     learned: Mapping[str, Mapping[str, Learned]] | None = None,
     curves_on: Sequence[Split] = ("val",),
     outside: bool = False,
@@ -97,8 +97,8 @@ def evaluate_grid(
         lambdas: scaling coefficients; a mapping has one for each task, and is measured for the subset
             of these tasks alone.
         studies: what is asked of the grid: names, or a mapping from names to options.
-        statistics: name -> task -> statistic, for methods that need any; the task is ``""`` for a
-            statistic of the base.
+        statistics: name -> task -> statistic, for methods that need any; of a statistic of the base,
+            name -> statistic.
         learned: merge method -> name of a subset -> coefficients that it learned for it.
         curves_on: splits on which every lambda is measured; ``val`` must be one of them.
         outside: measure chosen points on the tasks outside their subset, too.

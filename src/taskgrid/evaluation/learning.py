@@ -115,14 +115,16 @@ def open_problem(
         device: where to compute.
     """
     resident = Resident(material, device, vectors=len(tasks))
-    kind = LinearizedEncoder if setting.evaluation == "tangent" else ImageEncoder
+    tangent = setting.evaluation == "tangent"
+    kind = LinearizedEncoder if tangent else ImageEncoder
     encoder = kind.from_card(resident.card, resident.base).to(device)
     images, labels = images_of(recipe.options), recipe.card.labels
     return LearningProblem(
         resident.base,
         {task: _task(resident, task, images, labels) for task in tasks},
         partial(_features, encoder),
-        tangent=setting.evaluation == "tangent",
+        tangent=tangent,
+        tower=None if tangent else encoder.tower,
     )
 
 

@@ -11,12 +11,11 @@ import torch
 from taskgrid import plugins
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.merging.seam import Learned, Prepared, Sources
+from taskgrid.merging.seam import Learned, Prepared, Sources, Statistics, given_statistic
 from taskgrid.store.weights import State
 from taskgrid.vectors import subtract
 
 States: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
-Statistics: TypeAlias = Mapping[str, Mapping[str, State]]
 Scale: TypeAlias = float | Mapping[str, float]
 
 
@@ -46,7 +45,8 @@ def merge(
         scale: the scaling coefficient lambda, or one for each task. Default: 0.3, and 1 where the method
             has no coefficient or learns its own.
         seed: for methods that draw.
-        statistics: name -> task -> statistic, for a method that needs any.
+        statistics: name -> task -> statistic, for a method that needs any; of a statistic of the base,
+            name -> statistic.
         learned: coefficients, for a method that learns them.
         **options: the method's own options.
 
@@ -102,6 +102,7 @@ def _prepared(
     statistics: Statistics | None,
     learned: Learned | None,
 ) -> tuple[Prepared, float]:
+    recipe.check_weights()
     if not experts:
         raise ConfigError("merge needs at least one expert; for the base alone, use the base")
     for number in scale.values() if isinstance(scale, Mapping) else [scale]:
@@ -123,12 +124,12 @@ def _prepared(
 
 def _given(method: str, statistics: Statistics) -> Callable[[str, str], State]:
     def statistic(name: str, task: str) -> State:
-        try:
-            return statistics[name][task]
-        except KeyError:
+        found = given_statistic(statistics, name, task)
+        if found is None:
             whose = f"of task {task!r}" if task else "of the base"
             raise LineageError(
                 f"merge method {method!r} needs the statistic {name!r} {whose}; give it in `statistics`"
-            ) from None
+            )
+        return found
 
     return statistic

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from taskgrid.machine.meter import Tally
 from taskgrid.merging.seam import Learned
@@ -53,12 +54,15 @@ class LearningProblem:
         tasks: the merged tasks, in canonical order.
         features: the network, as a function of its state.
         tangent: whether it is a tangent model, whose features are affine in its state.
+        tower: the module that ``features`` runs, for methods that listen to its layers; its own weights
+            are nobody's. None of a tangent model, whose layers see no merged weights.
     """
 
     base: State
     tasks: Mapping[str, LearningTask]
     features: Features
     tangent: bool = False
+    tower: nn.Module | None = None
 
     def logits(
         self, state: Mapping[str, torch.Tensor], task: str, rows: NDArray[np.int64]

@@ -13,6 +13,8 @@ from taskgrid.errors import ConfigError, LineageError
 from taskgrid.lattice.subsets import canonical_subset, subset_name
 from taskgrid.merging.seam import (
     AnyMerger,
+    FeatureMerger,
+    Learned,
     LogitMerger,
     MergeContext,
     Merger,
@@ -70,11 +72,18 @@ class MergeRecipe:
         """Whether the model depends on the task that is asked."""
         return self.card.gives == "per_task"
 
-    def statistics_of(self, tasks: Sequence[str]) -> list[tuple[str, str]]:
-        """Return the statistics that a merge of tasks needs: names with tasks, ``""`` for the base."""
+    def statistics_of(
+        self, tasks: Sequence[str], needs: Sequence[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Return the statistics that a merge of tasks needs: names with tasks, ``""`` for the base.
+
+        Args:
+            tasks: the merged tasks.
+            needs: names of statistics, where they are not those that the card ``needs``.
+        """
         return [
             (name, task)
-            for name in self.card.needs
+            for name in (self.card.needs if needs is None else needs)
             for task in (tasks if statistic_card(name).per == "task" else ("",))
         ]
 
@@ -102,22 +111,17 @@ class MergeRecipe:
         vectors = {task: sources.vector(task) for task in tasks}
         if weights and not getattr(self.merger, "weighs", False):
             vectors = {task: _times(vector, weights[task]) for task, vector in vectors.items()}
-        learned = None
-        if self.learns:
-            if sources.learned is None:
-                raise LineageError(
-                    f"merge method {self.name!r} learns from images; let the workflow's rule `learn` do it, "
-                    "or give `learned`"
-                )
-            learned = sources.learned(tasks)
+        # By hand, statistics may be given in the place of what is learned.
+        by_hand = sources.learned is None and sources.statistic is not None
+        instead = self.card.instead if by_hand else ()
         return MergeContext(
             base,
             vectors,
             self.options,
             self.seed,
-            self._statistics(sources, tasks),
+            self._statistics(sources, self.statistics_of(tasks, instead or None)),
             weights,
-            learned,
+            None if instead else self._learned(sources, tasks),
         )
 
     def prepare(
@@ -207,13 +211,42 @@ class MergeRecipe:
             )
         return cast(Merger | PerTaskMerger, self.merger)
 
+    def check_weights(self) -> None:
+        """Refuse a method of which weights alone do not say what it does, so that no file can hold it.
+
+        Raises:
+            ConfigError: if it merges logits, or changes features.
+        """
+        if self.card.gives == "features":
+            raise ConfigError(
+                f"merge method {self.name!r} changes the features of each task, which no weights do: there "
+                "is no model to hand out or export; evaluate it"
+            )
+        self.weights_merger  # noqa: B018 - says so where it merges no weights
+
+    @property
+    def feature_merger(self) -> FeatureMerger:
+        """The method, which changes features."""
+        return cast(FeatureMerger, self.merger)
+
     @property
     def logit_merger(self) -> LogitMerger:
         """The method, which merges logits."""
         return cast(LogitMerger, self.merger)
 
+    def _learned(self, sources: Sources, tasks: tuple[str, ...]) -> Learned | None:
+        if not self.learns:
+            return None
+        if sources.learned is None:
+            also = "".join(f", or the statistic {name!r}" for name in self.card.instead)
+            raise LineageError(
+                f"merge method {self.name!r} learns from images; let the workflow's rule `learn` do it, "
+                f"or give `learned`{also}"
+            )
+        return sources.learned(tasks)
+
     def _statistics(
-        self, sources: Sources, tasks: Sequence[str]
+        self, sources: Sources, wanted: Sequence[tuple[str, str]]
     ) -> Mapping[str, Mapping[str, State]]:
         if self.card.needs and sources.statistic is None:
             raise LineageError(
@@ -221,7 +254,7 @@ class MergeRecipe:
                 "`statistics`, or use it through the workflow, which makes them"
             )
         found: dict[str, dict[str, State]] = {}
-        for name, task in self.statistics_of(tasks):
+        for name, task in wanted:
             assert sources.statistic is not None
             found.setdefault(name, {})[task] = sources.statistic(name, task)
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import torch
 
@@ -20,6 +20,9 @@ from taskgrid.store.weights import State
 
 Prepared: TypeAlias = dict[str, torch.Tensor]
 """What *prepare* found out: named tensors, free of lambda, that can be stored as an artefact."""
+
+Statistics: TypeAlias = Mapping[str, Mapping[str, State] | State]
+"""What a person gives: name -> task -> statistic, and of one per base, name -> statistic."""
 
 Learned: TypeAlias = Mapping[str, torch.Tensor]
 """What was learned for a subset. Coefficients: task -> one for the model, ``()``, or one per floating
@@ -170,6 +173,14 @@ class PerTaskMerger(Protocol):
         ...
 
 
+class FeatureMerger(Merger, Protocol):
+    """A merge method that changes the features of each merged task, too; its card gives ``features``."""
+
+    def features(self, prepared: Prepared, task: str, features: torch.Tensor) -> torch.Tensor:
+        """Return what becomes of the merged model's features ``(B, D)`` of a task's images."""
+        ...
+
+
 class LogitMerger(Protocol):
     """A method that merges what experts say, not what they are; its card gives ``logits``."""
 
@@ -184,7 +195,22 @@ class LogitMerger(Protocol):
         ...
 
 
-AnyMerger: TypeAlias = Merger | PerTaskMerger | LogitMerger
+AnyMerger: TypeAlias = Merger | PerTaskMerger | FeatureMerger | LogitMerger
+
+
+def given_statistic(statistics: Statistics, name: str, task: str) -> State | None:
+    """Return a statistic of a task, or of the base where the task is ``""``; None where it is not given.
+
+    Raises:
+        LineageError: if statistics by task are given where there is one of the base, or the other way round.
+    """
+    found = statistics.get(name)
+    if not found:
+        return None
+    if isinstance(next(iter(found.values())), torch.Tensor) != (task == ""):
+        shape = "one state, of the base" if task == "" else "a state for each task"
+        raise LineageError(f"the statistic {name!r} is {shape}; give it so in `statistics`")
+    return cast(State | None, found.get(task) if task else found)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from taskgrid.outofcore.checked import check_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.merge import DEFAULT_BYTES, stream_merge
 from taskgrid.outofcore.outputs import Frame, Output, check_outputs
+from taskgrid.outofcore.statistics import StatisticPaths, files_of
 from taskgrid.outofcore.whole import merge_whole
 
 _VISUAL = "visual."
@@ -65,7 +66,7 @@ def export_points(
     points: Sequence[Point],
     *,
     max_bytes: int = DEFAULT_BYTES,
-    statistics: Mapping[str, Mapping[str, str | Path]] | None = None,
+    statistics: StatisticPaths | None = None,
     learned: Callable[[tuple[str, ...]], Learned] | None = None,
     lineage: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
@@ -78,7 +79,8 @@ def export_points(
         method: how they are merged.
         points: what to write; all points of one call share one pass over the inputs.
         max_bytes: memory for tensors where the method can merge piece by piece.
-        statistics: name -> task -> file of a statistic, for a method that needs any.
+        statistics: name -> task -> file of a statistic, for a method that needs any; of one of the base,
+            name -> file.
         learned: subset -> what was learned for it, for a method that learns.
         lineage: entries to add to the lineage in the headers: mode, seed, ...
 
@@ -105,8 +107,7 @@ def export_points(
         )
     if recipe.scope == "model":
         return merge_whole(inputs, recipe, outputs, frame, statistics or {}, learned)
-    read = [files for given in (statistics or {}).values() for files in given.values()]
-    for path in (base, *vectors.values(), *read):
+    for path in (base, *vectors.values(), *files_of(statistics or {})):
         check_weights(path)
     return stream_merge(
         method.name,

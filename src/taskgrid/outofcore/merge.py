@@ -30,7 +30,7 @@ from taskgrid.outofcore.outputs import (
 from taskgrid.outofcore.passes import Merges, Pass
 from taskgrid.outofcore.reading import WindowReader
 from taskgrid.outofcore.sink import Sink
-from taskgrid.outofcore.statistics import Statistics, find_statistics
+from taskgrid.outofcore.statistics import StatisticPaths, Statistics, find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.outofcore.windows import Window
 from taskgrid.sentences import choices
@@ -53,7 +53,7 @@ def stream_merge(
     frame: Frame | None = None,
     seed: int = 0,
     threads: int | None = None,
-    statistics: Mapping[str, Mapping[str, str | Path]] | None = None,
+    statistics: StatisticPaths | None = None,
     learned: Callable[[tuple[str, ...]], Learned] | None = None,
     **options: Any,
 ) -> tuple[str, ...]:
@@ -73,8 +73,8 @@ def stream_merge(
         frame: what stands around the merged tensors.
         seed: for methods that draw.
         threads: threads that write and digest; default: one per processor, but no more than outputs.
-        statistics: name -> task -> file of a statistic, for a method that needs any; the task is ``""``
-            for one of the base.
+        statistics: name -> task -> file of a statistic, for a method that needs any; of one of the base,
+            name -> file.
         learned: subset -> what was learned for it, for a method that learns.
         **options: the method's own options.
 

@@ -77,7 +77,7 @@ def check_outputs(recipe: MergeRecipe, outputs: Sequence[Output]) -> None:
         ConfigError: if there is none, a path is asked for twice or is a folder, or tasks or coefficients
             are none that the method has.
     """
-    recipe.weights_merger  # noqa: B018 - says so where it merges no weights
+    recipe.check_weights()
     if not outputs:
         raise ConfigError("no outputs are asked for; name at least one")
     path, times = Counter(output.path.resolve() for output in outputs).most_common(1)[0]

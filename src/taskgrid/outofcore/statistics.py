@@ -6,12 +6,12 @@ name is no tensor's (a number of images, say) belongs to all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import torch
 
@@ -20,6 +20,9 @@ from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.outofcore.inputs import Inputs, check_base
 from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles
 from taskgrid.store.weights import State
+
+StatisticPaths: TypeAlias = Mapping[str, Mapping[str, str | Path] | str | Path]
+"""Name -> task -> file of a statistic, and of one of the base, name -> file."""
 
 Place = tuple[str, str]
 """Name of a statistic and its task, ``""`` for one of the base."""
@@ -116,15 +119,21 @@ class Statistics:
         return (spec for spec in found if spec is not None)
 
 
+def files_of(files: StatisticPaths) -> Iterator[Path]:
+    """Yield every file of some statistics."""
+    for given in files.values():
+        yield from map(Path, given.values() if isinstance(given, Mapping) else [given])
+
+
 def find_statistics(
-    recipe: MergeRecipe, inputs: Inputs, files: Mapping[str, Mapping[str, str | Path]]
+    recipe: MergeRecipe, inputs: Inputs, files: StatisticPaths
 ) -> dict[Place, WeightFiles]:
     """Read the headers of the statistics that a method needs.
 
     Args:
         recipe: how is merged.
         inputs: what is merged.
-        files: name -> task -> file.
+        files: where they are.
 
     Raises:
         ConfigError: if one is not there.
@@ -134,12 +143,15 @@ def find_statistics(
     found = {}
     for name, task in recipe.statistics_of(tuple(inputs.experts)):
         whose = f"of task {task!r}" if task else "of the base"
-        if task not in files.get(name, {}):
+        given = files.get(name)
+        # By task, or the file itself.
+        path = given.get(task) if isinstance(given, Mapping) else given
+        if path is None or isinstance(given, Mapping) != bool(task):
             raise ConfigError(
                 f"merge method {recipe.name!r} needs the statistic {name!r} {whose}; give its file in "
                 "`statistics`"
             )
-        found[name, task] = WeightFiles.open(files[name][task])
+        found[name, task] = WeightFiles.open(path)
         check_base(f"the statistic {name!r} {whose}", found[name, task], inputs.base)
     return found
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -13,7 +12,7 @@ from taskgrid.merging.walks import walk
 from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.outputs import Frame, Output, layout_of, lineage_of, make_room
-from taskgrid.outofcore.statistics import find_statistics
+from taskgrid.outofcore.statistics import StatisticPaths, find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State
 from taskgrid.vectors import TaskVector
@@ -24,7 +23,7 @@ def merge_whole(
     recipe: MergeRecipe,
     outputs: Sequence[Output],
     frame: Frame,
-    statistics: Mapping[str, Mapping[str, str | Path]],
+    statistics: StatisticPaths,
     learned: Callable[[tuple[str, ...]], Learned] | None,
 ) -> tuple[str, ...]:
     """Write merges of task vectors: every file is read once, every subset prepared once.
@@ -34,7 +33,7 @@ def merge_whole(
         recipe: how to merge.
         outputs: what to write.
         frame: what stands around the merged tensors.
-        statistics: name -> task -> file of a statistic.
+        statistics: name -> task -> file of a statistic; of one of the base, name -> file.
         learned: subset -> what was learned for it.
 
     Returns:
@@ -51,7 +50,8 @@ def merge_whole(
     used = {task for output in outputs for task in output.tasks}
     vectors = {task: TaskVector.load(inputs.experts[task].path).deltas for task in sorted(used)}
     held = {place: load_weights(found.path)[0] for place, found in files.items()}
-    sources = Sources(vectors.__getitem__, lambda name, task: held[name, task], learned)
+    statistic = (lambda name, task: held[name, task]) if held else None
+    sources = Sources(vectors.__getitem__, statistic, learned)
     prepare = walk(recipe, state, sources, keep_bytes=0)
     digests: dict[int, str] = {}
     for merge in sorted({output.merge for output in outputs}):

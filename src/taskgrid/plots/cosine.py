@@ -12,7 +12,7 @@ from taskgrid.plugins.cards import FigureCard
 CARD = FigureCard(
     title="Cosine similarity of task vectors",
     category="Task vectors",
-    tables=("cosine",),
+    tables=("conflicts",),
     caption="""
     Cosine similarity between task vectors (the weights of an expert minus those of the pre-
     trained model, all layers of the visual tower as one vector), mean over seeds. The diagonal,
@@ -25,8 +25,8 @@ CARD = FigureCard(
 @style.styled
 def draw(tables: style.Tables) -> Figure:
     """Draw the matrix of cosines: a panel per model and mode."""
-    table = tables["cosine"]
-    others = table[table["task_a"] != table["task_b"]]
+    table = tables["conflicts"]
+    others = table[(table["layer"] == "all") & (table["task_a"] != table["task_b"])]
     if others["cosine"].notna().sum() == 0:
         return style.message("fewer than two task vectors: there is no pair to compare")
     cut = frames.panels(others)
@@ -53,5 +53,6 @@ def draw(tables: style.Tables) -> Figure:
 
 def _matrix(rows: pd.DataFrame) -> pd.DataFrame:
     tasks = sorted(set(rows["task_a"]) | set(rows["task_b"]))
-    cells = rows.pivot_table(index="task_a", columns="task_b", values="cosine", aggfunc="mean")
+    both = pd.concat([rows, rows.rename(columns={"task_a": "task_b", "task_b": "task_a"})])
+    cells = both.pivot_table(index="task_a", columns="task_b", values="cosine", aggfunc="mean")
     return cells.reindex(index=tasks, columns=tasks)

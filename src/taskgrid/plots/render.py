@@ -20,7 +20,6 @@ RunLabels = Mapping[str, Any]
 
 _COLUMNS = {
     "history": ["model", "mode", "seed", "task", "step", "metric", "value"],
-    "cosine": ["model", "mode", "seed", "task_a", "task_b", "cosine"],
 }
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from taskgrid.errors import ConfigError
-from taskgrid.plugins.options import Option, Options, read_options
+from taskgrid.plugins.options import Option, Options, Rule, read_options
 from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
 from taskgrid.plugins.storage import MODEL, Storage
 
@@ -29,11 +29,13 @@ class Card:
         title: a few words, for a list.
         paper: authors, title, venue, and the equation or section.
         options: its options, by name.
+        rules: what they must keep together.
     """
 
     title: str
     paper: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,14 @@ class MergerCard(Card):
 
     Attributes:
         needs: statistics that *prepare* reads.
-        gives: one ``model``; a model ``per_task``; or ``logits``, made of those of the experts.
+        gives: one ``model``; a model ``per_task``; one model and, for each task, what becomes of its
+            ``features``; or ``logits``, made of those of the experts.
         coefficient: what a point's number is: the ``scale`` lambda; a ``threshold`` of the method's own,
             at which zero is a point like any other; ``none`` where there is a single point, ``1.00``.
         learned: whether *prepare* reads coefficients or tensors that a rule of their own has learned. An
             option ``images`` says whose images are looked at; without one it is those of validation.
         learned_if: values of options with any of which it learns, where it learns nothing otherwise.
+        instead: statistics that a merge by hand may be given in the place of what is learned.
         labels: whether labels are looked at, too; of test images nobody's labels are.
         stochastic: whether it draws, from a seed that derives from the experts'.
         scope: what it must see at once when tensors pass by one after the other: the same ``element`` of
@@ -55,18 +59,21 @@ class MergerCard(Card):
             less for some options.
         tasks: how many tasks a subset must have; None takes any number.
         storage: what it keeps beside theta_0, where that is more than one model in its place.
+        factors: whether it merges factors, and so experts of modes that keep them and no others.
     """
 
     needs: tuple[str, ...] = ()
-    gives: Literal["model", "per_task", "logits"] = "model"
+    gives: Literal["model", "per_task", "features", "logits"] = "model"
     coefficient: Literal["scale", "threshold", "none"] = "scale"
     learned: bool = False
     learned_if: Mapping[str, Any] = field(default_factory=dict)
+    instead: tuple[str, ...] = ()
     labels: bool = False
     stochastic: bool = False
     scope: Scope = "model"
     tasks: int | None = None
     storage: Storage = MODEL
+    factors: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a card that learns from labels of test images, or leaves open what is kept."""
@@ -92,6 +99,11 @@ class MergerCard(Card):
             return "labels" if self.labels else "images"
         return "images" if self.needs else "nothing"
 
+    @property
+    def per_task(self) -> bool:
+        """Whether what it is for a task's images is that task's own: others are not measured."""
+        return self.gives in ("per_task", "features")
+
     def learns(self, options: Mapping[str, Any]) -> bool:
         """Return whether it learns with these options, all of them."""
         return self.learned or any(options[name] == one for name, one in self.learned_if.items())
@@ -101,11 +113,13 @@ class MergerCard(Card):
 class StatisticCard(Card):
     """A statistic of data: something that merge methods or modes need beside weights.
 
-    Its options say what it is computed on: ``images``, how many of each task (0 takes all), and
-    ``split``, where they come from.
+    Its options say what it is computed on: ``images``, how many of each task (0 takes all), ``split``,
+    where they come from, and of one per base ``of``, whose they are: those of the ``control`` tasks, of
+    the ``trained`` ones, or of ``all``.
 
     Attributes:
-        per: whether there is one for each ``task``, or one for a ``base``.
+        per: whether there is one for each ``task``, of its expert, or one for a ``base``: the sum of what
+            is computed at theta_0 on each of several tasks.
         head: whether it sees the task's head.
     """
 
@@ -114,7 +128,7 @@ class StatisticCard(Card):
 
     def __post_init__(self) -> None:
         """Refuse a card that leaves open which images are looked at."""
-        for name in ("images", "split"):
+        for name in ("images", "split", *(("of",) if self.per == "base" else ())):
             if name not in self.options:
                 raise ValueError(f"a statistic needs the option {name!r}; `fisher` shows how")
 
@@ -209,7 +223,7 @@ class FigureCard(Card):
 _CLASSES: Mapping[str, type] = {
     one.__name__: one
     for one in (
-        Option, Column, TableCard, Storage,
+        Option, Rule, Column, TableCard, Storage,
         MergerCard, StatisticCard, ModeCard, StudyCard, AlignerCard, FigureCard,
     )
 }  # fmt: skip
@@ -254,9 +268,12 @@ def plugin_options(kind: Kind, name: str, values: Mapping[str, Any]) -> Options:
     """Return a plug-in's options, checked, with the defaults of its card filled in.
 
     Raises:
-        ConfigError: if there is no such plug-in or option, or a value does not fit.
+        ConfigError: if there is no such plug-in or option, a value does not fit, or values do not fit
+            together.
     """
-    return read_options(f"{NOUNS[kind]} {name!r}", read_card(kind, name).options, values)
+    card = read_card(kind, name)
+    found = read_options(f"{NOUNS[kind]} {name!r}", card.options, values, card.rules)
+    return _with_inner(name, found) if "inner" in found else found
 
 
 def shown_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,6 +299,24 @@ def read_card(kind: Kind, name: str) -> Card:
     if path is None:
         raise ConfigError(f"{NOUNS[kind]} {name!r} is registered as {module}, which does not exist")
     return _read(kind, module, path.read_text(encoding="utf-8"))
+
+
+def merger_modules(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the modules of a merge method: its own, and that of the method under it."""
+    names = [name, options["of"]] if "inner" in options else [name]
+    return tuple(module_of("merger", each) for each in names)
+
+
+def _with_inner(name: str, options: Options) -> Options:
+    """Return the options of a merge method over another one, whose own are checked and filled in."""
+    under = merger_card(options.of)
+    inner = plugin_options("merger", options.of, options.inner)
+    if under.gives != "model" or under.needs or under.stochastic or under.learns(inner):
+        raise ConfigError(
+            f"merge method {name!r} goes over one that makes a single model of experts alone, but "
+            f"{options.of!r} draws, learns, needs statistics or gives no single model; name another in `of`"
+        )
+    return Options({**options, "inner": dict(inner)})
 
 
 def _typed(kind: Kind, name: str, wanted: type[AnyCard]) -> AnyCard:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from taskgrid.errors import ConfigError
 from taskgrid.sentences import choices, shown
 
-OptionKind = Literal["number", "integer", "flag", "text", "numbers", "series", "names", "lists"]
+OptionKind = Literal[
+    "number", "integer", "flag", "text", "numbers", "series", "names", "lists", "options"
+]
 """``numbers`` maps names (of tasks, say) to numbers; ``series`` is a list of numbers, ``names`` one of
-texts, ``lists`` a list of such lists."""
+texts, ``lists`` a list of such lists; ``options`` are those of another plug-in."""
 
 _WORDS: Mapping[OptionKind, str] = {
     "number": "a number",
@@ -24,11 +26,75 @@ _WORDS: Mapping[OptionKind, str] = {
     "series": "a list of numbers",
     "names": "a list of names",
     "lists": "a list of lists of names",
+    "options": "a mapping from options to values",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class Limits:
+    """What numbers may be.
+
+    Attributes:
+        least: the smallest value.
+        most: the largest value.
+        above: values are larger than this.
+        below: values are smaller than this.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def broken_by(self, number: float) -> str:
+        """Return the limit that a number breaks, in words; empty where it breaks none."""
+        for limit, holds, words in (
+            (self.least, operator.ge, "at least"),
+            (self.most, operator.le, "at most"),
+            (self.above, operator.gt, "more than"),
+            (self.below, operator.lt, "less than"),
+        ):
+            if limit is not None and not holds(number, limit):
+                return f"{words} {limit:g}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Limits):
+    """What options of a plug-in must keep together: a sum of them lies within limits.
+
+    Attributes:
+        plus: options that are added.
+        minus: options that are subtracted.
+        when: the values of other options with which it must be kept; empty if always.
+        about: what the sum is, in a few words.
+    """
+
+    plus: tuple[str, ...]
+    minus: tuple[str, ...] = ()
+    when: Mapping[str, Any] = field(default_factory=dict)
+    about: str
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Check options.
+
+        Raises:
+            ValueError: if they do not fit together.
+        """
+        if any(options[name] != value for name, value in self.when.items()):
+            return
+        total = sum(options[name] for name in self.plus) - sum(options[n] for n in self.minus)
+        # 0.7 + 0.2 + 0.1 is less than 1.
+        if words := self.broken_by(round(total, 9)):
+            formula = " - ".join([" + ".join(self.plus), *self.minus])
+            asked = "".join(f" with `{name}: {value}`" for name, value in self.when.items())
+            raise ValueError(
+                f"{formula} is {total:.6g}, but it must be {words}{asked}: it is {self.about}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option(Limits):
     """An option of a plug-in.
 
     Attributes:
@@ -37,10 +103,7 @@ class Option:
         kind: what values look like; None where the default shows it.
         choices: the values there are, the paper's first; empty where a range says it.
         words: what may be said in place of a value.
-        least: the smallest value.
-        most: the largest value.
-        above: values are larger than this.
-        below: values are smaller than this.
+        counts_tasks: whether it is a number of merged tasks; more than any subset has are refused.
         origin: where the default comes from.
     """
 
@@ -49,10 +112,7 @@ class Option:
     kind: OptionKind | None = None
     choices: tuple[Any, ...] = ()
     words: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
+    counts_tasks: bool = False
     origin: str = ""
 
     @property
@@ -77,14 +137,8 @@ class Option:
         if self.choices and found not in self.choices:
             raise ValueError(f"allowed: {', '.join(map(str, self.choices))}")
         for number in _numbers(found):
-            for limit, holds, words in (
-                (self.least, operator.ge, "at least"),
-                (self.most, operator.le, "at most"),
-                (self.above, operator.gt, "more than"),
-                (self.below, operator.lt, "less than"),
-            ):
-                if limit is not None and not holds(number, limit):
-                    raise ValueError(f"it must be {words} {limit:g}")
+            if words := self.broken_by(number):
+                raise ValueError(f"it must be {words}")
         return found
 
 
@@ -121,16 +175,22 @@ class Options(Mapping[str, Any]):
         return f"Options({dict(self)!r})"
 
 
-def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str, Any]) -> Options:
+def read_options(
+    owner: str,
+    declared: Mapping[str, Option],
+    values: Mapping[str, Any],
+    rules: Sequence[Rule] = (),
+) -> Options:
     """Check the options of a plug-in and fill in the defaults.
 
     Args:
         owner: what the messages call the plug-in, e.g. ``merge method 'ties'``.
         declared: the options on its card.
         values: option -> value.
+        rules: what they must keep together.
 
     Raises:
-        ConfigError: if an option is unknown or a value does not fit.
+        ConfigError: if an option is unknown, a value does not fit, or values do not fit together.
     """
     for name in values:
         if name not in declared:
@@ -144,6 +204,11 @@ def read_options(owner: str, declared: Mapping[str, Option], values: Mapping[str
             raise ConfigError(
                 f"option {name!r} of {owner} is {shown(values[name])}: {error}"
             ) from None
+    for rule in rules:
+        try:
+            rule.check(found)
+        except ValueError as error:
+            raise ConfigError(f"options of {owner} do not fit together: {error}") from None
     return Options(found)
 
 
@@ -161,6 +226,8 @@ def _read(kind: OptionKind, value: Any, *words: str) -> Any:
         return value
     if kind == "numbers" and isinstance(value, Mapping):
         return {str(name): _item("number", one) for name, one in sorted(value.items(), key=str)}
+    if kind == "options" and isinstance(value, Mapping):
+        return {str(name): one for name, one in sorted(value.items(), key=str)}
     if kind == "series" and isinstance(value, list | tuple):
         return [_item("number", one) for one in value]
     if kind == "names" and isinstance(value, list | tuple):

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 _WORD = 32
+
+
+class Tower(NamedTuple):
+    """The size of an image tower: floating weights, and the dimension of its features."""
+
+    weights: int
+    features: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,24 +24,29 @@ class Storage:
         shared: bits per weight that are kept once.
         task: bits per weight that are kept for each task.
         numbers: float32 numbers that are kept for each task.
+        rank: the option that is the rank r of two maps of features of d dimensions, which are kept for each
+            task: 2 r d float32 numbers more.
     """
 
     shared: int = 0
     task: int = 0
     numbers: int = 0
+    rank: str = ""
 
-    def bits_per_weight(self, weights: int, tasks: int) -> float:
+    def bits_per_weight(self, tower: Tower, tasks: int, options: Mapping[str, Any]) -> float:
         """Return the bits per weight of the model.
 
         Args:
-            weights: floating weights of the image tower.
-            tasks: the merged tasks.
+            tower: the size of the image tower.
+            tasks: how many are merged.
+            options: the method's options.
         """
-        return self.shared + tasks * (self.task + _WORD * self.numbers / weights)
+        maps = 2 * int(options[self.rank]) * tower.features if self.rank else 0
+        return self.shared + tasks * (self.task + _WORD * (self.numbers + maps) / tower.weights)
 
-    def megabytes(self, weights: int, tasks: int) -> float:
+    def megabytes(self, tower: Tower, tasks: int, options: Mapping[str, Any]) -> float:
         """Return how much it is, in MB of 10^6 bytes; arguments as for ``bits_per_weight``."""
-        return weights * self.bits_per_weight(weights, tasks) / 8e6
+        return tower.weights * self.bits_per_weight(tower, tasks, options) / 8e6
 
     def words(self) -> str:
         """Say it as a formula in T, the number of merged tasks: ``32 + T bits per weight``."""
@@ -42,6 +56,8 @@ class Storage:
         if self.numbers:
             count = "T" if self.numbers == 1 else f"{self.numbers} T"
             parts.append(f"{count} numbers")
+        if self.rank:
+            parts.append(f"2 {self.rank} d T numbers")
         return ", ".join(parts) or "nothing"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -83,6 +83,18 @@ def compute_statistic(
     opened = progress or _silent
     size = BatchSize(_BATCH if batch_size == "auto" else batch_size)
     return check_finite(name, size.fit(work))
+
+
+def add_up(states: Sequence[State]) -> State:
+    """Return the sum of statistics that are sums over images, added in float64.
+
+    Args:
+        states: statistics of one kind and one network, on images of one task each.
+    """
+    return {
+        key: torch.stack([state[key].double() for state in states]).sum(dim=0).to(first.dtype)
+        for key, first in states[0].items()
+    }
 
 
 def _silent(label: str, total: int) -> AbstractContextManager[Tally]:

@@ -14,10 +14,10 @@ overlapping convolutions, and attention between different inputs (poolers).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -53,38 +53,58 @@ Hear = Callable[[str, torch.Tensor], None]
 """Is told the name of a weight, and rows ``(..., d)`` of its input."""
 
 
+Forward = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]
+"""Passes images through a tower, some of whose tensors are replaced by those that are named."""
+
+
 class Gram:
     """Sums outer products of inputs in float64, as a forward pass comes by."""
 
     def compute(self, context: StatisticContext) -> State:
-        """Return ``(d, d)`` float32 matrices by the names of the weights."""
-        totals: State = {}
+        """Return ``(d, d)`` float32 matrices, of scales ``(d,)`` diagonals, by the names of the weights."""
+        tower = context.encoder.tower
 
-        def add(name: str, product: torch.Tensor) -> None:
+        def forward(images: torch.Tensor, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return cast(torch.Tensor, functional_call(tower, dict(own), (images,)))
+
+        inputs = (batch.inputs for batch in context.batches())
+        return context.sums(collect(tower, inputs, forward))
+
+
+def collect(
+    tower: nn.Module,
+    batches: Iterable[torch.Tensor],
+    forward: Forward,
+    wanted: Container[str] | None = None,
+) -> State:
+    """Return sums of outer products in float64, by the names of the weights.
+
+    Args:
+        tower: the image tower whose modules are listened to.
+        batches: inputs ``(B, 3, S, S)``.
+        forward: passes them through it.
+        wanted: weights whose inputs are summed; None takes all.
+    """
+    totals: State = {}
+
+    def add(name: str, rows: torch.Tensor, times: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        if wanted is None or name in wanted:
+            product = times(rows.reshape(-1, rows.shape[-1]).double())
             totals[name] = totals[name].add_(product) if name in totals else product
 
-        def hear(name: str, rows: torch.Tensor) -> None:
-            flat = rows.reshape(-1, rows.shape[-1]).double()
-            add(name, flat.T @ flat)
-
-        def hear_scale(name: str, rows: torch.Tensor) -> None:
-            add(name, rows.reshape(-1, rows.shape[-1]).double().square().sum(dim=0))
-
-        tower = context.encoder.tower
-        with torch.no_grad(), _listening(tower, hear, hear_scale):
-            for batch in context.batches():
-                _pass(tower, batch.inputs, hear)
-        return context.sums(totals)
-
-
-def _pass(tower: nn.Module, images: torch.Tensor, hear: Hear) -> None:
+    hear = partial(add, times=lambda rows: rows.T @ rows)
+    hear_scale = partial(add, times=lambda rows: rows.square().sum(dim=0))
     proj = getattr(tower, "proj", None)
-    if not isinstance(proj, nn.Parameter):
-        tower(images)
-        return
-    # A bare parameter calls no module: with the identity in its place, the tower returns its input.
-    identity = torch.eye(proj.shape[0], dtype=proj.dtype, device=proj.device)
-    hear("proj", functional_call(tower, {"proj": identity}, (images,)))
+    own: State = {}
+    if isinstance(proj, nn.Parameter):
+        # A bare parameter calls no module: with the identity in its place, the tower returns its input.
+        own["proj"] = torch.eye(len(proj), dtype=proj.dtype, device=proj.device)
+    with torch.no_grad(), _listening(tower, hear, hear_scale):
+        for images in batches:
+            found = forward(images, own)
+            if own:
+                hear("proj", found)
+    return totals
 
 
 @contextmanager

@@ -23,8 +23,9 @@ class StatisticManifest:
         part: the split that its images come from: ``train``, ``val`` or ``test``.
         images: how many there were.
         options: all its options, defaults filled in.
-        lineage: what it was made from: the model card's entries, ``task``, ``split``, ``code``; of a
-            statistic per task ``expert``, and ``head`` where it sees one.
+        lineage: what it was made from: the model card's entries and ``code``; of a statistic per task
+            ``task``, ``expert``, ``split``, and ``head`` where it sees one; of one per base ``TASK.split``
+            and ``TASK.head`` of each task whose images it saw.
     """
 
     digest: str
@@ -71,8 +72,7 @@ def read_statistic(
     card: ModelCard,
     task: str = "",
     expert: str | None = None,
-    head: str | None = None,
-    split: str | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> StatisticManifest:
     """Read a manifest, and refuse a statistic that belongs to something else.
 
@@ -81,8 +81,8 @@ def read_statistic(
         card: the base model in use.
         task: whose statistic it is; empty for one of the base.
         expert: digest of the expert in use; None for a statistic of the base.
-        head: digest of the head in use; only a statistic that saw one is compared.
-        split: digest of the split manifest in use.
+        used: digests of heads and splits in use, named as in the lineage; what it did not see is not
+            compared.
 
     Raises:
         ArtifactError: if the file is missing, or no such manifest.
@@ -97,8 +97,6 @@ def read_statistic(
             f"{what} was made from expert {found.lineage.get('expert')}, but {expert} is in use; run the "
             "statistics rule again"
         )
-    used = {"head": head, "split": split}
-    wanted = {name: value for name, value in used.items() if value is not None}
-    compared = [name for name in wanted if name in found.lineage]
-    check_lineage(what, found.lineage, wanted, compared, "run the statistics rule again")
+    compared = [name for name in used or {} if name in found.lineage]
+    check_lineage(what, found.lineage, used or {}, compared, "run the statistics rule again")
     return found

@@ -94,7 +94,8 @@ CARD = StudyCard(
                 ),
                 "gives": Column(
                     kind="text",
-                    about="one `model`; a model `per_task`; or `logits` of all experts",
+                    about="one `model`; a model `per_task`; one model and corrections of its `features` per "
+                    "task; or `logits` of all experts",
                 ),
                 "sees": Column(
                     kind="text",

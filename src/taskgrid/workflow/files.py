@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from taskgrid.config import Experiment
+from taskgrid.plugins.cards import statistic_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 
@@ -36,6 +37,8 @@ class FileKind:
 PER_RUN: Mapping[str, FileKind] = {
     "card": FileKind(paths.CARD),
     "base": FileKind(paths.BASE, settled=True),
+    "statistic": FileKind(paths.BASE_STATISTIC, settled=True),
+    "statistic_manifest": FileKind(paths.BASE_STATISTIC_MANIFEST),
 }
 """Files that a set of experts has once."""
 
@@ -56,7 +59,7 @@ PER_TASK: Mapping[str, FileKind] = {
 """Files of each task."""
 
 OF_LABEL = ("statistic", "statistic_manifest")
-"""Files of each task and label; in listings their kind is ``KIND/LABEL``."""
+"""Files of each label, and of each task or of the base; in listings their kind is ``KIND/LABEL``."""
 
 LEARNED = FileKind(paths.LEARNED)
 """What a merge method learned for a subset."""
@@ -111,7 +114,7 @@ class Files:
 
     def _all(self) -> Iterator[tuple[FileKind, str]]:
         for name, path in self.run.items():
-            yield PER_RUN[name], path
+            yield PER_RUN[name.partition("/")[0]], path
         for found in self.tasks.values():
             for name, path in found.items():
                 yield PER_TASK[name.partition("/")[0]], path
@@ -148,20 +151,29 @@ def files_of(
         "pixels": experiment.pixels(model),
     }
     kinds, labels = tuple(kinds), tuple(labels)
+    of_base = [
+        label for label in labels if statistic_card(experiment.statistic(label).name).per == "base"
+    ]
+    plain = [kind for kind in kinds if kind not in OF_LABEL]
     labelled = [(kind, label) for kind in kinds if kind in OF_LABEL for label in labels]
-    plain = [kind for kind in kinds if kind not in PER_RUN and kind not in OF_LABEL]
     return Files(
-        {kind: PER_RUN[kind].pattern.format(**known) for kind in kinds if kind in PER_RUN},
+        {kind: PER_RUN[kind].pattern.format(**known) for kind in plain if kind in PER_RUN}
+        | {
+            f"{kind}/{label}": PER_RUN[kind].pattern.format(**known, label=label)
+            for kind, label in labelled
+            if label in of_base
+        },
         {
             task: {
                 kind: PER_TASK[kind].pattern.format(**known, task=task)
                 for kind in plain
+                if kind not in PER_RUN
                 if task in experiment.trained or kind not in OF_EXPERT
             }
             | {
                 f"{kind}/{label}": PER_TASK[kind].pattern.format(**known, task=task, label=label)
                 for kind, label in labelled
-                if task in experiment.trained
+                if task in experiment.trained and label not in of_base
             }
             for task in tasks
         },

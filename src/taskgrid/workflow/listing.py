@@ -55,13 +55,22 @@ class Listing:
         """Return the file of a kind of every task."""
         return {task: files[kind] for task, files in self.tasks.items()}
 
-    def statistics(self) -> dict[str, dict[str, Path]]:
-        """Return the files of statistics: label -> task -> file."""
+    def statistics(self) -> dict[str, dict[str, Path] | Path]:
+        """Return the files of statistics: label -> task -> file; of one of the base, label -> file."""
         found: dict[str, dict[str, Path]] = {}
         for task, files in self.tasks.items():
             for label, path in _labelled(files, "statistic").items():
                 found.setdefault(label, {})[task] = path
-        return found
+        return found | _labelled(self.run, "statistic")
+
+    def base_statistics(self) -> dict[str, Path]:
+        """Return the manifests of statistics of the base, by label."""
+        return _labelled(self.run, "statistic_manifest")
+
+    def statistic_manifests(self) -> list[Path]:
+        """Return the manifests of all statistics."""
+        every = [self.run, *self.tasks.values()]
+        return [path for files in every for path in _labelled(files, "statistic_manifest").values()]
 
     def files(self) -> GridFiles:
         """Return the files of base, experts, vectors, heads and images, as far as they are listed."""
@@ -76,7 +85,13 @@ class Listing:
             )
             for task, files in self.tasks.items()
         }
-        return GridFiles(self.run["card"], self.run["base"], tasks, learned=self.learned)
+        return GridFiles(
+            self.run["card"],
+            self.run["base"],
+            tasks,
+            statistics=_labelled(self.run, "statistic"),
+            learned=self.learned,
+        )
 
     def manifests(self) -> dict[str, TaskManifests]:
         """Return what is known of each task's data, head, vector or expert."""

@@ -26,11 +26,14 @@ VERIFIED = f"{_EXPERT}/verified.json"
 
 VECTOR = "results/vectors/{model}/{mode}/{seed}/{task}.safetensors"
 VECTOR_MANIFEST = "results/vectors/{model}/{mode}/{seed}/{task}.json"
-COSINE = "results/vectors/{model}/{mode}/{seed}/cosine.csv"
+CONFLICTS = "results/vectors/{model}/{mode}/{seed}/conflicts.parquet"
 
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
 STATISTIC_TIMING = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.timing.json"
+BASE_STATISTIC = "results/statistics/{model}/base/{label}.safetensors"
+BASE_STATISTIC_MANIFEST = "results/statistics/{model}/base/{label}.json"
+BASE_STATISTIC_TIMING = "results/statistics/{model}/base/{label}.timing.json"
 
 _LEARNED = "results/learned/{model}/{mode}/{seed}/{method}/{subset}"
 LEARNED = f"{_LEARNED}/coefficients.json"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskgrid.analysis.costs import COLUMNS, merge_costs
+from taskgrid.plugins.storage import Tower
 from taskgrid.store.atomic import write_json
 
 RUN = {"model": "m", "mode": "standard", "seed": 0}
@@ -36,7 +37,7 @@ def test_seconds_are_of_the_merged_tasks_alone(tmp_path: Path) -> None:
     parts = [
         part(tmp_path, "fisher", {"a": 1.0, "a+b": 2.0}, statistics=statistics, learned=learned)
     ]
-    table = merge_costs(parts, {"m": 1000})
+    table = merge_costs(parts, {"m": Tower(1000, 10)})
     assert list(table.columns) == list(COLUMNS)
     assert dict(zip(table["subset"], table["prepare_seconds"], strict=True)) == {
         "a": 11.5,
@@ -47,7 +48,7 @@ def test_seconds_are_of_the_merged_tasks_alone(tmp_path: Path) -> None:
 
 def test_what_was_found_and_not_measured_has_no_seconds(tmp_path: Path) -> None:
     parts = [part(tmp_path, "emr", {"a": 1.0}), part(tmp_path, "logit_ensemble", {})]
-    table = merge_costs(parts, {"m": 8_000_000}).set_index(["method", "subset"])
+    table = merge_costs(parts, {"m": Tower(8_000_000, 10)}).set_index(["method", "subset"])
     assert table.loc[("emr", "a"), "prepare_seconds"] == 1.0
     assert table["prepare_seconds"].isna().sum() == 1
     # All experts are there already: nothing is prepared, and both are kept.

@@ -9,6 +9,7 @@ import pytest
 from taskgrid.analysis.comparison import COLUMNS
 from taskgrid.analysis.summary import LEADING, PUBLISHED, summarise, with_published, write_csv
 from taskgrid.errors import DataError
+from taskgrid.plugins.storage import Tower
 from taskgrid.results import read_summary
 
 TASKS = ("b", "a")
@@ -105,14 +106,14 @@ def test_a_summary_has_a_line_for_everything_a_paper_prints() -> None:
 
 def test_what_is_kept_beside_the_base() -> None:
     masks = [frame.replace({"method": {"ties": "tall_mask"}}) for frame in (grid(), selected())]
-    table = summarise(masks[0], masks[1], TASKS, weights={"m": 1000})
+    table = summarise(masks[0], masks[1], TASKS, towers={"m": Tower(1000, 10)})
     bits = {kind: line(table, kind, size)["bits_per_weight"] for kind, size in (
         ("zeroshot", 0), ("expert", 1), ("size", 1), ("all", 2)
     )}  # fmt: skip
     # Two experts; one float32 vector and one mask; the same vector and two masks.
     assert bits == {"zeroshot": 0, "expert": 64, "size": 33, "all": 34}
     assert line(table, "all", 2)["storage_mb"] == pytest.approx(1000 * 34 / 8 / 1e6)
-    single = summarise(grid(), selected(), TASKS, weights={"m": 1000})
+    single = summarise(grid(), selected(), TASKS, towers={"m": Tower(1000, 10)})
     assert line(single, "all", 2)["storage_mb"] == 0
     assert summarise(grid(), selected(), TASKS)["storage_mb"].isna().all()
 

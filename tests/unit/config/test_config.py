@@ -194,6 +194,16 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
             ["average", "slerp"],
             r"method 'slerp' merges 2 tasks, but a is on the grid; write grid.subsets: \{sizes: \[2\]\}",
         ),
+        (
+            "grid/methods",
+            [{"name": "consensus", "options": {"agree": 4}}],
+            "option 'agree' of method 'consensus' is 4, but no subset on the grid has more than 3 tasks",
+        ),
+        (
+            "grid/methods",
+            ["average", "knots"],
+            "method 'knots' merges LoRA experts only, but mode 'standard' trains others; leave one of",
+        ),
         ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
         (
             "experts",

@@ -15,14 +15,16 @@ from taskgrid.merging.seam import Sources
 from taskgrid.merging.walks import walk
 from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import subtract
-from tests.unit.example_mergers import TASKS, given_to, near, sources_of
+from tests.unit.example_mergers import TASKS, given_to, near, near_by_factors, sources_of
 
 RECIPES = {name: MergeRecipe.of(name, {}) for name in methods()}
-WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives != "logits"]
+FEATURES = [name for name, recipe in RECIPES.items() if recipe.card.gives == "features"]
+WEIGHTS = [name for name, recipe in RECIPES.items() if recipe.card.gives in ("model", "per_task")]
 SCALED = [name for name in WEIGHTS if RECIPES[name].card.coefficient != "none"]
 PER_TASK = [name for name in WEIGHTS if RECIPES[name].per_task]
-LOGITS = [name for name in methods() if name not in WEIGHTS]
+LOGITS = [name for name in methods() if name not in WEIGHTS + FEATURES]
 EVERY = pytest.mark.parametrize("method", WEIGHTS)
+MATRIX = "transformer.resblocks.0.mlp.c_fc.weight"
 
 
 def merged_by(method: str) -> tuple[str, ...]:
@@ -38,20 +40,22 @@ def subsets_of(method: str) -> list[tuple[str, ...]]:
 
 def make_base(dtype: torch.dtype = torch.float32) -> State:
     generator = torch.Generator().manual_seed(1)
-    shapes = {"conv1.weight": (4, 3, 2, 2), "ln.bias": (5,), "mlp.weight": (5, 7), "frozen": (3,)}
+    shapes = {"conv1.weight": (4, 3, 2, 2), "ln.bias": (5,), MATRIX: (5, 7), "frozen": (3,)}
     base = {
         name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()
     }
     return base | {"counter": torch.tensor([5])}
 
 
-def make_experts(base: State) -> dict[str, State]:
+def make_experts(base: State, method: str) -> dict[str, State]:
+    if RECIPES[method].card.factors:
+        return {task: near_by_factors(base, seed) for seed, task in enumerate(TASKS)}
     experts = {task: near(base, seed) for seed, task in enumerate(TASKS)}
     # What fine-tuning left alone: in all of them, in one, one entry.
     for state in experts.values():
         state["frozen"] = base["frozen"].clone()
     experts["dtd"]["ln.bias"] = base["ln.bias"].clone()
-    experts["cars"]["mlp.weight"][0, 0] = base["mlp.weight"][0, 0]
+    experts["cars"][MATRIX][0, 0] = base[MATRIX][0, 0]
     return experts
 
 
@@ -61,8 +65,8 @@ def base() -> State:
 
 
 @pytest.fixture
-def experts(base: State) -> dict[str, State]:
-    return make_experts(base)
+def experts(base: State, method: str) -> dict[str, State]:
+    return make_experts(base, method)
 
 
 @pytest.fixture
@@ -174,7 +178,7 @@ def test_keys_shapes_dtypes_and_inputs_are_kept_and_no_memory_is_shared(
     method: str, dtype: torch.dtype
 ) -> None:
     base = make_base(dtype)
-    experts = make_experts(base)
+    experts = make_experts(base, method)
     before = digest_state(base), digests(experts)
     for found in merged(method, base, experts).values():
         assert {n: (t.shape, t.dtype) for n, t in found.items()} == {
@@ -196,7 +200,8 @@ def test_one_coefficient_for_all_is_lambda(
     assert named == digests(merged(method, base, experts, 0.3))
 
 
-@pytest.mark.parametrize("method", SCALED)
+# Of gradient matching they are weights, which stand below the fraction too.
+@pytest.mark.parametrize("method", [name for name in SCALED if name != "ubgm"])
 def test_coefficients_scale_the_vectors(
     method: str, base: State, vectors: dict[str, State]
 ) -> None:
@@ -269,6 +274,15 @@ def test_subsets_of_another_size_are_refused(
     for count in {1, 2, 3, 4} - {recipe.card.tasks}:
         with pytest.raises(ConfigError, match=rf"merges {recipe.card.tasks} tasks, but cars.*has"):
             recipe.prepare(base, sources_of(recipe, base, vectors), TASKS[:count])
+
+
+@pytest.mark.parametrize("method", FEATURES)
+def test_methods_on_features_have_no_model_to_hand_out(
+    method: str, base: State, experts: dict[str, State]
+) -> None:
+    for merges in (merge, merge_per_task):
+        with pytest.raises(ConfigError, match="no model to hand out or export; evaluate it"):
+            merges(method, base, experts, 1.0)
 
 
 @pytest.mark.parametrize("method", LOGITS)

@@ -79,6 +79,11 @@ def test_law_the_order_of_images_does_not_matter(name: str, small: World) -> Non
     assert close(compute(name, small, turned), compute(name, small, shown))
 
 
+def test_law_one_of_the_base_is_a_sum() -> None:
+    # It is computed task by task, and added up.
+    assert {name for name in STATISTICS if statistic_card(name).per == "base"} <= {*SUMS}
+
+
 @pytest.mark.parametrize("name", SUMS)
 def test_law_sums_add_up(name: str, small: World) -> None:
     shown = examples(small, "a")

@@ -32,9 +32,10 @@ from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.merge import Output, stream_merge
 from taskgrid.outofcore.shards import TensorReader, TensorSpec, WeightFiles
 from taskgrid.outofcore.streams import write_stream
+from taskgrid.plugins.cards import statistic_card
 from taskgrid.store.weights import State, digest_state, load_state, save_state
 from taskgrid.vectors import TaskVector, add_scaled, subtract
-from tests.unit.example_mergers import STATISTICS, recipe_of
+from tests.unit.example_mergers import given_to, recipe_of
 
 METHODS = ("task_arithmetic", "average")
 TASKS = ("svhn", "dtd", "mnist")
@@ -412,7 +413,12 @@ class Weighted(Line):
 
 @pytest.mark.parametrize(
     ("method", "options", "scope"),
-    [("fisher", {}, "element"), ("regmean", {}, "tensor"), ("lot", {}, "tensor")],
+    [
+        ("fisher", {}, "element"),
+        ("regmean", {}, "tensor"),
+        ("lot", {}, "tensor"),
+        ("ubgm", {"delta": 1e-3}, "element"),
+    ],
 )
 def test_statistics_in_files_give_the_merge_in_memory(
     tmp_path: Path,
@@ -424,16 +430,19 @@ def test_statistics_in_files_give_the_merge_in_memory(
     scope: str,
 ) -> None:
     recipe = MergeRecipe.of(method, options)
-    (name,) = recipe.card.needs
     assert recipe.scope == scope
-    known = {task: STATISTICS[name](base, i) for i, task in enumerate(TASKS)}
-    files = {task: tmp_path / f"statistic-{task}.safetensors" for task in TASKS}
-    for task, state in known.items():
-        save_state(files[task], state, {"kind": "statistic"})
-    for scale in (0.7, {"svhn": 0.5, "dtd": -1.0, "mnist": 0.3}):
+    known, files = given_to(recipe, base, TASKS)["statistics"], {}
+    for name, own_states in known.items():
+        of_base = statistic_card(name).per == "base"
+        found = {}
+        for task, state in ({"": own_states} if of_base else own_states).items():
+            found[task] = tmp_path / f"{name}-{task}.safetensors"
+            save_state(found[task], state, {"kind": "statistic"})
+        files[name] = found[""] if of_base else found
+    for scale in (0.7, {"svhn": 0.5, "dtd": -0.05, "mnist": 0.3}):
         output = Output(tmp_path / "out.safetensors", TASKS, scale)
-        stream_merge(method, *own, [output], statistics={name: files}, **options)
-        in_memory = merge(method, base, experts, scale, statistics={name: known}, **options)
+        stream_merge(method, *own, [output], statistics=files, **options)
+        in_memory = merge(method, base, experts, scale, statistics=known, **options)
         assert same(load_state(output.path)[0], in_memory)
 
 
@@ -462,10 +471,10 @@ def test_statistics_and_learned_coefficients_pass_by_with_their_tensors(
         for i, task in enumerate(TASKS)
     }
     known["scale", ""] = {f"{key}.gain": torch.rand(4, generator=random) for key in weights}
-    files: dict[str, dict[str, Path]] = {"mass": {}, "scale": {}}
-    for (name, task), state in known.items():
-        files[name][task] = tmp_path / f"{name}-{task}.safetensors"
-        save_state(files[name][task], state, {"kind": "statistic"})
+    paths = {place: tmp_path / f"{'-'.join(place)}.safetensors" for place in known}
+    for place, state in known.items():
+        save_state(paths[place], state, {"kind": "statistic"})
+    files = {"mass": {task: paths["mass", task] for task in TASKS}, "scale": paths["scale", ""]}
 
     def learned(tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
         per_tensor = torch.arange(1.0, len(weights) + 1)
@@ -495,9 +504,13 @@ def test_statistics_and_learned_coefficients_pass_by_with_their_tensors(
         ConfigError, match=r"needs the statistic 'mass' of task 'dtd'; give its file"
     ):
         stream_merge("weighted", path, experts_files, outputs, statistics={}, learned=learned)
+    swapped = {"mass": paths["scale", ""], "scale": files["mass"]}
+    for wrong, words in ((swapped, "'mass' of task 'dtd'"), (files | {"scale": {}}, "of the base")):
+        with pytest.raises(ConfigError, match=f"needs the statistic .*{words}; give its file"):
+            stream_merge("weighted", path, experts_files, outputs, statistics=wrong)
     with pytest.raises(LineageError, match="rule `learn`"):
         stream_merge("weighted", path, experts_files, outputs, statistics=files)
-    save_state(files["mass"]["dtd"], known["mass", "dtd"], {"kind": "statistic", "base": "f" * 32})
+    save_state(paths["mass", "dtd"], known["mass", "dtd"], {"kind": "statistic", "base": "f" * 32})
     with pytest.raises(LineageError, match="'mass' of task 'dtd' comes from another base weights"):
         stream_merge("weighted", path, experts_files, outputs, **given)
 

@@ -153,7 +153,7 @@ def test_unknown_figure_is_refused_by_name() -> None:
 
 
 def test_missing_table_is_named() -> None:
-    with pytest.raises(ArtifactError, match="figure 'cosine' needs the table 'cosine'"):
+    with pytest.raises(ArtifactError, match="figure 'cosine' needs the table 'conflicts'"):
         draw_figure("cosine", {})
 
 
@@ -302,14 +302,45 @@ def test_cross_evaluation_has_zero_shot_first_and_all_experts(five: Example) -> 
 def test_cosine_matrix_blanks_its_diagonal(five: Example) -> None:
     (matrix,) = cells(draw_figure("cosine", five.tables()))
     assert np.all(np.isnan(np.diag(matrix)))
-    table = five.cosine.groupby(["task_a", "task_b"])["cosine"].mean().unstack()
+    whole = five.conflicts[five.conflicts["layer"] == "all"]
+    upper = whole.groupby(["task_a", "task_b"])["cosine"].mean().unstack()
+    table = upper.fillna(upper.T)
     off = ~np.eye(5, dtype=bool)
     assert np.allclose(matrix[off], table.to_numpy()[off])
 
 
 def test_cosine_near_zero_is_printed_without_a_sign(five: Example) -> None:
-    table = five.cosine.assign(cosine=-1e-9)
-    assert "-0.00" not in texts(draw_figure("cosine", {"cosine": table}))
+    table = five.conflicts.assign(cosine=-1e-9)
+    assert "-0.00" not in texts(draw_figure("cosine", {"conflicts": table}))
+
+
+def test_conflicts_draw_every_pair_its_median_and_the_extremes(five: Example) -> None:
+    figure = draw_figure("conflicts", five.tables())
+    table = five.conflicts[five.conflicts["task_a"] != five.conflicts["task_b"]]
+    layers = table[table["layer"] != "all"]
+    factors = {"cosine": 1, "sign_agreement": 100, "overlap": 100}
+    for axes, (column, factor) in zip(figure.axes, factors.items(), strict=False):
+        wanted = layers.pivot_table(index="depth", columns=["task_a", "task_b"], values=column)
+        drawn = [np.asarray(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) > 2]
+        assert len(drawn) == 10 + 2 + 1
+        for values in (*wanted.to_numpy().T, wanted.median(axis=1)):
+            assert any(np.allclose(factor * values, line) for line in drawn), column
+    whole = table[table["layer"] == "all"].groupby(["task_a", "task_b"])["cosine"].mean()
+    for said, pair in (("most", whole.idxmax()), ("least", whole.idxmin())):
+        assert f"{said} alike: {', '.join(pair)}" in texts(figure)
+    assert {"embedding", "block 0", "output"} <= set(texts(figure))
+
+
+def test_the_ratio_of_norms_does_not_depend_on_which_is_first(five: Example) -> None:
+    table = five.conflicts
+    other = table.assign(norm_ratio=1 / table["norm_ratio"])
+    heights = [
+        [line.get_ydata() for line in draw_figure("conflicts", {"conflicts": each}).axes[3].lines]
+        for each in (table, other)
+    ]
+    for one, mirrored in zip(*heights, strict=True):
+        np.testing.assert_allclose(one, mirrored)
+        assert np.min(one) >= 1
 
 
 def test_training_draws_each_task(five: Example) -> None:
@@ -488,6 +519,7 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "heatmap": {"normalised accuracy\non test [%]", "average", "task arithmetic", "5 tasks"},
         "cross_evaluation": {"accuracy on test [%]", "expert"},
         "cosine": {"cosine similarity"},
+        "conflicts": {"cosine", "equal signs [%]", "ratio of norms", "median of pairs"},
         "training": {"training step", "training loss [nats]", "learning rate", "signs"},
         "published": {"accuracy on test [%]", "zero-shot", "mean of 5", "this run", "tall masks"},
         "negation": {
@@ -600,17 +632,22 @@ def test_tables_are_read_with_their_labels(five: Example, tmp_path: Path) -> Non
     write_table(tmp_path / "grid.parquet", pa.Table.from_pandas(five.grid))
     listing: dict[str, list[dict[str, object]]] = {
         "grid": [{"labels": {}, "path": tmp_path / "grid.parquet"}],
-        "cosine": [],
+        "history": [],
     }
     seeds = [{"model": "small-clip", "mode": "standard", "seed": seed} for seed in (0, 1)]
     for labels in seeds:
-        part = five.cosine[five.cosine["seed"] == labels["seed"]]
+        part = five.history[five.history["seed"] == labels["seed"]]
         path = tmp_path / f"{labels['seed']}.csv"
-        part[["task_a", "task_b", "cosine"]].to_csv(path, index=False)
-        listing["cosine"].append({"labels": labels, "path": path})
+        part[["task", "step", "metric", "value"]].to_csv(path, index=False)
+        listing["history"].append({"labels": labels, "path": path})
     tables = read_tables(listing)
     pd.testing.assert_frame_equal(tables["grid"], five.grid.astype({"seed": "Int64"}))
-    pd.testing.assert_frame_equal(tables["cosine"], five.cosine, check_like=True)
+    pd.testing.assert_frame_equal(
+        tables["history"],
+        five.history.sort_values("seed", kind="stable", ignore_index=True),
+        check_like=True,
+        check_dtype=False,
+    )
 
 
 def test_damaged_table_is_named(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_every_plugin_says_what_it_is(kind: Kind, name: str) -> None:
         )
         assert found == option.default or list(found) == list(option.default)
     assert plugin_options(kind, name, {}).keys() == card.options.keys()
+    for rule in card.rules:
+        assert card.options.keys() >= {*rule.plus, *rule.minus, *rule.when}
 
 
 @pytest.mark.parametrize(("kind", "name"), WITH_CARDS)
@@ -59,6 +61,26 @@ raise SystemExit(f"imported {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("della", {"density": 0.1, "epsilon": 0.1}, "density - epsilon is 0, .* more than 0"),
+        ("della", {"density": 0.9}, r"density \+ epsilon is 1.05, .* at most 1"),
+        ("breadcrumbs", {"keep": 0.95}, r"keep \+ remove is 1.05, .* at most 1 with `scope: row`"),
+        (
+            "breadcrumbs",
+            {"order": "keep_first", "remove": 0.2},
+            "keep - remove is 0, .* `order: keep_first`",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    name: str, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' do not fit together: {words}"):
+        plugin_options("merger", name, options)
 
 
 def test_merge_methods_say_what_the_workflow_must_know() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskgrid.errors import ConfigError
-from taskgrid.plugins.options import Option, Options, read_options
+from taskgrid.plugins.options import Option, Options, Rule, read_options
 
 DECLARED = {
     "density": Option(default=0.2, above=0, most=1, about="share that is kept"),
@@ -87,3 +87,38 @@ def test_options_do_not_change() -> None:
         options.density = 1.0  # type: ignore[misc]
     with pytest.raises(AttributeError, match="there is no option 'surprise'"):
         _ = options.surprise
+
+
+RULED = {
+    "low": Option(default=0.1, about="a share"),
+    "high": Option(default=0.5, about="another"),
+    "order": Option(default="up", choices=("up", "down"), about="which way"),
+}
+RULES = (
+    Rule(plus=("low", "high"), most=1, when={"order": "up"}, about="the share that is taken"),
+    Rule(plus=("high",), minus=("low",), above=0, about="the width"),
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"high": 0.95}, "low + high is 1.05, but it must be at most 1 with `order: up`: it is the share "),
+        ({"low": 0.5}, "high - low is 0, but it must be more than 0: it is the width"),
+        ({"low": 0.7, "order": "down"}, "high - low is -0.2, but it must be more than 0: it is"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_together_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_options("merge method 'mine'", RULED, values, RULES)
+    assert str(caught.value).startswith(
+        f"options of merge method 'mine' do not fit together: {words}"
+    )
+
+
+def test_a_rule_holds_where_it_is_asked_and_rounding_breaks_none() -> None:
+    for values in ({"low": 0.3, "high": 0.7}, {"high": 0.95, "order": "down"}):
+        assert read_options("x", RULED, values, RULES).high == values["high"]
+    assert 0.7 + 0.2 + 0.1 < 1
+    three = Rule(plus=("a", "b", "c"), least=1, about="all")
+    three.check({"a": 0.7, "b": 0.2, "c": 0.1})

@@ -8,9 +8,10 @@ import torch
 from taskgrid import plugins
 from taskgrid.merging.bases.masks import pack
 from taskgrid.plugins.cards import MergerCard, merger_card
-from taskgrid.plugins.storage import Storage
+from taskgrid.plugins.storage import Storage, Tower
 
 WEIGHTS, TASKS = 4096, 8
+TOWER = Tower(WEIGHTS, 96)
 
 
 def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
@@ -18,11 +19,16 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
     mask = pack(torch.ones(WEIGHTS, dtype=torch.bool))
     kept = vector.nbytes + TASKS * mask.nbytes
     storage = merger_card("tall_mask").storage
-    assert storage.megabytes(WEIGHTS, TASKS) == kept / 1e6
-    assert storage.bits_per_weight(WEIGHTS, TASKS) == 40
+    assert storage.megabytes(TOWER, TASKS, {}) == kept / 1e6
+    assert storage.bits_per_weight(TOWER, TASKS, {}) == 40
+    # Two maps of rank 16 for each task, and a model in place of the base.
+    surgery = merger_card("surgery").storage
+    assert surgery.megabytes(TOWER, TASKS, {"rank": 16}) == 4 * TASKS * 2 * 16 * 96 / 1e6
     # EMR has a float32 rescaler for each task besides.
-    assert merger_card("emr").storage.megabytes(WEIGHTS, TASKS) == (kept + 4 * TASKS) / 1e6
-    assert merger_card("logit_ensemble").storage.megabytes(WEIGHTS, TASKS) == 4 * WEIGHTS * 8 / 1e6
+    assert merger_card("emr").storage.megabytes(TOWER, TASKS, {}) == (kept + 4 * TASKS) / 1e6
+    assert (
+        merger_card("logit_ensemble").storage.megabytes(TOWER, TASKS, {}) == 4 * WEIGHTS * 8 / 1e6
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,7 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
         (Storage(shared=32, task=1, numbers=1), "32 + T bits per weight, T numbers"),
         (Storage(task=32), "32 T bits per weight"),
         (Storage(numbers=3), "3 T numbers"),
+        (Storage(rank="rank"), "2 rank d T numbers"),
         (Storage(), "nothing"),
     ],
 )
@@ -42,7 +49,9 @@ def test_it_is_said_as_a_formula(storage: Storage, words: str) -> None:
 def test_whoever_gives_more_than_one_model_says_what_is_kept() -> None:
     for name in plugins.names("merger"):
         card = merger_card(name)
-        assert (card.storage.megabytes(WEIGHTS, TASKS) > 0) == (card.gives != "model"), name
+        assert (card.storage.megabytes(TOWER, TASKS, {"rank": 1}) > 0) == (card.gives != "model"), (
+            name
+        )
     with pytest.raises(ValueError, match="says what it keeps"):
         MergerCard(title="x", gives="per_task")
     with pytest.raises(ValueError, match="says what it keeps"):

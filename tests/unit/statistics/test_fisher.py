@@ -20,15 +20,14 @@ def small() -> World:
     return world(("a",), val=5)
 
 
-@pytest.fixture(scope="module")
-def jacobians(small: World) -> tuple[torch.Tensor, list[list[State]]]:
+def jacobians_of(small: World, state: State, task: str) -> tuple[torch.Tensor, list[list[State]]]:
     """Probabilities (n, C), and for each image and class d log p(y | x) / d theta, in float64."""
-    encoder = ImageEncoder.from_card(small.card, small.experts["a"]).double()
+    encoder = ImageEncoder.from_card(small.card, state).double()
     weights = dict(encoder.tower.named_parameters())
     for tensor in weights.values():
         tensor.requires_grad_(True)
-    images = to_input(torch.from_numpy(small.tasks["a"].val[0]), small.card.mean, small.card.std)
-    head = small.tasks["a"].head.weight.double()
+    images = to_input(torch.from_numpy(small.tasks[task].val[0]), small.card.mean, small.card.std)
+    head = small.tasks[task].head.weight.double()
     chances, found = [], []
     for image in images.double():
         features = encoder(image[None])[0]
@@ -47,6 +46,11 @@ def jacobians(small: World) -> tuple[torch.Tensor, list[list[State]]]:
         )
         chances.append(logs.detach().exp())
     return torch.stack(chances), found
+
+
+@pytest.fixture(scope="module")
+def jacobians(small: World) -> tuple[torch.Tensor, list[list[State]]]:
+    return jacobians_of(small, small.experts["a"], "a")
 
 
 def expected(shares: torch.Tensor, jacobians: list[list[State]]) -> State:

@@ -91,9 +91,8 @@ def test_a_line_says_what_was_chosen_and_what_came_of_it() -> None:
 def test_the_presets_compare_every_method_that_merges_whole_experts(preset: str) -> None:
     config = read_config(ROOT / "config.yaml", ROOT / "presets" / f"{preset}.yaml")
     there = {method.name for method in config.grid.methods}
-    factors = {"knots", "core_space"}  # mode lora, and a configuration of their own
-    pairs = {name for name in names("merger") if merger_card(name).tasks is not None}
-    own = {name for name in names("merger") if name not in factors | pairs}
+    cards = {name: merger_card(name) for name in names("merger")}
+    own = {name for name, card in cards.items() if card.tasks is None and not card.factors}
     assert there == own, (
         "add it to presets/shared/methods.yaml, and run the preset for docs/results.md"
     )

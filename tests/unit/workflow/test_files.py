@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskgrid.config import Experiment, read_config
-from taskgrid.errors import ArtifactError
+from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.workflow import paths
 from taskgrid.workflow import stages as settings
 from taskgrid.workflow.files import PER_RUN, PER_TASK, FileKind, files_of
@@ -17,6 +17,7 @@ from taskgrid.workflow.listing import Listing
 from tests.unit.workflow.example_experiment import RUN, experiment
 
 ROOT = Path(__file__).parents[3]
+KINDS_OF_BASE = (("card", "json"), ("base", "safetensors"))
 
 
 def test_files_are_followed_or_settled_and_the_listing_holds_each_once() -> None:
@@ -106,6 +107,46 @@ def test_what_was_learned_is_listed_by_its_subset() -> None:
         assert listing.learned["mnist+textures"] == Path("there", path.format("mnist+textures"))
         assert "learned" not in listing.run
     assert not settings.merge.files(given, **{**asked, "method": "average"}).learned
+
+
+def test_a_statistic_of_the_base_is_listed_once_and_made_of_the_tasks_that_it_names() -> None:
+    prior = {"name": "fisher_base", "label": "prior", "options": {"of": "trained"}}
+    given = experiment(grid={"methods": ["ubgm"]}, statistics=[prior])
+    asked = {**RUN, "method": "ubgm", "block": "00000"}
+    made, of_task = "results/statistics/m/base/prior", "results/statistics/m/standard/0/fisher"
+    planned = settings.merge.files(given, **asked)
+    assert {f"{made}.json", f"{of_task}/mnist.json"} <= {*planned.followed}
+    files = settings.evaluate.files(given, **asked)
+    assert {f"{made}.safetensors", f"{of_task}/mnist.safetensors"} <= {*files.settled}
+    listing = Listing.read(json.loads(files.listing(files.followed, files.settled)))
+    assert listing.files().statistics == {"prior": Path(f"{made}.safetensors")}
+    assert "prior" not in listing.files().tasks["mnist"].statistics
+    assert listing.statistics()["prior"] == Path(f"{made}.safetensors")
+    listing = Listing.read(json.loads(planned.listing(planned.followed, planned.settled)))
+    assert listing.base_statistics() == {"prior": Path(f"{made}.json")}
+    assert len(listing.statistic_manifests()) == 1 + len(listing.tasks)
+    assert settings.statistics.labels(given, "base") == ["prior"]
+    assert settings.statistics.labels(given, "task") == ["fisher"]
+    seen = settings.statistics.base_files(given, model="m", label="prior")
+    assert list(seen.tasks) == ["textures", "mnist", "handwritten"]
+    assert seen.run == {kind: f"results/models/m/base.{end}" for kind, end in KINDS_OF_BASE}
+    assert "results/heads/m/mnist.safetensors" in seen.settled
+
+
+def test_by_default_it_is_made_of_control_tasks_and_refused_where_there_are_none() -> None:
+    without = experiment(grid={"methods": ["ubgm"]})
+    with pytest.raises(ConfigError, match="'fisher_base' is computed on images of control tasks"):
+        without.check()
+    tasks = ["textures", "handwritten", {"name": "catalogue", "expert": False}]
+    given = experiment(grid={"methods": ["ubgm"]}, tasks=tasks)
+    given.check()
+    assert given.tasks_seen("fisher_base") == ("catalogue",)
+    every = experiment(
+        grid={"methods": ["ubgm"]},
+        tasks=tasks,
+        statistics=[{"name": "fisher_base", "options": {"of": "all"}}],
+    )
+    assert every.tasks_seen("fisher_base") == ("textures", "handwritten", "catalogue")
 
 
 @pytest.mark.parametrize("value", [{}, {"tasks": ["a"]}, {"tasks": {"a": "b"}}])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from taskgrid.evaluation.engine.compiled import CompiledEncoder
+from taskgrid.evaluation.engine.correcting import CorrectingHead
 from taskgrid.evaluation.engine.listening import ListeningHead
 from taskgrid.evaluation.engine.material import Material
 from taskgrid.evaluation.engine.measure import Scores, judge, score, scores_of
@@ -133,7 +134,7 @@ class Engine:
 
         def listening() -> Head:
             # A new one for each attempt: one that was broken off has heard too much.
-            heads.append(ListeningHead.beside(self._resident.head(request.task)))
+            heads.append(ListeningHead.beside(self._head(request)))
             return heads[-1]
 
         return self._measure(request, listening), heads[-1].heard()
@@ -169,7 +170,17 @@ class Engine:
             self._resident,
             self._batch_size,
             precision=self._precision,
-            head=head,
+            head=head if head is not None else partial(self._head, request),
+        )
+
+    def _head(self, request: Request) -> Head:
+        head, recipe = self._resident.head(request.task), self._recipe
+        if request.weights.kind != "merge" or recipe is None or recipe.card.gives != "features":
+            return head
+        assert self._prepared is not None, "its weights are placed"
+        merger = recipe.feature_merger
+        return CorrectingHead.behind(
+            partial(merger.features, self._prepared[1], request.task), head
         )
 
     @cached_property

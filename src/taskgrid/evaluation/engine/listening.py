@@ -37,19 +37,21 @@ class ListeningHead(Head):
     """A head that keeps the logits it gave, so that the kernel that asks for them need not know.
 
     Attributes:
+        of: the head that gives them.
         batches: the logits of each call, on their device.
     """
 
+    of: Head
     batches: list[torch.Tensor] = field(default_factory=list)
 
     @classmethod
     def beside(cls, head: Head) -> Self:
         """Return a listening twin of a head."""
-        return cls(head.weight, head.classes, head.lineage)
+        return cls(head.weight, head.classes, head.lineage, head)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits ``(B, C)`` as the head does, and keep them."""
-        found = super().logits(features)
+        found = self.of.logits(features)
         self.batches.append(found)
         return found
 

@@ -16,9 +16,10 @@ from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMa
 from taskgrid.evaluation.opening.references import tower_of
 from taskgrid.evaluation.plan import keys
 from taskgrid.evaluation.plan.setting import Evaluation, Part, Setting, Shown, TaskRef
-from taskgrid.merging.seam import Learned
+from taskgrid.merging.seam import Learned, Statistics, given_statistic
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head, check_head
+from taskgrid.plugins.cards import statistic_card
 from taskgrid.provenance.digests import digest, digest_bytes
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.weights import State, digest_state
@@ -74,7 +75,7 @@ class Held:
         tasks: heads and images.
         vectors: task -> tau_t.
         experts: task -> theta_t, where they were given.
-        statistics: name -> task -> statistic; the task is ``""`` for one of the base.
+        statistics: name -> task -> statistic; of one of the base, name -> statistic.
         learned: merge method -> name of a subset -> what it learned for it.
     """
 
@@ -83,7 +84,7 @@ class Held:
     tasks: Mapping[str, EvaluationTask]
     vectors: Mapping[str, State]
     experts: Mapping[str, State] = field(default_factory=dict)
-    statistics: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
     learned: Mapping[str, Mapping[str, Learned]] = field(default_factory=dict)
 
     def material(self, method: str | None = None) -> Material:
@@ -92,7 +93,7 @@ class Held:
             card=self.card,
             base=lambda: self.base,
             tasks={name: self._task(name, task) for name, task in self.tasks.items()},
-            statistics=self._statistics(""),
+            statistics=_all_given(self._statistics("")),
             learned={name: partial(_given, found) for name, found in self._learned(method).items()},
         )
 
@@ -124,7 +125,7 @@ class Held:
             kernel=keys.kernel_code(),
             precision=precision,
             tasks={task: self._ref(task) for task in sorted(self.tasks)},
-            statistics=self._digests(""),
+            statistics=_digests(self._statistics("")),
             tangent=keys.tangent_code() if evaluation == "tangent" else None,
         )
 
@@ -142,7 +143,7 @@ class Held:
             images=partial(_images, task),
             expert=partial(self._expert, name) if trained else None,
             vector=partial(_given, self.vectors[name]) if trained else None,
-            statistics=self._statistics(name),
+            statistics=_all_given(self._statistics(name)),
         )
 
     def _expert(self, task: str) -> State:
@@ -159,16 +160,14 @@ class Held:
             parts={split: _part(task, split, own) for split, own in self.tasks[task].parts.items()},
             expert=digest_state(self._expert(task)) if trained else None,
             vector=digest_state(dict(self.vectors[task])) if trained else None,
-            statistics=self._digests(task),
+            statistics=_digests(self._statistics(task)),
         )
 
-    def _statistics(self, task: str) -> dict[str, partial[State]]:
-        found = self.statistics.items()
-        return {name: partial(_given, places[task]) for name, places in found if task in places}
-
-    def _digests(self, task: str) -> dict[str, str]:
-        found = sorted(self.statistics.items())
-        return {name: digest_state(places[task]) for name, places in found if task in places}
+    def _statistics(self, task: str) -> dict[str, State]:
+        per = "task" if task else "base"
+        named = sorted(name for name in self.statistics if statistic_card(name).per == per)
+        found = {name: given_statistic(self.statistics, name, task) for name in named}
+        return {name: state for name, state in found.items() if state is not None}
 
 
 class HeldOutcomes:
@@ -233,6 +232,14 @@ def vectors_of(
 
 def _given(found: Learned) -> State:
     return dict(found)
+
+
+def _all_given(found: Mapping[str, State]) -> dict[str, partial[State]]:
+    return {name: partial(_given, state) for name, state in found.items()}
+
+
+def _digests(found: Mapping[str, State]) -> dict[str, str]:
+    return {name: digest_state(state) for name, state in found.items()}
 
 
 def _images(task: EvaluationTask, split: Shown) -> LabelledImages:

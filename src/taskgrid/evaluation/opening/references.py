@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskgrid import plugins
 from taskgrid.data.manifest import DatasetManifest, SplitManifest
 from taskgrid.errors import ArtifactError, LineageError
 from taskgrid.evaluation.plan import keys
@@ -27,7 +26,7 @@ from taskgrid.evaluation.plan.setting import (
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.lineage import check_lineage
-from taskgrid.plugins.cards import merger_card, plugin_options
+from taskgrid.plugins.cards import merger_card, merger_modules, plugin_options
 from taskgrid.provenance.digests import derive_seed, digest, digest_file
 from taskgrid.statistics.manifest import StatisticManifest, read_statistic
 from taskgrid.store import images
@@ -90,6 +89,7 @@ def read_setting(
         LineageError: if an expert, vector, head or split comes from another base, text tower,
             activation, layout, head, split or data than the one in use; says which, and what to do.
     """
+    used = _used(tasks) if statistics else {}
     return Setting(
         model=model,
         mode=mode,
@@ -100,7 +100,7 @@ def read_setting(
         precision=precision,
         tasks={task: _task_ref(task, found, card) for task, found in sorted(tasks.items())},
         statistics={
-            label: read_statistic(path, card=card).digest
+            label: read_statistic(path, card=card, used=used).digest
             for label, path in sorted((statistics or {}).items())
         },
         tangent=keys.tangent_code() if evaluation == "tangent" else None,
@@ -113,7 +113,7 @@ def read_method(
     seed: int,
     *,
     needs: Mapping[str, str] | None = None,
-    statistics: Iterable[TaskManifests] = (),
+    statistics: Iterable[Path] = (),
     learned: Mapping[str, str] | None = None,
 ) -> MethodRef:
     """Return what rows depend on of a merge method.
@@ -123,7 +123,7 @@ def read_method(
         options: its options as configured.
         seed: the seed of the experts; a method that draws (``stochastic``) derives its own from it.
         needs: the label of each statistic it reads; a statistic that is not named has its own name.
-        statistics: manifests of the tasks, which say whether a statistic was made of test images.
+        statistics: manifests of these statistics, which say whether one was made of test images.
         learned: name of a subset -> digest of what was learned for it; see ``read_learned``.
 
     Raises:
@@ -134,16 +134,12 @@ def read_method(
     return MethodRef(
         name=name,
         options=dict(checked),
-        code=keys.computing_code(plugins.module_of("merger", name)),
+        code=keys.computing_code(*merger_modules(name, checked)),
         seed=derive_seed("merge", seed) if card.stochastic else None,
         needs={statistic: (needs or {}).get(statistic, statistic) for statistic in card.needs},
         learned=dict(sorted((learned or {}).items())) if learns else {},
         transductive=(learns and images_of(checked) == "test")
-        or any(
-            StatisticManifest.read(path).transductive
-            for task in statistics
-            for path in task.statistics.values()
-        ),
+        or any(StatisticManifest.read(path).transductive for path in statistics),
     )
 
 
@@ -195,6 +191,14 @@ def tower_of(card: ModelCard) -> str:
     )
 
 
+def _used(tasks: Mapping[str, TaskManifests]) -> dict[str, str]:
+    """Return the heads and splits in use, as a statistic of the base names those that it saw."""
+    found = {f"{task}.head": _lineage(own.head)["digest"] for task, own in tasks.items()}
+    return found | {
+        f"{task}.split": SplitManifest.read(own.split).digest for task, own in tasks.items()
+    }
+
+
 def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     head = _lineage(manifests.head)
     check_lineage(
@@ -208,9 +212,9 @@ def _task_ref(task: str, manifests: TaskManifests, card: ModelCard) -> TaskRef:
     expert, vector = _trained(
         task, manifests, card, {"head": head["digest"], "split": split.digest}
     )
-    used = {"expert": expert, "head": head["digest"], "split": split.digest}
+    used = {"head": head["digest"], "split": split.digest}
     statistics = {
-        label: read_statistic(path, card=card, task=task, **used).digest
+        label: read_statistic(path, card=card, task=task, expert=expert, used=used).digest
         for label, path in sorted(manifests.statistics.items())
     }
     parts = _parts(task, manifests, split, card)

@@ -120,7 +120,7 @@ class Plan:
 
     def measurable(self, subset: Sequence[str], tasks: Sequence[str]) -> tuple[str, ...]:
         """Return those of some tasks that a merge can be measured on: of a model per task, its own."""
-        own = self.method.card.gives == "per_task"
+        own = self.method.card.per_task
         return tuple(task for task in tasks if task in subset or not own)
 
     def merged(self, subset: Sequence[str], point: str, task: str, split: Split) -> Request:
@@ -145,7 +145,7 @@ class Plan:
             return self.setting.base_key
         coefficients = read_point(point)
         named = [coefficients.of(member) for member in subset] if coefficients.named else None
-        own = self.vector(task) if self.method.card.gives == "per_task" else None
+        own = self.vector(task) if self.method.card.per_task else None
         return keys.point_key(self.merge_key(subset), coefficients.scale, named, own)
 
     def merge_key(self, subset: Sequence[str]) -> str:
@@ -324,7 +324,9 @@ def _checked(study: StudyRef) -> StudyRef:
 def _check_method(method: MethodRef, setting: Setting, curves: CurveRef | None) -> None:
     plain = method.card.gives == "model"
     if setting.tangent is not None and not plain:
-        what = "merges logits" if method.card.gives == "logits" else "gives a model for each task"
+        what = {"logits": "merges logits", "features": "changes features"}.get(
+            method.card.gives, "gives a model for each task"
+        )
         raise ConfigError(
             f"merge method {method.name!r} {what}; tangent models are evaluated for methods that give one "
             "model alone: leave it out for them"

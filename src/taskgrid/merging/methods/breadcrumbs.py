@@ -12,7 +12,7 @@ from taskgrid.merging.bases.additive import Line
 from taskgrid.merging.bases.algebra import Fold
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
-from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.options import Option, Options, Rule
 
 CARD = MergerCard(
     title="Model Breadcrumbs",
@@ -45,6 +45,21 @@ CARD = MergerCard(
             origin="the paper's code; mergekit takes tensors",
         ),
     },
+    rules=(
+        Rule(
+            plus=("keep", "remove"),
+            most=1,
+            when={"scope": "row", "order": "remove_first"},
+            about="the share of the entries that these two take",
+        ),
+        Rule(
+            plus=("keep",),
+            minus=("remove",),
+            above=0,
+            when={"scope": "row", "order": "keep_first"},
+            about="the share of the entries that is left",
+        ),
+    ),
     scope="tensor",
 )
 
@@ -85,7 +100,7 @@ def _kept_ranks(count: int, options: Options) -> tuple[int, int]:
     if options.scope == "tensor":
         removed = min(removed, count - kept)
         return removed, removed + kept
-    return removed, removed + kept if options.order == "remove_first" else max(kept, removed)
+    return removed, removed + kept if options.order == "remove_first" else kept
 
 
 MERGER = Breadcrumbs()

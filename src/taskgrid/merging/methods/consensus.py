@@ -23,6 +23,7 @@ CARD = MergerCard(
         "agree": Option(
             default=2,
             least=0,
+            counts_tasks=True,
             about="to how many tasks at least an entry must matter",
             origin="the paper",
         ),

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from taskgrid.errors import ConfigError
 from taskgrid.merging.bases.sampling import Sampled
 from taskgrid.plugins.cards import MergerCard
-from taskgrid.plugins.options import Option, Options
+from taskgrid.plugins.options import Option, Options, Rule
 
 CARD = MergerCard(
     title="DELLA",
@@ -42,6 +41,19 @@ CARD = MergerCard(
             origin="the paper; mergekit restores sums",
         ),
     },
+    rules=(
+        Rule(
+            plus=("density",),
+            minus=("epsilon",),
+            above=0,
+            about="the probability with which a row's smallest entry is kept",
+        ),
+        Rule(
+            plus=("density", "epsilon"),
+            most=1,
+            about="the probability with which a row's largest entry is kept",
+        ),
+    ),
     stochastic=True,
 )
 
@@ -50,23 +62,12 @@ class Della(Sampled):
     """Keeps an entry with a probability that grows with its rank among those of its row."""
 
     def chances(self, entries: torch.Tensor, options: Options) -> torch.Tensor:
-        """Return density - epsilon for a row's smallest entry to density + epsilon for its largest.
-
-        Raises:
-            ConfigError: if that leaves what a probability can be.
-        """
+        """Return density - epsilon for a row's smallest entry to density + epsilon for its largest."""
         density: float = options.density
         epsilon: float = options.epsilon
-        low, high = density - epsilon, density + epsilon
-        if low <= 0 or high > 1:
-            raise ConfigError(
-                f"with `density` {density:g} and `epsilon` {epsilon:g} entries would be kept "
-                f"with probabilities from {low:g} to {high:g}; give an `epsilon` with which they are more "
-                "than 0 and at most 1"
-            )
         magnitudes = entries.abs()
         rows = magnitudes.flatten(1) if magnitudes.dim() > 1 else magnitudes.reshape(1, -1)
-        return (low + 2 * epsilon * _ranks(rows)).view(entries.shape)
+        return (density - epsilon + 2 * epsilon * _ranks(rows)).view(entries.shape)
 
 
 def _ranks(rows: torch.Tensor) -> torch.Tensor:

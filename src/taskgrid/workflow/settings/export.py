@@ -83,6 +83,11 @@ def _check_model(method: str, tasks: tuple[str, ...], task: str | None) -> None:
     gives = merger_card(method).gives
     if gives == "logits":
         raise ConfigError(f"merge method {method!r} merges logits: there is no model to export")
+    if gives == "features":
+        raise ConfigError(
+            f"merge method {method!r} changes the features of each task, which no weights do: there is no "
+            "model to export"
+        )
     if gives == "per_task" and task not in tasks:
         raise ConfigError(
             f"merge method {method!r} gives a model for each task; name it behind the point, as in "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from taskgrid import plugins
@@ -57,6 +56,16 @@ def files(experiment: Experiment) -> list[str]:
     ]
 
 
+def of_table(experiment: Experiment, table: str) -> list[str]:
+    """Return the files of the figures that are drawn from a table."""
+    return [
+        paths.FIGURE.format(figure=figure, suffix=suffix)
+        for figure in names(experiment)
+        if table in figure_card(figure).tables
+        for suffix in ("pdf", "png")
+    ]
+
+
 def of_study(experiment: Experiment, label: str) -> list[str]:
     """Return what a study comes to: its own tables and figures, or the chosen points where it has none."""
     drawn = set(study_card(experiment.study(label).name).figures) & set(names(experiment))
@@ -96,8 +105,6 @@ def _parts(experiment: Experiment, table: str) -> list[dict[str, Any]]:
     """Return the files that make up a table."""
     if table == "history":
         return _labelled(paths.HISTORY, experts(experiment))
-    if table == "cosine":
-        return _labelled(paths.COSINE, [asdict(run) for run in experiment.expert_runs])
     study, own, name = table.partition("/")
     if own:
         return [

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.evaluation.plan.asking import StudyRef, ask
 from taskgrid.lattice.subsets import parse_subset, subset_name
-from taskgrid.plugins.cards import plugin_options
+from taskgrid.plugins.cards import merger_modules, plugin_options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
@@ -127,5 +126,5 @@ def _curves(experiment: Experiment) -> dict[str, Any]:
 
 
 def modules(experiment: Experiment, method: str) -> list[str]:
-    """Return the plug-in that merges."""
-    return [plugins.module_of("merger", experiment.method(method).name)]
+    """Return the plug-ins that merge."""
+    return [*merger_modules(experiment.method(method).name, options(experiment, method))]

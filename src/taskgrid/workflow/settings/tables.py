@@ -10,7 +10,7 @@ from taskgrid.config.experiment import Run
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
 from taskgrid.workflow import paths
-from taskgrid.workflow.settings import merge
+from taskgrid.workflow.settings import merge, statistics
 
 
 def grid(experiment: Experiment) -> str:
@@ -19,7 +19,10 @@ def grid(experiment: Experiment) -> str:
     # A control task has no expert, and no merge is its own: it has no column in the summary.
     known: dict[str, Any] = {
         "tasks": experiment.trained,
-        "weights": {model: experiment.parameters(model) for model in experiment.models},
+        "towers": {
+            model: [experiment.parameters(model), experiment.features(model)]
+            for model in experiment.models
+        },
     }
     return canonical_json({**known, **(_published(experiment) if config.published else {})})
 
@@ -79,6 +82,8 @@ def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
         learned = {one: paths.LEARNED_TIMING.format(**at, subset=one) for one in subsets}
     trained = {**labels, "mode": experiment.experts_of(run.mode)}
     needs = experiment.needs(method).values()
+    of_base = [one for one in needs if one in statistics.labels(experiment, "base")]
+    own = [one for one in needs if one not in of_base]
     return {
         "labels": labels,
         "method": name,
@@ -86,8 +91,13 @@ def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
         "blocks": [paths.BLOCK_TIMING.format(**at, block=one.label) for one in experiment.blocks],
         "learned": learned,
         "statistics": {
-            task: [paths.STATISTIC_TIMING.format(**trained, label=one, task=task) for one in needs]
-            for task in (experiment.trained if needs else ())
+            **{
+                task: [
+                    paths.STATISTIC_TIMING.format(**trained, label=one, task=task) for one in own
+                ]
+                for task in (experiment.trained if own else ())
+            },
+            "": [paths.BASE_STATISTIC_TIMING.format(model=run.model, label=one) for one in of_base],
         },
     }
 

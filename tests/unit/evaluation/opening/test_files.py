@@ -104,7 +104,7 @@ class Flow:
         vector = TaskVector.between(small.base, small.experts[task], {**lineage, "digest": expert})
         write_json(manifests.vector, {**vector.lineage, "digest": vector.save(files.vector)})
 
-    def setting(self) -> Setting:
+    def setting(self, **more: Any) -> Setting:
         return read_setting(
             model="model",
             mode="standard",
@@ -112,6 +112,7 @@ class Flow:
             precision="fp32",
             card=self.small.card,
             tasks=self.manifests,
+            **more,
         )
 
     def plan(self) -> Plan:

@@ -171,7 +171,7 @@ def test_della_ranks_within_rows_and_equal_entries_alike() -> None:
 @pytest.mark.parametrize(("density", "epsilon"), [(0.1, 0.1), (0.9, 0.15), (1, 0.1)])
 def test_della_refuses_what_is_no_probability(density: float, epsilon: float) -> None:
     state = {"w": torch.zeros(3)}
-    with pytest.raises(ConfigError, match="give an `epsilon` with which they are more than 0"):
+    with pytest.raises(ConfigError, match="it is the probability with which a row's"):
         merge("della", state, {"x": {"w": torch.ones(3)}}, density=density, epsilon=epsilon)
 
 

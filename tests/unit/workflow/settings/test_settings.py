@@ -192,6 +192,15 @@ def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:
     assert set(files.tasks) == {"mnist", "textures"}
 
 
+def test_what_changes_features_is_not_exported_and_its_code_is_that_of_two_methods() -> None:
+    over = {"name": "surgery", "options": {"of": "ties"}}
+    given = experiment(grid={"methods": ["ties", over]})
+    with pytest.raises(ConfigError, match=r"'surgery' changes the features.*no model to export"):
+        settings.export.files(given, **{**POINT, "method": "surgery", "scale": "1.00"})
+    modules = [f"taskgrid.merging.methods.{name}" for name in ("surgery", "ties")]
+    assert settings.merge.modules(given, "surgery") == modules
+
+
 def test_a_subset_whose_name_is_no_name_of_a_folder_is_not_learned() -> None:
     tasks = [{"name": 60 * letter, "source": "npz", "path": "data/mnist.npz"} for letter in "abcd"]
     learned = {"methods": ["adamerging"], "lambdas": [0, 1]}
@@ -233,12 +242,14 @@ def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
     given = experiment(finetune={"seeds": [0, 1]})
     assert "published" not in settings.figures.names(given)
     assert settings.figures.names(experiment(figures=["heatmap"])) == ("heatmap",)
-    files = settings.figures.tables(given, "cosine")
-    assert files == [f"results/vectors/m/standard/{seed}/cosine.csv" for seed in (0, 1)]
-    listing = json.loads(settings.figures.listing(given, "cosine", [f"x/{file}" for file in files]))
-    assert listing["cosine"][1] == {
-        "labels": {**RUN, "seed": 1},
-        "path": "x/results/vectors/m/standard/1/cosine.csv",
+    assert settings.figures.tables(given, "cosine") == ["results/tables/conflicts.parquet"]
+    drawn = settings.figures.of_table(given, "conflicts")
+    assert {Path(file).stem for file in drawn} == {"cosine", "conflicts"} and len(drawn) == 4
+    files = settings.figures.tables(given, "training")
+    listing = settings.figures.listing(given, "training", [f"x/{file}" for file in files])
+    assert json.loads(listing)["history"][-1] == {
+        "labels": {**RUN, "seed": 1, "task": "handwritten"},
+        "path": "x/results/experts/m/standard/1/handwritten/history.parquet",
     }
 
 

@@ -1,0 +1,130 @@
+"""Where task vectors conflict: what pairs of them are to each other, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from taskgrid.plots import frames, style
+from taskgrid.plugins.cards import FigureCard
+
+CARD = FigureCard(
+    title="Conflicts between task vectors",
+    category="Task vectors",
+    tables=("conflicts",),
+    caption="""
+    What pairs of task vectors are to each other in every layer, from pixels to features, mean over seeds.
+    Cosine; share of weights with equal signs, of those that both tasks moved; share of the strongest left
+    singular directions that both have in common, mean over the layer's matrices; and the larger norm by the
+    smaller one. Thin: a pair. Thick: the median over pairs. In colour: the pairs with the largest and
+    the smallest cosine of whole vectors. Dashed: vectors that have nothing to do with each other
+    and are of one size. Weights only: no data split is involved.
+    """,
+)
+
+_PAIR = ["task_a", "task_b"]
+_THIN = "0.75"
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A row of panels: the words at its axis, and the level of unrelated vectors."""
+
+    column: str
+    words: str
+    level: float | None
+    factor: float = 1.0
+
+
+_QUANTITIES = (
+    _Quantity("cosine", "cosine", 0.0),
+    _Quantity("sign_agreement", "equal signs [%]", 50.0, 100.0),
+    _Quantity("overlap", "overlap of\ndirections [%]", None, 100.0),
+    _Quantity("ratio", "ratio of norms", 1.0),
+)
+
+
+@style.styled
+def draw(tables: style.Tables) -> Figure:
+    """Draw every quantity against depth: a column per model and mode."""
+    table = tables["conflicts"]
+    pairs = table[table["task_a"] != table["task_b"]]
+    if pairs.empty:
+        return style.message("fewer than two task vectors: there is no pair to compare")
+    norms = pairs["norm_ratio"].astype(float).replace(0.0, np.nan)
+    pairs = pairs.assign(ratio=np.maximum(norms, 1 / norms))
+    marked = _extremes(pairs)
+    cut = frames.panels(pairs)
+    width = max(1.45 * len(cut) + 0.9, 4.2)
+    figure = style.new_figure(width, 1.15 * len(_QUANTITIES) + 1.0)
+    axes = figure.subplots(len(_QUANTITIES), len(cut), squeeze=False, sharex="col", sharey="row")
+    for column, panel in enumerate(cut):
+        axes[0, column].set_title(panel.title)
+        rows = panel.rows[panel.rows["layer"] != "all"]
+        layers = rows[["depth", "layer"]].drop_duplicates().sort_values("depth")["layer"]
+        for quantity, each in zip(_QUANTITIES, axes[:, column], strict=True):
+            _draw_lines(each, quantity, rows, marked)
+        _name_layers(axes[-1, column], [str(layer) for layer in layers])
+    for quantity, each in zip(_QUANTITIES, axes[:, 0], strict=True):
+        each.set_ylabel(quantity.words)
+    figure.align_ylabels(list(axes[:, 0]))
+    style.legend_below(figure, _handles(marked))
+    return figure
+
+
+def _extremes(pairs: pd.DataFrame) -> dict[tuple[str, str], style.Colour]:
+    """Return the pairs with the largest and the smallest cosine of whole vectors, with colours."""
+    whole = pairs[pairs["layer"] == "all"].dropna(subset=["cosine"])
+    means = whole.groupby(_PAIR)["cosine"].mean().sort_values(kind="stable")
+    if len(means) < 2:
+        return {}
+    colours = style.category_colours(["least", "most"])
+    return {means.index[-1]: colours["most"], means.index[0]: colours["least"]}
+
+
+def _draw_lines(
+    axes: Axes,
+    quantity: _Quantity,
+    rows: pd.DataFrame,
+    marked: Mapping[tuple[str, str], style.Colour],
+) -> None:
+    lines = quantity.factor * rows.pivot_table(
+        index="depth", columns=_PAIR, values=quantity.column, aggfunc="mean"
+    ).astype(float)
+    if quantity.level is not None:
+        axes.axhline(quantity.level, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for _, values in lines.items():
+        axes.plot(values.index, values, color=_THIN, linewidth=0.5, zorder=2)
+    for pair, colour in marked.items():
+        if pair in lines:
+            axes.plot(lines.index, lines[pair], color=colour, linewidth=1.2, zorder=3)
+    if len(lines.columns) > 2:
+        axes.plot(lines.index, lines.median(axis=1), color="0.1", linewidth=1.6, zorder=4)
+
+
+def _name_layers(axes: Axes, layers: list[str]) -> None:
+    """Name as many layers as there is room for; blocks by their numbers."""
+    every = -(-len(layers) // 8)
+    places = [*range(0, len(layers) - every, every), len(layers) - 1]
+    axes.set_xticks(places, [layers[place] for place in places])
+    axes.tick_params(axis="x", labelrotation=45)
+    for text in axes.get_xticklabels():
+        text.set(ha="right", rotation_mode="anchor")
+
+
+def _handles(marked: Mapping[tuple[str, str], style.Colour]) -> list[Line2D]:
+    words = dict(zip(("most alike", "least alike"), marked.items(), strict=False))
+    return [
+        Line2D([], [], color="0.1", linewidth=1.6, label="median of pairs"),
+        Line2D([], [], color=_THIN, linewidth=0.8, label="a pair"),
+        *(
+            Line2D([], [], color=colour, label=f"{said}: {style.label(a)}, {style.label(b)}")
+            for said, ((a, b), colour) in words.items()
+        ),
+    ]
