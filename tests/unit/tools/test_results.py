@@ -72,7 +72,12 @@ def test_a_line_says_what_was_chosen_and_what_came_of_it() -> None:
         "[`magmax`](methods/magmax.md)",
         "[`adamerging`](methods/adamerging.md) †",
     ]
-    assert [cell[1] for cell in cells] == ["λ 0.30", "density 0.1, λ 0.30", "λ 0.30 (edge)", ""]
+    assert [cell[1] for cell in cells] == [
+        "λ 0.30",
+        "density 0.1, λ 0.30",
+        "λ 0.30 (edge)",
+        "λ 0.30",
+    ]
     assert cells[0][2:] == [
         "90.0 (88.0 to 92.0)",
         "100.0 (98.0 to 102.0)",
