@@ -50,6 +50,7 @@ bench: $(READY)
 	python benchmarks/engine.py naive --images 200 --workers 0
 	python benchmarks/tangent.py --images 8 --points 200
 	python benchmarks/merging.py
+	python benchmarks/lattice.py
 	python benchmarks/finetuning.py
 	python benchmarks/workflow.py
 	python benchmarks/workflow.py finished
