@@ -13,15 +13,8 @@ import torch
 
 from taskgrid.merging.bases.additive import Line, given_weight
 from taskgrid.merging.bases.algebra import Fold
-from taskgrid.merging.bases.election import (
-    Combine,
-    Voter,
-    elect,
-    outcome,
-    taken_in,
-    thresholds,
-    votes,
-)
+from taskgrid.merging.bases.election import Combine, Voter, elect, thresholds
+from taskgrid.merging.bases.votes import outcome, taken_in, votes
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
