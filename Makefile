@@ -10,16 +10,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test check bench ui report lock clean
+.PHONY: help run test check bench peers ui report lock clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
 	@echo 'make test    everything that can be tested without a GPU'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
+	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
 	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
-	@echo 'make clean   remove the virtual environment (results stay)'
+	@echo 'make clean   remove the virtual environments (results stay)'
 
 run: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
@@ -50,12 +51,19 @@ bench: $(READY)
 	python benchmarks/engine.py naive --images 200 --workers 0
 	python benchmarks/tangent.py --images 8 --points 200
 	python benchmarks/merging.py
+	python benchmarks/lattice.py
+	python benchmarks/methods.py
 	python benchmarks/finetuning.py
 	python benchmarks/workflow.py
 	python benchmarks/workflow.py finished
 	python benchmarks/reuse.py
 	python benchmarks/interpolation.py results
 	python benchmarks/anova.py results --lambdas 0.30
+
+# The programs that merges are compared with, apart from taskgrid's own packages.
+peers: $(READY)
+	python benchmarks/environment.py
+	python benchmarks/peers.py
 
 # MLflow opens in its pages for language models unless it is told otherwise.
 ui: $(READY)
@@ -68,7 +76,7 @@ lock: $(READY)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header --upgrade --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers
 
 $(READY): requirements.lock pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }

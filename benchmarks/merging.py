@@ -7,7 +7,7 @@ format (float32, random weights: speed does not depend on them) and writes safet
 turns, each in a process of its own; time counts from the call to the finished file, imports left
 out, and peak memory is the process's resident set over what it is after the imports. The first turn
 warms up the page cache and is not counted. The peers live in an environment of their own
-(``--environment``), made on the first run from ``peers-requirements.txt``.
+(``--environment``), made on the first run (``environment.py``).
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import shutil
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from environment import default_folder, environment, offline
+
 TASKS = tuple(f"task{i}" for i in range(8))
 SIZES = {
     "ViT-B-32": {"hidden_size": 768, "layers": 12, "heads": 12, "patch": 32, "output": 512},
@@ -201,27 +200,6 @@ def make_inputs(folder: Path, architecture: str) -> int:
     return (folder / "base" / "model.safetensors").stat().st_size
 
 
-def environment(folder: Path) -> Path:
-    """Return the python of the peers' environment; make it if need be.
-
-    A line in a .pth file lends it the packages that taskgrid runs with.
-    """
-    python = folder / "bin" / "python"
-    ready = folder / ".ready"
-    wanted = (HERE / "peers-requirements.txt").read_text()
-    if not ready.exists() or ready.read_text() != wanted:
-        print(f"making the peers' environment in {folder}", flush=True)
-        venv.create(folder, with_pip=True, symlinks=True)
-        site = next((folder / "lib").glob("python*/site-packages"))
-        (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-r", HERE / "peers-requirements.txt"],
-            check=True,
-        )
-        ready.write_text(wanted)
-    return python
-
-
 def run(
     program: str, python: Path, inputs: Path, outputs: Path, scales: list[str]
 ) -> dict[str, float]:
@@ -231,8 +209,7 @@ def run(
         python if program in PEERS else sys.executable, __file__, "work", program,
         "--inputs", inputs, "--outputs", outputs, "--scales", *scales,
     ]  # fmt: skip
-    quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, env=quiet)
+    done = subprocess.run(command, capture_output=True, text=True, env=offline())
     if done.returncode:
         sys.exit(f"{program} failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -329,9 +306,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of all programs")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
-    parser.add_argument(
-        "--environment", type=Path, default=Path(tempfile.gettempdir()) / "taskgrid-peers"
-    )
+    parser.add_argument("--environment", type=Path, default=default_folder())
     parser.add_argument("--folder", type=Path, help="where files are written for a while")
     worker = parser.add_subparsers().add_parser("work")
     worker.set_defaults(action=work)

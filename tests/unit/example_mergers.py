@@ -107,7 +107,7 @@ def sources_of(
             f"{task}/{name}": 0.1
             * _noise(base[name], generator)
             * (vectors[task][name] if task in vectors else float(name != "frozen"))
-            for task in TASKS
+            for task in vectors or TASKS
             for name in learned_names(base)
         }
         return found | parts

@@ -19,6 +19,7 @@ from taskgrid.merging.bases.additive import Additive, weighted_sum
 from taskgrid.merging.bases.algebra import Factored, Fold, Lifted
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import MergeContext, Prepared, Sources
+from taskgrid.plugins.options import Options
 
 
 class Walk(Protocol):
@@ -55,7 +56,8 @@ def walk(
     if isinstance(merger, Additive):
         steps = _Sums(merger, recipe, sources)
     elif isinstance(merger, Fold):
-        steps = _Folds(merger, _Lifting(merger, recipe, base, sources, room))
+        lifting = _Lifting(merger, recipe, base, sources, room)
+        steps = _Folds(merger, lifting, recipe.options)
     elif isinstance(merger, Factored):
         lifting = _Lifting(merger, recipe, base, sources, room)
         return _Joining(merger, lifting, partial(recipe.context, base, sources)).prepare
@@ -112,7 +114,9 @@ class _Lifting:
 
 
 class _Steps(Protocol):
-    """Takes one task after the other into a total."""
+    """Takes one task after the other into a total; ``lean`` as for ``Fold``."""
+
+    lean: bool
 
     def begin(self, task: str) -> Prepared: ...
     def step(self, total: Prepared, task: str, *, reuse: bool) -> Prepared: ...
@@ -121,6 +125,8 @@ class _Steps(Protocol):
 
 class _Sums:
     """Sums of weighted vectors, the steps of ``additive.weighted_sum``."""
+
+    lean = False
 
     def __init__(self, merger: Additive, recipe: MergeRecipe, sources: Sources) -> None:
         self._merger, self._options, self._vector = merger, recipe.options, sources.vector
@@ -141,8 +147,9 @@ class _Sums:
 class _Folds:
     """The steps of a fold, each task lifted once."""
 
-    def __init__(self, merger: Fold, lifting: _Lifting) -> None:
-        self._merger, self._lifting = merger, lifting
+    def __init__(self, merger: Fold, lifting: _Lifting, options: Options) -> None:
+        self._merger, self._lifting, self._options = merger, lifting, options
+        self.lean = merger.lean
 
     def begin(self, task: str) -> Prepared:
         return self._merger.begin(self._lifting.lift(task))
@@ -151,7 +158,7 @@ class _Folds:
         return self._merger.step(total, self._lifting.lift(task), reuse=reuse)
 
     def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
-        return self._merger.finish(total, tasks)
+        return self._merger.finish(total, tasks, self._options)
 
 
 class _Prefixes:
@@ -160,11 +167,12 @@ class _Prefixes:
     def __init__(self, steps: _Steps, room: _Room, anew: Walk) -> None:
         self._steps, self._room, self._anew = steps, room, anew
         self._kept: list[tuple[tuple[str, ...], Prepared]] = []
+        self._fits: bool | None = None if steps.lean else True
 
     def prepare(
         self, subset: Sequence[str], coefficients: Mapping[str, float] | None = None, /
     ) -> Prepared:
-        if coefficients:
+        if coefficients or self._fits is False:
             # Points with coefficients of their own share no beginnings.
             return self._anew(subset, coefficients)
         wanted = tuple(subset)
@@ -173,7 +181,12 @@ class _Prefixes:
             if self._kept:
                 self._room.give_back(total.values())
         if not self._kept:
-            self._kept.append((wanted[:1], self._steps.begin(wanted[0])))
+            total = self._steps.begin(wanted[0])
+            if self._fits is None:
+                self._fits = self._room.take(total.values())
+                if not self._fits:
+                    return self._anew(subset)
+            self._kept.append((wanted[:1], total))
         while len(self._kept[-1][0]) < len(wanted):
             self._extend(wanted)
         return self._steps.finish(self._kept[-1][1], wanted)

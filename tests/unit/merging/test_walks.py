@@ -24,6 +24,7 @@ from taskgrid.merging.bases.algebra import Factored, Fold
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Sources
 from taskgrid.merging.walks import Walk, walk
+from taskgrid.plugins.options import Options
 from taskgrid.store.weights import State
 from tests.unit.example_mergers import recipe_of
 
@@ -78,7 +79,7 @@ class Elected(Fold, Line):
             return {key: tensor.add_(lifted[key]) for key, tensor in total.items()}
         return {key: tensor + lifted[key] for key, tensor in total.items()}
 
-    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
+    def finish(self, total: Prepared, tasks: Sequence[str], options: Options) -> Prepared:
         up, down = total["w sum 1"], total["w sum -1"]
         mean_up = up / total["w count 1"].clamp(min=1)
         mean_down = down / total["w count -1"].clamp(min=1)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from taskgrid.merging.seam import MergeContext, Prepared
+from taskgrid.plugins.options import Options
 
 
 class Lifted:
@@ -37,7 +38,13 @@ class Fold(Lifted, ABC):
 
     prepare(a, b, c) = finish(step(step(begin(a), b), c)), each of them lifted. Being always folded in
     canonical order it need not be associative to the last bit: a walk takes the same steps.
+
+    Attributes:
+        lean: whether ``prepare`` does with less memory than one total. Such a method is not folded by a
+            walk that has no room for totals.
     """
+
+    lean = False
 
     @abstractmethod
     def begin(self, lifted: Prepared) -> Prepared:
@@ -53,7 +60,7 @@ class Fold(Lifted, ABC):
             reuse: whether ``total`` may be written over; else it stays as it is.
         """
 
-    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
+    def finish(self, total: Prepared, tasks: Sequence[str], options: Options) -> Prepared:
         """Return the preparation that a total stands for; the total is not changed."""
         return total
 
@@ -63,7 +70,7 @@ class Fold(Lifted, ABC):
         total = self.begin(self.lift(context.alone(first)))
         for task in others:
             total = self.step(total, self.lift(context.alone(task)), reuse=True)
-        return self.finish(total, context.tasks)
+        return self.finish(total, context.tasks, context.options)
 
 
 class Factored(Lifted, ABC):

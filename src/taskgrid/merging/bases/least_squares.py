@@ -20,6 +20,9 @@ from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.models.layout import multiplies_right
 from taskgrid.plugins.options import Options
 
+_ROWS = 64
+"""Rows of a Gram matrix that are converted to float64 at a time, and stay in a core's cache."""
+
 
 class LeastSquares(Factored, Line):
     """Sums G_t tau_t^T and G_t over tasks, and solves for each linear map; other tensors are averaged.
@@ -50,7 +53,7 @@ class LeastSquares(Factored, Line):
         ((task, vector),) = alone.vectors.items()
         grams = self._grams(alone, task)
         return {
-            key: _times(grams.of(key, delta), as_map(key, delta)) if key in grams else delta
+            key: grams.times(key, as_map(key, delta)) if key in grams else delta
             for key, delta in vector.items()
         }
 
@@ -65,12 +68,12 @@ class LeastSquares(Factored, Line):
             if key not in grams[0]:
                 direction[key] = total / len(factors)
                 continue
-            # One at a time: all Gram matrices of a layer take more than its weights.
-            gram = grams[0].of(key, delta)
-            for more in grams[1:]:
-                gram += more.of(key, delta)
+            gram: torch.Tensor | None = None
+            for each in grams:
+                gram = each.added(gram, key, total)
+            assert gram is not None, "there is a task"
             solve = solve_symmetric if gram.dim() == 2 else _solve_diagonal
-            direction[key] = as_tensor(key, solve(gram, total), delta.shape)
+            direction[key] = as_tensor(key, solve(grams[0].shrink(gram), total), delta.shape)
         return direction
 
     def _grams(self, context: MergeContext, task: str) -> _Grams:
@@ -93,20 +96,47 @@ class _Grams:
             and self._method.solved(key, self._options)
         )
 
-    def of(self, key: str, delta: torch.Tensor) -> torch.Tensor:
-        """Return the matrix of a weight in float64, shrunk off its diagonal; of a scale the diagonal."""
+    def times(self, key: str, map_: torch.Tensor) -> torch.Tensor:
+        """Return the matrix of a weight, shrunk off its diagonal, times a map of its, float64."""
+        found = self._of(key, map_)
+        if found.dim() == 1:
+            return (found.double() * map_).div_(self._images)
+        by = self._method.off_diagonal(self._options)
+        if by < 1 and found.dtype == torch.float32:
+            # Shrunk, the matrix to be solved with is well conditioned: no more is lost than it has lost
+            # by being kept in float32, and the products, nearly all of the work, take half the time.
+            product = (found @ map_.float()).double().mul_(by)
+        else:
+            product = (found.double() @ map_).mul_(by)
+        product.addcmul_(found.diagonal().double()[:, None], map_, value=1 - by)
+        return product.div_(self._images)
+
+    def added(self, total: torch.Tensor | None, key: str, factor: torch.Tensor) -> torch.Tensor:
+        """Return a sum and the matrix of a weight whose product is ``factor``, not shrunk yet, float64."""
+        found = self._of(key, factor)
+        if total is None:
+            total = torch.zeros_like(found, dtype=torch.float64)
+        # Some rows at a time: all of it in float64 would be written and read back.
+        for sums, rows in zip(torch.split(total, _ROWS), torch.split(found, _ROWS), strict=True):
+            sums.add_(rows.double(), alpha=1 / self._images)
+        return total
+
+    def shrink(self, total: torch.Tensor) -> torch.Tensor:
+        """Multiply what is off the diagonal of a sum of matrices, and return it."""
+        if total.dim() == 2:
+            diagonal = total.diagonal().clone()
+            total *= self._method.off_diagonal(self._options)
+            total.diagonal().copy_(diagonal)
+        return total
+
+    def _of(self, key: str, map_: torch.Tensor) -> torch.Tensor:
         found = self._find(key)
-        if found is None or len(found) != len(as_map(key, delta)):
+        if found is None or len(found) != len(map_):
             raise LineageError(
                 f"the statistic 'gram' of task {self._task!r} does not fit the weight {key!r}; compute it of "
                 "this expert"
             )
-        gram = found.to(delta.device, torch.float64) / self._images
-        if gram.dim() == 2:
-            diagonal = gram.diagonal().clone()
-            gram *= self._method.off_diagonal(self._options)
-            gram.diagonal().copy_(diagonal)
-        return gram
+        return found.to(map_.device)
 
     def _find(self, key: str) -> torch.Tensor | None:
         # By the weight, as the statistic has it; or by the module, as other codes collect it.
@@ -128,7 +158,7 @@ def solve_symmetric(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     # Inputs differ in size by orders of magnitude: with ones on the diagonal it is better conditioned.
     sizes = gram.diagonal().clamp_min(0).sqrt()
     by = torch.where(sizes > 0, 1 / sizes, 0.0)[:, None]
-    unit = gram * by * by.T
+    unit = (gram * by).mul_(by.T)
     # An input that is always zero has nothing on the right either.
     unit.diagonal().add_((sizes == 0).to(unit))
     factor, failed = torch.linalg.cholesky_ex(unit)
@@ -142,10 +172,6 @@ def solve_symmetric(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def _solve_diagonal(gram: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.where(gram > 0, right / gram, 0.0)
-
-
-def _times(gram: torch.Tensor, map_: torch.Tensor) -> torch.Tensor:
-    return gram @ map_ if gram.dim() == 2 else gram * map_
 
 
 def as_map(key: str, tensor: torch.Tensor) -> torch.Tensor:

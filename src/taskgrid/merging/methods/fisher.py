@@ -89,7 +89,7 @@ class Fisher(Fold, Line):
             return {key: total[key].add_(pair) for key, pair in lifted.items()}
         return {key: total[key] + pair for key, pair in lifted.items()}
 
-    def finish(self, total: Prepared, tasks: Sequence[str]) -> Prepared:
+    def finish(self, total: Prepared, tasks: Sequence[str], options: Options) -> Prepared:
         """Return the direction: the quotient of the sums; nothing moves where no task has a weight."""
         return {
             key: torch.where(over == 0, 0.0, product / over)

@@ -206,7 +206,7 @@ def elected(arrays: Arrays, density: float) -> Arrays:
     trimmed: Arrays = {}
     for task, vector in arrays.items():
         sizes = np.sort(np.concatenate([np.abs(vector[name]).ravel() for name in names]))
-        least = sizes[len(sizes) - max(round(density * len(sizes)), 1)]
+        least = sizes[max(len(sizes) - int(density * len(sizes)), 1) - 1]
         trimmed[task] = {name: np.where(np.abs(v) >= least, v, 0) for name, v in vector.items()}
     signs = {name: np.sign(sum(vector[name] for vector in trimmed.values())) for name in names}
     majority = -1.0 if sum(sign.sum() for sign in signs.values()) < 0 else 1.0

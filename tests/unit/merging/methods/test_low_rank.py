@@ -58,7 +58,7 @@ def changes(base: State, experts: dict[str, State], key: str) -> list[Array]:
 def ties(stacked: Array, density: float, combine: str = "mean") -> Array:
     """TIES on rows: cut by sorting, a sign for each column, what agrees is combined."""
     count = stacked.shape[1]
-    kept = max(round(density * count), 1)
+    kept = min(int(density * count) + 1, count)
     cut = np.sort(np.abs(stacked), axis=1)[:, count - kept][:, None]
     trimmed = np.where(np.abs(stacked) >= cut, stacked, 0)
     agrees = trimmed * np.sign(trimmed.sum(axis=0)) > 0
