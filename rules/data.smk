@@ -7,7 +7,7 @@ rule download:
     benchmark:
         "results/benchmarks/download/{task}.tsv"
     wildcard_constraints:
-        task=one_of(E.published()),
+        task=one_of(settings.data.published(E)),
     conda:
         "../envs/torch.yaml"
     threads: 1

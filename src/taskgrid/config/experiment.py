@@ -236,10 +236,6 @@ class Experiment:
         """Return the specification of experts of another base."""
         return self._transports[name]
 
-    def published(self) -> tuple[str, ...]:
-        """Return the names of the tasks whose data are published sets."""
-        return tuple(name for name, task in self._tasks.items() if task.source == "published")
-
     def parameters(self, model: str) -> int:
         """Return the number of parameters of a model's image tower."""
         return parameters(self._models[model].architecture)
@@ -396,13 +392,6 @@ class Experiment:
             subset_name(subset_of_number(number, self.trained))
             for number in self._numbers_of(block)
         )
-
-    def tasks_of(self, block: Block) -> tuple[str, ...]:
-        """Return the tasks that occur in a block's subsets, sorted."""
-        union = 0
-        for number in self._numbers_of(block):
-            union |= number
-        return subset_of_number(union, self.trained)
 
     def _numbers_of(self, block: Block) -> tuple[int, ...]:
         numbers = self.numbers

@@ -276,14 +276,6 @@ def test_subsets_by_design(subsets: Any, names: list[str]) -> None:
     assert list(experiment.subsets(block)) == names
 
 
-def test_a_block_knows_its_tasks() -> None:
-    experiment = Experiment(parse_config(changed("grid/block_size", 4)))
-    assert [experiment.tasks_of(block) for block in experiment.blocks] == [
-        ("a", "b"),
-        ("a", "b", "c"),
-    ]
-
-
 def test_all_subsets_of_too_many_tasks_are_refused() -> None:
     many = [{"name": f"t{i}", "source": "npz", "path": "x"} for i in range(20)]
     with pytest.raises(ConfigError, match="1048575 subsets"):

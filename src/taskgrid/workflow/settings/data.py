@@ -15,6 +15,11 @@ from taskgrid.provenance.listing import fingerprint
 from taskgrid.workflow import paths
 
 
+def published(experiment: Experiment) -> list[str]:
+    """Return the names of the tasks whose data are published sets."""
+    return [name for name in experiment.tasks if experiment.task(name).source == "published"]
+
+
 def download(experiment: Experiment, *, task: str) -> str:
     """Return the settings of a download: the task as configured."""
     return canonical_json({"task": _data(experiment, task)})
