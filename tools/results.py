@@ -98,7 +98,7 @@ def _row(line: Mapping[Any, Any], entries: Mapping[str, set[str]]) -> list[str]:
         "yes" if line["tied"] else "",
         "" if pd.isna(line["p_holm"]) else _p(line["p_holm"]),
         line["sees"],
-        "" if pd.isna(seconds) else f"{seconds:.2g}",
+        "" if pd.isna(seconds) else _seconds(seconds),
         f"{line['storage_mb']:.1f}" if line["storage_mb"] else "0",
     ]
 
@@ -123,6 +123,10 @@ def _interval(line: Mapping[Any, Any], name: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
 def _p(value: float) -> str:

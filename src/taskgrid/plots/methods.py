@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from taskgrid.plots import dumbbells, frames, style
@@ -132,6 +133,8 @@ def _against(
             xytext=(4, 1.5),
             textcoords="offset points",
             fontsize=6.5,
+            zorder=5,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
 
 
