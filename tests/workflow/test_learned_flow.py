@@ -29,7 +29,7 @@ def test_coefficients_are_learned_once_and_used_by_rows_and_exports(checkout: Ch
 
     rows = pandas.read_parquet(checkout / ROWS)
     rows = rows[rows["method"] == "adamerging"]
-    assert set(rows["point"]) == {"0.50", "1.00"} and rows["transductive"].all()
+    assert set(rows["point"]) == {"0.00", "0.50", "1.00"} and rows["transductive"].all()
     clip = load_clip("taskgrid-vit-4", str(checkout / POINT))
     assert clip.visual_digest != load_clip("taskgrid-vit-4", "s0").visual_digest
 

@@ -26,7 +26,7 @@ def test_one_of_each_kind_ends_in_tables_and_a_figure(
         "one_bit",
         {"name": "by_norm", "lambdas": [1]},
         {"name": "company", "lambdas": [0.5]},
-        {"name": "surest", "options": {"images": 4}},
+        {"name": "surest", "options": {"count": 4}},
     ]
     checkout.config["grid"] |= {"lambdas": [0.5, 1], "subsets": {"include": [["a", "b"]]}}
     checkout.config["studies"] = ["worst"]
