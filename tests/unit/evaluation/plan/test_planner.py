@@ -240,7 +240,11 @@ def test_a_setting_is_read_from_manifests(tmp_path: Path) -> None:
     found = manifests(tmp_path, card)
     ref = read(card, a=found).tasks["a"]
     assert (ref.head, ref.expert, ref.vector) == ("head of a", "expert of a", "vector of a")
-    assert {split: part.n for split, part in ref.parts.items()} == {"train": 18, "val": 2, "test": 10}
+    assert {split: part.n for split, part in ref.parts.items()} == {
+        "train": 18,
+        "val": 2,
+        "test": 10,
+    }
     assert ref.parts["val"].images != ref.parts["test"].images
     assert read(card, a=found).base == card.base
 
