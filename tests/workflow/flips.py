@@ -100,8 +100,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "experts/*/*/*/*/timing.json": read_json,
     "experts/*/*/*/*/history.parquet": read_table,
     "experts/*/*/*/*/run.json": read_records,
-    "statistics/*/*/*/*/*.timing.json": read_json,
-    "learned/*/*/*/*/*/timing.json": read_json,
     "vectors/*/*/*/*.safetensors": vector,
     "vectors/*/*/*/*.json": read_json,
     "vectors/*/*/*/conflicts.parquet": read_table,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.config.experiment import Run
+from taskgrid.lattice.subsets import subset_of_number
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
 from taskgrid.workflow import paths
@@ -84,6 +87,8 @@ def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
     needs = experiment.needs(method).values()
     of_base = [one for one in needs if one in statistics.labels(experiment, "base")]
     own = [one for one in needs if one not in of_base]
+    # Of a task that is in no subset, nobody makes a statistic.
+    merged = subset_of_number(reduce(or_, experiment.numbers, 0), experiment.trained)
     return {
         "labels": labels,
         "method": name,
@@ -95,7 +100,7 @@ def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
                 task: [
                     paths.STATISTIC_TIMING.format(**trained, label=one, task=task) for one in own
                 ]
-                for task in (experiment.trained if own else ())
+                for task in (merged if own else ())
             },
             "": [paths.BASE_STATISTIC_TIMING.format(model=run.model, label=one) for one in of_base],
         },
