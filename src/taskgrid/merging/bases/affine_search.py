@@ -22,6 +22,7 @@ from scipy.special import log_softmax
 from taskgrid.errors import TrainingError
 from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import add_direction
+from taskgrid.merging.bases.passes import features_of
 from taskgrid.merging.learning import Learning, LearningProblem
 
 Floats = NDArray[np.float64]
@@ -121,32 +122,17 @@ def affine_logits(
     own = problem.tasks[task]
     assert own.labels is not None, "the card says `labels`"
     weight = own.head.weight.double()
-    start = _features(problem, problem.base, task, batch_size, tally)
+    rows = np.arange(own.count)
+    start = features_of(problem, problem.base, task, rows, tally, batch_size)
     length = start.norm(dim=1, keepdim=True)
     slopes = []
     for found in problem.tasks.values():
         moved = add_direction(problem.base, found.vector, 1.0)
-        along = _features(problem, moved, task, batch_size, tally) - start
+        along = features_of(problem, moved, task, rows, tally, batch_size) - start
         slopes.append((along / length @ weight.T).cpu().numpy())
     return AffineLogits(
         (start / length @ weight.T).cpu().numpy(), np.stack(slopes), own.labels.cpu().numpy()
     )
-
-
-def _features(
-    problem: LearningProblem,
-    state: dict[str, torch.Tensor],
-    task: str,
-    batch_size: int,
-    tally: Tally,
-) -> torch.Tensor:
-    own, found = problem.tasks[task], []
-    for begin in range(0, own.count, batch_size):
-        rows = np.arange(begin, min(begin + batch_size, own.count))
-        with torch.no_grad():
-            found.append(problem.features(state, own.inputs(rows)).double())
-        tally.advance(len(rows))
-    return torch.cat(found)
 
 
 def _mean(each: Sequence[AffineLogits], at: Floats) -> tuple[float, Floats]:

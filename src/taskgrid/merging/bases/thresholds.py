@@ -11,9 +11,9 @@ import torch
 
 from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import add_direction
-from taskgrid.merging.bases.held_out import accuracy_of
 from taskgrid.merging.bases.inner import merged_vector
 from taskgrid.merging.bases.masks import matters
+from taskgrid.merging.bases.passes import accuracy_of
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext
 from taskgrid.plugins.options import Options

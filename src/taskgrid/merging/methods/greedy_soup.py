@@ -13,13 +13,12 @@ from fractions import Fraction
 import torch
 
 from taskgrid.machine.meter import Tally
-from taskgrid.merging.bases.additive import Line, add_direction, learned_sum, weighted_sum
-from taskgrid.merging.bases.held_out import accuracy_of
+from taskgrid.merging.bases.additive import Line, learned_sum
+from taskgrid.merging.bases.passes import mean_accuracy
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
 from taskgrid.plugins.options import Options
-from taskgrid.store.weights import State
 
 CARD = MergerCard(
     title="Greedy soup",
@@ -50,9 +49,7 @@ class GreedySoup(Line):
         tried: list[Fraction] = []
 
         def accuracy(members: Sequence[str]) -> Fraction:
-            state = _soup(problem, members)
-            each = [accuracy_of(problem, state, task, tally) for task in problem.tasks]
-            tried.append(sum(each, Fraction()) / len(each))
+            tried.append(mean_accuracy(problem, _shares(members), tally))
             return tried[-1]
 
         shares = _shares(greedy(list(problem.tasks), accuracy))
@@ -84,9 +81,3 @@ def greedy(tasks: Sequence[str], accuracy: Callable[[Sequence[str]], Fraction]) 
 
 def _shares(members: Sequence[str]) -> dict[str, float]:
     return {task: 1 / len(members) for task in sorted(members)}
-
-
-def _soup(problem: LearningProblem, members: Sequence[str]) -> State:
-    vectors, shares = problem.tasks, _shares(members)
-    mean = weighted_sum([(share, vectors[task].vector) for task, share in shares.items()])
-    return add_direction(problem.base, mean, 1.0)

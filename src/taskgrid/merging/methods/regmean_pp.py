@@ -10,7 +10,7 @@ the input to the output, and Gram matrices are collected again after each. Tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from taskgrid.errors import ConfigError
 from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import Line, add_direction, weighted_sum
 from taskgrid.merging.bases.least_squares import LeastSquares
+from taskgrid.merging.bases.passes import in_batches
 from taskgrid.merging.learning import Learning, LearningProblem, LearningTask
 from taskgrid.merging.seam import MergeContext, Prepared, learned_names
 from taskgrid.models.layout import layer_of
@@ -161,17 +162,12 @@ def _grams(
         {name: problem.base[name] for name in names}, {n: found.vector[n] for n in names}, 1.0
     )
 
-    def batches() -> Iterator[torch.Tensor]:
-        for start in range(0, len(rows), options.batch_size):
-            some = rows[start : start + options.batch_size]
-            yield found.inputs(some)
-            tally.advance(len(some))
-
     def forward(images: torch.Tensor, more: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return problem.features({**merged, **own, **more}, images)
 
     assert problem.tower is not None
-    sums = collect(problem.tower, batches(), forward, frozenset(names))
+    inputs = (found.inputs(some) for some in in_batches(rows, options.batch_size, tally))
+    sums = collect(problem.tower, inputs, forward, frozenset(names))
     return {**sums, "images": torch.tensor(len(rows))}
 
 

@@ -9,7 +9,7 @@ minimum of a convex function; see ``affine_search``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -17,9 +17,9 @@ import torch
 
 from taskgrid.errors import ConfigError
 from taskgrid.machine.meter import Tally
-from taskgrid.merging.bases.additive import Line, add_direction, learned_sum, weighted_sum
+from taskgrid.merging.bases.additive import Line, learned_sum
 from taskgrid.merging.bases.affine_search import solved
-from taskgrid.merging.bases.held_out import accuracy_of
+from taskgrid.merging.bases.passes import mean_accuracy
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard
@@ -90,7 +90,7 @@ class Search(Line):
         for _ in range(options.trials):
             trial = study.ask(ranges)
             tried.append(
-                (_accuracy(problem, trial.params, options.batch_size, tally), trial.params)
+                (mean_accuracy(problem, trial.params, tally, options.batch_size), trial.params)
             )
             study.tell(trial, float(tried[-1][0]))
         # Of equally good ones the first: the others know no better.
@@ -100,16 +100,6 @@ class Search(Line):
 
 
 MERGER = Search()
-
-
-def _accuracy(
-    problem: LearningProblem, at: Mapping[str, float], batch_size: int, tally: Tally
-) -> Fraction:
-    """Return the mean over tasks of accuracy, of the very model that these coefficients make."""
-    terms = [(at[task], found.vector) for task, found in problem.tasks.items()]
-    state = add_direction(problem.base, weighted_sum(terms), 1.0)
-    each = [accuracy_of(problem, state, task, tally, batch_size) for task in problem.tasks]
-    return sum(each, Fraction()) / len(each)
 
 
 def _study(tasks: Iterable[str], options: Options, seed: int) -> tuple[Any, dict[str, Any]]:

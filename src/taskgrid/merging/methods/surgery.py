@@ -22,6 +22,7 @@ from taskgrid.errors import LineageError, TrainingError
 from taskgrid.machine.meter import Tally
 from taskgrid.merging.bases.additive import add_direction, weighted_sum
 from taskgrid.merging.bases.descent import Rows, batches
+from taskgrid.merging.bases.passes import features_of
 from taskgrid.merging.learning import Learning, LearningProblem
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import MergeContext, Prepared, Sources
@@ -30,9 +31,6 @@ from taskgrid.plugins.options import Option, Options
 from taskgrid.plugins.storage import Storage
 from taskgrid.provenance.digests import derive_seed
 from taskgrid.store.weights import State
-
-_PASS = 128
-"""Images of a pass; being forward only, it needs little memory."""
 
 CARD = MergerCard(
     title="Representation surgery",
@@ -136,7 +134,7 @@ class Surgery:
             rows = np.unique(np.concatenate(drawn))
             expert = add_direction(problem.base, weighted_sum([(1.0, found.vector)]), 1.0)
             ours, theirs = (
-                _features(problem, state, task, rows, tally) for state in (merged, expert)
+                features_of(problem, state, task, rows, tally) for state in (merged, expert)
             )
             begun = np.random.default_rng(derive_seed("surgery", seed, task))
             places = [np.searchsorted(rows, each) for each in drawn]
@@ -225,16 +223,3 @@ def _learned(context: MergeContext, task: str, name: str) -> torch.Tensor:
             f"no surgery was learned for task {task!r}; give its tensors in `learned`"
         )
     return found
-
-
-def _features(
-    problem: LearningProblem, state: State, task: str, rows: Rows, tally: Tally
-) -> torch.Tensor:
-    """Return the features ``(n, d)`` of some images, float64."""
-    inputs, found = problem.tasks[task].inputs, []
-    for start in range(0, len(rows), _PASS):
-        some = rows[start : start + _PASS]
-        with torch.no_grad():
-            found.append(problem.features(state, inputs(some)).double())
-        tally.advance(len(some))
-    return torch.cat(found)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.machine.meter import Silent
 from taskgrid.merging import merge, merge_per_task
-from taskgrid.merging.bases.held_out import accuracy_of
+from taskgrid.merging.bases.passes import accuracy_of
 from taskgrid.merging.bases.thresholds import LearnedThresholds
 from taskgrid.merging.learning import LearningProblem
 from taskgrid.merging.recipe import MergeRecipe
