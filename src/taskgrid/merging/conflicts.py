@@ -72,7 +72,7 @@ def conflicts(vectors: Mapping[str, State]) -> list[Conflict]:
     summed = [(layer, depth, _Products.total(each)) for layer, depth, each in places]
     return [
         products.conflict((a, tasks[a]), (b, tasks[b]), layer, depth)
-        for a, b in itertools.combinations_with_replacement(range(len(tasks)), 2)
+        for a, b in _pairs(len(tasks))
         for layer, depth, products in summed
     ]
 
@@ -85,8 +85,8 @@ class _Products:
         dot: inner products.
         moved: numbers of weights that both moved.
         agreed: those with equal signs less those with opposite ones.
-        overlap: overlaps, added up over matrices.
-        matrices: numbers of matrices that both moved.
+        overlap: overlaps, added up over matrices; on and above the diagonal.
+        matrices: numbers of matrices that both moved; on and above the diagonal.
         rank: the largest number of directions compared; 0 without a matrix.
     """
 
@@ -112,7 +112,7 @@ class _Products:
         overlap, matrices = torch.zeros_like(dot), torch.zeros_like(dot)
         rank = max(1, min(RANK, min(deltas[0].shape) // 4)) if is_matrix(deltas[0]) else 0
         bases = [_left(delta, rank) for delta in deltas]
-        for a, b in itertools.product(range(count if rank else 0), repeat=2):
+        for a, b in _pairs(count if rank else 0):
             directions = min(bases[a].shape[1], bases[b].shape[1])
             if directions:
                 overlap[a, b] = (bases[a].T @ bases[b]).square().sum() / directions
@@ -151,6 +151,11 @@ class _Products:
             rank=self.rank or None,
             norm_ratio=math.sqrt(left / right) if right else None,
         )
+
+
+def _pairs(count: int) -> Iterable[tuple[int, int]]:
+    """Return places of pairs, each of one with itself too: what is asked of two does not depend on order."""
+    return itertools.combinations_with_replacement(range(count), 2)
 
 
 def _sum(parts: Iterable[torch.Tensor]) -> torch.Tensor:
