@@ -54,8 +54,10 @@ rule eval:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
-        runtime=lambda w, attempt: attempt * cost.evaluation_minutes(E, w.model, 240, 480),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 5000, 8, vectors=True),
+        runtime=lambda w, attempt: attempt
+        * cost.evaluation_minutes(E, w.model, 240, 480),
     params:
         script=script("eval.py", *ON_DEVICE),
         settings=lambda w: settings.evaluate.block(E),
@@ -94,7 +96,8 @@ rule continuous:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 5000, 8, vectors=True),
         runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 120),
     params:
         script=script("continuous.py", *ON_DEVICE),

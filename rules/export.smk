@@ -23,7 +23,8 @@ rule export:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 3000 + E.config.export.max_mb, 4),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 3000 + E.config.export.max_mb, 4),
         runtime=30,
     params:
         script=script("export.py"),

@@ -52,7 +52,8 @@ rule predict:
     resources:
         gpu=GPU,
         mem_mb=lambda w, attempt: attempt * cost.lattice_memory(E, w.model),
-        runtime=lambda w, attempt: attempt * cost.evaluation_minutes(E, w.model, 480, 1440),
+        runtime=lambda w, attempt: attempt
+        * cost.evaluation_minutes(E, w.model, 480, 1440),
     params:
         script=script("predict.py", *ON_DEVICE),
         settings=lambda w: settings.lattice.predict(E),

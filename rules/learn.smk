@@ -19,7 +19,8 @@ rule learn:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 5000, 8, vectors=True),
         runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 240),
     params:
         script=script("learn.py", *ON_DEVICE),

@@ -14,7 +14,8 @@ rule precision:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 8, vectors=True),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 5000, 8, vectors=True),
         runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 60),
     params:
         script=script("precision.py", *ON_DEVICE),

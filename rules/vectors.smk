@@ -45,7 +45,8 @@ rule conflict:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 2000, 2, vectors=True),
+        mem_mb=lambda w, attempt: attempt
+        * cost.memory(E, w.model, 2000, 2, vectors=True),
         runtime=60,
     params:
         script=script("conflict.py"),
