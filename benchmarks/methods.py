@@ -98,28 +98,26 @@ IMPORTS = {
 
 
 def taskgrid(work: Work, inputs: Path, output: Path) -> None:
-    from taskgrid import merging
     from taskgrid.merging.recipe import MergeRecipe
+    from taskgrid.outofcore.inputs import Inputs
     from taskgrid.outofcore.merge import Output, stream_merge
-    from taskgrid.store.weights import load_state, save_state
+    from taskgrid.outofcore.outputs import Frame
+    from taskgrid.outofcore.whole import merge_whole
 
-    experts = {task: inputs / "experts" / f"{task}.safetensors" for task in TASKS}
+    recipe = MergeRecipe.of(work.method, work.options)
+    outputs = [Output(output, TASKS, 1.0)]
+    base = inputs / "base.safetensors"
+    if recipe.scope == "model":
+        vectors = {task: inputs / "vectors" / f"{task}.safetensors" for task in TASKS}
+        merge_whole(Inputs.open(base, vectors), recipe, outputs, Frame(), {}, None)
+        return
     needed = work.needs or ""
     files = {task: inputs / needed / f"{task}.safetensors" for task in TASKS}
-    if MergeRecipe.of(work.method, work.options).scope == "model":
-        base, _ = load_state(inputs / "base.safetensors")
-        states = {task: load_state(path)[0] for task, path in experts.items()}
-        given = {needed: {task: load_state(path)[0] for task, path in files.items()}}
-        merged = merging.merge(
-            work.method, base, states, 1.0, statistics=given if needed else None, **work.options
-        )
-        save_state(output, merged)
-        return
     stream_merge(
         work.method,
-        inputs / "base.safetensors",
-        experts,
-        [Output(output, TASKS, 1.0)],
+        base,
+        {task: inputs / "experts" / f"{task}.safetensors" for task in TASKS},
+        outputs,
         max_bytes=4 << 30,
         statistics={needed: files} if needed else None,
         **work.options,
@@ -173,19 +171,24 @@ def work(args: argparse.Namespace) -> None:
 
 
 def make_inputs(folder: Path, architecture: str, needs: set[str]) -> None:
-    """Write a base, experts near it and statistics."""
+    """Write a base, experts near it, their task vectors and statistics."""
     import torch
     from open_clip.transformer import VisionTransformer
     from safetensors.torch import save_file
 
+    from taskgrid.store.weights import save_state
+    from taskgrid.vectors import TaskVector
+
     torch.manual_seed(0)
     tower = VisionTransformer(image_size=224, mlp_ratio=4.0, **SIZES[architecture])
     base = {key: tensor.detach().clone() for key, tensor in tower.state_dict().items()}
-    save_file(base, folder / "base.safetensors")
+    save_state(folder / "base.safetensors", base, {})
     (folder / "experts").mkdir()
+    (folder / "vectors").mkdir()
     for task in TASKS:
         expert = {key: torch.randn_like(t).mul_(1e-3).add_(t) for key, t in base.items()}
         save_file(expert, folder / "experts" / f"{task}.safetensors")
+        TaskVector.between(base, expert).save(folder / "vectors" / f"{task}.safetensors")
     for name in needs:
         (folder / name).mkdir()
         if name == "gram":

@@ -38,7 +38,7 @@ class LearningTask:
         labels: their true classes, ``(count,)`` int64 on the device, for a card that says ``labels``.
     """
 
-    vector: State
+    vector: Mapping[str, torch.Tensor]
     head: Head
     count: int
     inputs: Callable[[NDArray[np.int64]], torch.Tensor]

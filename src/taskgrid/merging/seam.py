@@ -53,7 +53,7 @@ class MergeContext:
     """
 
     base: Mapping[str, torch.Tensor]
-    vectors: Mapping[str, State]
+    vectors: Mapping[str, Mapping[str, torch.Tensor]]
     options: Options = field(default_factory=Options)
     seed: int = 0
     statistics: Mapping[str, Mapping[str, State]] = field(default_factory=dict)
@@ -223,6 +223,6 @@ class Sources:
         learned: subset -> what was learned for it.
     """
 
-    vector: Callable[[str], State]
+    vector: Callable[[str], Mapping[str, torch.Tensor]]
     statistic: Callable[[str, str], State] | None = None
     learned: Callable[[tuple[str, ...]], Learned] | None = None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import torch
-
 from taskgrid.errors import ArtifactError
 from taskgrid.outofcore.shards import TensorReader, WeightFiles
 from taskgrid.store.seals import damaged
@@ -24,12 +22,8 @@ def load_weights(path: str | Path) -> tuple[State, Lineage]:
     checkpoint = WeightFiles.open(path)
     if not checkpoint.lineage:
         raise ArtifactError(f"{checkpoint.path} carries no lineage; it was not written by taskgrid")
-    state: State = {}
     with TensorReader(checkpoint) as reader:
-        for name, spec in checkpoint.specs.items():
-            held = torch.empty(spec.nbytes, dtype=torch.uint8)
-            reader.read_into(held.numpy().data, name)
-            state[name] = held.view(spec.torch_dtype).reshape(spec.shape)
+        state = {name: reader.read(name) for name in checkpoint.specs}
     _compare(checkpoint, digest_state(state))
     return state, checkpoint.lineage
 

@@ -105,10 +105,10 @@ def export_points(
             f"{base} holds the base {found}, but the image tower of {clip.architecture} "
             f"{clip.pretrained} is {clip.visual_digest}; run the base rule again"
         )
-    if recipe.scope == "model":
-        return merge_whole(inputs, recipe, outputs, frame, statistics or {}, learned)
     for path in (base, *vectors.values(), *files_of(statistics or {})):
         check_weights(path)
+    if recipe.scope == "model":
+        return merge_whole(inputs, recipe, outputs, frame, statistics or {}, learned)
     return stream_merge(
         method.name,
         base,

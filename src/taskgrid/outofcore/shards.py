@@ -217,6 +217,17 @@ class TensorReader:
         except OSError as error:
             raise ArtifactError(f"cannot read {place.file}: {error.strerror}") from error
 
+    def read(self, name: str) -> torch.Tensor:
+        """Return a tensor.
+
+        Raises:
+            ArtifactError: as ``read_into``.
+        """
+        spec = self.checkpoint.specs[name]
+        held = torch.empty(spec.nbytes, dtype=torch.uint8)
+        self.read_into(held.numpy().data, name)
+        return held.view(spec.torch_dtype).reshape(spec.shape)
+
     def _open(self, file: Path) -> None:
         if file == self._file:
             return

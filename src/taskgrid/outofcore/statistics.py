@@ -68,8 +68,8 @@ class Statistics:
         for place, reader in self._readers.items():
             self._opened.enter_context(reader)
             self._shared[place] = {
-                name: _read(reader, spec, 0, spec.numel).view(spec.shape)
-                for name, spec in reader.checkpoint.specs.items()
+                name: reader.read(name)
+                for name in reader.checkpoint.specs
                 if name not in self._base
             }
         return self
@@ -111,7 +111,7 @@ class Statistics:
             if own.shape == tensor.shape:
                 cut[place][own.name] = _read(reader, own, start, count)
             else:
-                whole[place][own.name] = _read(reader, own, 0, own.numel).view(own.shape)
+                whole[place][own.name] = reader.read(own.name)
         return Held(cut, whole)
 
     def _of(self, name: str) -> Iterable[TensorSpec]:

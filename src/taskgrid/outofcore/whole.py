@@ -1,21 +1,21 @@
-"""Merges of whole models in memory, for methods that must see all tensors at once."""
+"""Merges for methods that must see all tensors at once: the model is in memory, its task vectors in files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned, Sources
-from taskgrid.merging.walks import walk
 from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.outputs import Frame, Output, layout_of, lineage_of, make_room
+from taskgrid.outofcore.shards import TensorReader
 from taskgrid.outofcore.statistics import StatisticPaths, find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State
-from taskgrid.vectors import TaskVector
 
 
 def merge_whole(
@@ -26,7 +26,10 @@ def merge_whole(
     statistics: StatisticPaths,
     learned: Callable[[tuple[str, ...]], Learned] | None,
 ) -> tuple[str, ...]:
-    """Write merges of task vectors: every file is read once, every subset prepared once.
+    """Write merges of task vectors, every subset prepared once.
+
+    A tensor of a task vector is read whenever a method asks for it, so that those that look at a whole model
+    but at one tensor at a time take no more memory for many tasks than for one.
 
     Args:
         inputs: the base and task vectors, with lineage.
@@ -47,22 +50,40 @@ def merge_whole(
     files = find_statistics(recipe, inputs, statistics)
     make_room(outputs, layout_of(inputs.base, frame))
     state, _ = load_weights(inputs.base.path)
-    used = {task for output in outputs for task in output.tasks}
-    vectors = {task: TaskVector.load(inputs.experts[task].path).deltas for task in sorted(used)}
     held = {place: load_weights(found.path)[0] for place, found in files.items()}
     statistic = (lambda name, task: held[name, task]) if held else None
-    sources = Sources(vectors.__getitem__, statistic, learned)
-    prepare = walk(recipe, state, sources, keep_bytes=0)
     digests: dict[int, str] = {}
-    for merge in sorted({output.merge for output in outputs}):
-        tasks, named = merge
-        prepared = prepare(tasks, dict(named))
-        for index, output in enumerate(outputs):
-            if output.merge == merge:
-                scale = output.point.lambda_value
-                merged = recipe.apply(state, prepared, scale, task=output.task)
-                digests[index] = _write(inputs, recipe, output, frame, merged)
+    with ExitStack() as opened:
+        vectors = {
+            task: _InFile(opened.enter_context(TensorReader(found)))
+            for task, found in inputs.experts.items()
+        }
+        sources = Sources(vectors.__getitem__, statistic, learned)
+        for merge in sorted({output.merge for output in outputs}):
+            tasks, named = merge
+            prepared = recipe.prepare(state, sources, tasks, dict(named))
+            for index, output in enumerate(outputs):
+                if output.merge == merge:
+                    scale = output.point.lambda_value
+                    merged = recipe.apply(state, prepared, scale, task=output.task)
+                    digests[index] = _write(inputs, recipe, output, frame, merged)
     return tuple(digests[index] for index in range(len(outputs)))
+
+
+class _InFile(Mapping[str, torch.Tensor]):
+    """A task vector that is read tensor by tensor."""
+
+    def __init__(self, reader: TensorReader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._reader.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reader.checkpoint.specs)
+
+    def __len__(self) -> int:
+        return len(self._reader.checkpoint.specs)
 
 
 def _write(inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame, merged: State) -> str:

@@ -30,7 +30,7 @@ class Lifted:
             alone: a context with a single vector.
         """
         (vector,) = alone.vectors.values()
-        return vector
+        return dict(vector)
 
 
 class Fold(Lifted, ABC):

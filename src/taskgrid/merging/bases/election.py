@@ -85,8 +85,16 @@ def elect(
         zero_sign: the sign where the sum is exactly zero: the majority of the elected ones over the whole
             model (positive where that is a draw), or positive.
     """
-    otherwise = _otherwise(voters, zero_sign)
-    return {name: _combined(voters, name, otherwise, combine) for name in voters[0].vector}
+    found, majority, drawn = {}, 0, []
+    for name in voters[0].vector:
+        result = _combined(voters, name, 1.0, combine)
+        found[name] = result.direction
+        majority += result.majority
+        drawn += [name] * result.drawn
+    if zero_sign == "majority" and majority < 0:
+        # Draws are rare, and only what holds one depends on their sign.
+        found |= {name: _combined(voters, name, -1.0, combine).direction for name in drawn}
+    return found
 
 
 def agreeing(voters: Sequence[Voter], zero_sign: ZeroSign = "majority") -> list[Prepared]:
@@ -170,18 +178,37 @@ def _elected(
         yield part, kept, signs.masked_fill_(signs == 0, otherwise)
 
 
-def _combined(
-    voters: Sequence[Voter], name: str, otherwise: float, combine: Combine
-) -> torch.Tensor:
+@dataclass(frozen=True)
+class _Result:
+    """The merged direction of a tensor.
+
+    Attributes:
+        direction: the direction, float64.
+        majority: elected + less elected -, draws left out.
+        drawn: whether entries that are not zero add up to exactly zero anywhere.
+    """
+
+    direction: torch.Tensor
+    majority: int
+    drawn: bool
+
+
+def _combined(voters: Sequence[Voter], name: str, otherwise: float, combine: Combine) -> _Result:
     first = voters[0].vector[name]
     found = torch.empty(first.shape, dtype=torch.float64, device=first.device)
     weights = torch.tensor([voter.weight for voter in voters], dtype=torch.float64).to(first.device)
-    for part, kept, signs in _elected(voters, name, otherwise):
+    majority, drawn = 0, False
+    for part, kept in _pieces(voters, name):
+        signs = kept.sum(dim=0).sign_()
+        majority += int(signs.sum())
+        zero = signs == 0
+        signs.masked_fill_(zero, otherwise)
         # What disagrees becomes zero; what agrees, its magnitude.
         kept.mul_(signs).clamp_min_(0)
         total = kept.amax(dim=0) if combine == "max" else kept.sum(dim=0)
+        drawn = drawn or bool(total[zero].any())
         if combine == "mean":
             count = weights @ kept.gt_(0)
             total.div_(count.masked_fill_(count == 0, 1))
         torch.mul(total, signs, out=found.view(-1)[part])
-    return found
+    return _Result(found, majority, drawn)

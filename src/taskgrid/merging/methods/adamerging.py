@@ -26,7 +26,6 @@ from taskgrid.merging.seam import MergeContext, Prepared
 from taskgrid.plugins.cards import MergerCard, Scope
 from taskgrid.plugins.options import Option, Options
 from taskgrid.provenance.digests import derive_seed
-from taskgrid.store.weights import State
 
 CARD = MergerCard(
     title="AdaMerging",
@@ -133,9 +132,11 @@ def entropy(task: str, logits: torch.Tensor, rows: Rows) -> torch.Tensor:
     return -(logs.exp() * logs).sum(dim=-1).mean()
 
 
-def _used(vectors: Mapping[str, State], options: Options) -> dict[str, State]:
+def _used(
+    vectors: Mapping[str, Mapping[str, torch.Tensor]], options: Options
+) -> Mapping[str, Mapping[str, torch.Tensor]]:
     if options.trim == "none":
-        return dict(vectors)
+        return vectors
     voters = [
         Voter(vector, thresholds(vector, options.density, "global")) for vector in vectors.values()
     ]
