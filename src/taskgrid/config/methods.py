@@ -26,23 +26,13 @@ def check_methods(
         modes: how experts are trained, by label.
 
     Raises:
-        ConfigError: if weights by task lack one, an option counts more tasks than any subset has, a method
-            merges another number of tasks than a subset has, or it merges factors and a mode has none.
+        ConfigError: if weights by task lack one, or add up to zero over a subset where they are divided by
+            that; an option counts more tasks than any subset has; a method merges another number of tasks
+            than a subset has, or it merges factors and a mode has none.
     """
     for label, method in methods.items():
+        _check_options(label, method, trained, numbers)
         card = merger_card(method.name)
-        for name, option in card.options.items():
-            given = method.options.get(name) if option.shape == "numbers" else None
-            if given and (lacking := sorted({*trained} - {*given})):
-                raise ConfigError(
-                    f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
-                )
-            counted = method.options.get(name) if option.counts_tasks else None
-            if counted and counted > (largest := max(map(int.bit_count, numbers), default=0)):
-                raise ConfigError(
-                    f"option {name!r} of method {label!r} is {counted}, but no subset on the grid has more "
-                    f"than {largest} tasks; give at most {largest}"
-                )
         for mode, spec in modes.items() if card.factors else ():
             if not mode_card(spec.name).factors:
                 raise ConfigError(
@@ -56,3 +46,29 @@ def check_methods(
                     f"method {label!r} merges {card.tasks} tasks, but {subset} is on the grid; write "
                     f"grid.subsets: {{sizes: [{card.tasks}]}}, or leave the method out"
                 )
+
+
+def _check_options(
+    label: str, method: MethodSpec, trained: tuple[str, ...], numbers: Sequence[int]
+) -> None:
+    """Check what options say by task, or of a number of tasks."""
+    for name, option in merger_card(method.name).options.items():
+        by_task = option.shape == "numbers"
+        given: Mapping[str, float] = (method.options.get(name) if by_task else None) or {}
+        if given and (lacking := sorted({*trained} - {*given})):
+            raise ConfigError(
+                f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
+            )
+        for number in numbers if given and option.divided(method.options) else ():
+            tasks = subset_of_number(number, trained)
+            if sum(given[task] for task in tasks) == 0:
+                raise ConfigError(
+                    f"option {name!r} of method {label!r} adds up to zero over {subset_name(tasks)}, "
+                    "which nothing can be divided by; change a weight, or leave that subset out"
+                )
+        counted = method.options.get(name) if option.counts_tasks else None
+        if counted and counted > (largest := max(map(int.bit_count, numbers), default=0)):
+            raise ConfigError(
+                f"option {name!r} of method {label!r} is {counted}, but no subset on the grid has more "
+                f"than {largest} tasks; give at most {largest}"
+            )

@@ -104,6 +104,8 @@ class Option(Limits):
         choices: the values there are, the paper's first; empty where a range says it.
         words: what may be said in place of a value.
         counts_tasks: whether it is a number of merged tasks; more than any subset has are refused.
+        divided_if: values of other options with which its numbers, by task, are divided by their sum over a
+            subset, which must not be zero then; None where they never are.
         origin: where the default comes from.
     """
 
@@ -113,6 +115,7 @@ class Option(Limits):
     choices: tuple[Any, ...] = ()
     words: tuple[str, ...] = ()
     counts_tasks: bool = False
+    divided_if: Mapping[str, Any] | None = None
     origin: str = ""
 
     @property
@@ -122,6 +125,11 @@ class Option(Limits):
             return self.kind
         shapes: dict[type, OptionKind] = {bool: "flag", int: "integer", float: "number"}
         return shapes.get(type(self.default), "text")
+
+    def divided(self, options: Mapping[str, Any]) -> bool:
+        """Return whether its numbers are divided by their sum with these options, all of them."""
+        asked = self.divided_if
+        return asked is not None and all(options[name] == one for name, one in asked.items())
 
     def read(self, value: Any) -> Any:
         """Return a value in its canonical form.

@@ -191,6 +191,23 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
         ),
         (
             "grid/methods",
+            [{"name": "average", "options": {"weights": {"a": 1, "b": -1, "c": 1}}}],
+            r"option 'weights' of method 'average' adds up to zero over a\+b",
+        ),
+        (
+            "grid/methods",
+            [
+                "task_arithmetic",
+                {
+                    "name": "task_arithmetic",
+                    "label": "shares",
+                    "options": {"normalize": True, "weights": {"a": 2, "b": 3, "c": -5}},
+                },
+            ],
+            r"option 'weights' of method 'shares' adds up to zero over a\+b\+c",
+        ),
+        (
+            "grid/methods",
             ["average", "slerp"],
             r"method 'slerp' merges 2 tasks, but a is on the grid; write grid.subsets: \{sizes: \[2\]\}",
         ),

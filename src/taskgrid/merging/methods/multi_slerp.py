@@ -30,6 +30,7 @@ CARD = MergerCard(
             kind="numbers",
             least=0,
             about="weight of each task, by name, divided by their sum; null gives 1",
+            divided_if={},
             origin="mergekit",
         ),
     },

@@ -19,6 +19,7 @@ CARD = MergerCard(
             default=None,
             kind="numbers",
             about="weight of each task, by name; null gives every task 1, a negative weight removes one",
+            divided_if={"normalize": True},
         ),
         "normalize": Option(default=False, about="divide by the sum of the weights"),
     },
