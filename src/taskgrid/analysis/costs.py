@@ -18,7 +18,7 @@ COLUMNS = (
     *("model", "mode", "seed", "method", "options", "subset"),
     *("prepare_seconds", "bits_per_weight", "storage_mb"),
 )
-"""The columns of the table of costs; a row is a merge that was measured."""
+"""The columns of the table of costs; a row is a merge."""
 
 Part = Mapping[str, Any]
 """A method of a run: ``labels`` (model, mode, seed), ``method``, ``options``; the files of seconds
@@ -26,7 +26,7 @@ Part = Mapping[str, Any]
 
 
 def merge_costs(parts: Iterable[Part], towers: Mapping[str, Tower]) -> pd.DataFrame:
-    """Return what every merge cost that was measured, columns ``COLUMNS``.
+    """Return what every merge cost, columns ``COLUMNS``.
 
     Seconds are those of one machine, and enter no digest: of *prepare*, of learning, and of the
     statistics of the merged tasks. Where a part of them is not known, because its rows were found and
@@ -53,7 +53,7 @@ def _rows(part: Part, tower: Tower) -> Iterator[dict[str, Any]]:
     }
     statistics = {task: _seconds(files) for task, files in part["statistics"].items()}
     for timing in (read_json(Path(file)) for file in part["blocks"]):
-        for subset in timing["merges"]:
+        for subset in timing["subsets"]:
             tasks = parse_subset(subset)
             spent = [statistics.get(task, 0.0) for task in (*tasks, "")]
             if subset in part["learned"]:

@@ -16,8 +16,7 @@ RUN = {"model": "m", "mode": "standard", "seed": 0}
 
 def part(folder: Path, method: str, prepared: dict[str, float], **more: Any) -> dict[str, Any]:
     block = folder / f"{method}.json"
-    merges = {"a": {}, "a+b": {}}
-    write_json(block, {"merges": merges, "prepared": prepared})
+    write_json(block, {"subsets": ["a", "a+b"], "prepared": prepared})
     known = {"labels": RUN, "method": method, "options": {"of": 1}, "blocks": [str(block)]}
     return {**known, "learned": {}, "statistics": {}, **more}
 

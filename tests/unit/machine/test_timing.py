@@ -104,6 +104,7 @@ def test_start_and_rows_are_told_apart(tmp_path: Path) -> None:
     # Rows that are found were not computed by this job: no time is made up for them.
     again = run_plan(plan, store, bench.open, clock=hands.clock(age=3))
     assert (again.timing, again.evaluated) == (Timing(), 0)
+    assert again.cost()["subsets"] == result.cost()["subsets"] == ["a", "a+b"]
     assert again.sentence().endswith(f"found {result.evaluated}")
     # A new lambda: time of its rows alone; and a bench that does not tell began with its first lap.
     wider = make_plan(setting("ab"), method(), ["a"], ["0.00", "0.25", "0.50", "1.00"])

@@ -1,4 +1,4 @@
-"""Configurations with a mistake: a thousand of them are refused in a sentence, or accepted.
+"""Configurations with a mistake: hundreds of them are refused in a sentence, or accepted.
 
 What the Snakefile does before it plans a job is done here in process; `tests/workflow/test_mutations.py`
 takes some of them through Snakemake itself.
@@ -57,7 +57,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_wrong_value_is_named_with_its_key(file: Path) -> None:
     @seed(11)
-    @bounded(200)
+    @bounded(100)
     @given(mutations(file))
     def check(mutation: Mutation) -> None:
         message = refusal(values=mutation.config)

@@ -81,8 +81,14 @@ class Result:
         )
 
     def cost(self) -> dict[str, Any]:
-        """Return as JSON values what was measured, and the time that it took."""
-        return {"rows": self.evaluated, "images": self.images, **self.timing.to_json()}
+        """Return as JSON values what was measured, the time that it took, and the subsets that have rows."""
+        subsets = sorted({*self.table["subset"].to_pylist()} - {None, ""})
+        return {
+            "rows": self.evaluated,
+            "images": self.images,
+            "subsets": subsets,
+            **self.timing.to_json(),
+        }
 
 
 class Work:
