@@ -34,7 +34,7 @@ results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
 report: results/report.html
 
 test: $(READY)
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile tests/workflow tests/unit tests/peers
 
 check: $(READY)
 	ruff check .
