@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def architecture_config(architecture: str) -> dict[str, Any]:
     raise ConfigError(f"unknown architecture {shown(architecture)}; {hint.strip()}")
 
 
+@cache
 def image_size(architecture: str) -> int:
     """Return the side, in pixels, of the square images that an architecture takes.
 
@@ -51,6 +53,7 @@ def image_size(architecture: str) -> int:
     return int(size)
 
 
+@cache
 def parameters(architecture: str) -> int:
     """Return how many parameters an architecture's image tower has.
 
@@ -73,11 +76,13 @@ def parameters(architecture: str) -> int:
     return int(layers * layer + embedding + width * config.get("embed_dim", width))
 
 
+@cache
 def features(architecture: str) -> int:
     """Return the dimension of an architecture's features, which image and text towers share."""
     return int(architecture_config(architecture)["embed_dim"])
 
 
+@cache
 def operations(architecture: str) -> int:
     """Return about how many multiply-adds an image takes, for limits on time.
 

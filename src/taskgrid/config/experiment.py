@@ -74,7 +74,7 @@ class Experiment:
         """Names of all tasks, control tasks among them, in the configuration's order."""
         return tuple(self._tasks)
 
-    @property
+    @cached_property
     def trained(self) -> tuple[str, ...]:
         """Names of the tasks that have experts, in order: task ``i`` of these is bit ``i``."""
         return tuple(name for name, task in self._tasks.items() if task.expert)

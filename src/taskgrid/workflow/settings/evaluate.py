@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from taskgrid.config import Experiment
@@ -21,6 +22,7 @@ REFERENCE_KINDS = (
 )
 
 
+@lru_cache(maxsize=1)
 def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:

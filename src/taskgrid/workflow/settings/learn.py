@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import subset_name, subset_of_number
@@ -38,6 +40,7 @@ def check(experiment: Experiment) -> None:
                 )
 
 
+@lru_cache(maxsize=1)
 def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, subset: str
 ) -> Files:

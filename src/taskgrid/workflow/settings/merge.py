@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any
 
 from taskgrid.config import Experiment
@@ -19,6 +20,7 @@ KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest", "statis
 """Manifests of all that a row depends on."""
 
 
+@cache
 def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
     """Return the tasks that a block is evaluated on: those that its studies measure, or all by config."""
     if experiment.config.evaluation.outside:
@@ -32,6 +34,8 @@ def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
     return tuple(sorted(needed.union(*subsets)))
 
 
+# Rules ask for what is followed, then for what is settled, of one job after the other.
+@lru_cache(maxsize=1)
 def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:

@@ -108,6 +108,13 @@ def test_a_block_is_planned_with_its_own_subsets_and_tasks() -> None:
     assert json.loads(settings.merge.plan(curves, **BLOCK))["curves"]["nodes"] == 5
 
 
+def test_files_of_a_block_are_listed_once_for_what_is_followed_and_what_is_settled() -> None:
+    given = experiment()
+    for ask in (settings.merge.files, settings.evaluate.files):
+        assert ask(given, **BLOCK) is ask(given, **BLOCK)
+        assert ask(experiment(), **BLOCK) is not ask(given, **BLOCK)
+
+
 def test_plans_read_manifests_and_evaluations_read_weights() -> None:
     plan, block = (
         ask(experiment(), **BLOCK) for ask in (settings.merge.files, settings.evaluate.files)
