@@ -63,7 +63,7 @@ wildcard_constraints:
     mode=one_of({run.mode for run in E.runs}),
     seed=one_of({run.seed for run in E.runs}),
     method=one_of(E.methods),
-    block=r"\d{5}(-\d{5})?",
+    block=project.BLOCK,
     pixels=r"\d+px",
 
 

@@ -25,6 +25,8 @@ SOURCE = ROOT / "src"
 SCRIPTS = ROOT / "scripts"
 DEFAULT = ROOT / "config.yaml"
 """The embedded default, the layer below every configuration."""
+BLOCK = r"\d{5,12}(-\d{5,12})?"
+"""What ``{block}`` may be: five digits, more where a lattice of many tasks is cut into small blocks."""
 
 
 def check_place(root: Path = ROOT) -> None:

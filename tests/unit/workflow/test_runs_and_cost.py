@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from taskgrid.workflow import cost, paths, runs
+from taskgrid.lattice.blocks import Block, wide_blocks_of
+from taskgrid.workflow import cost, paths, project, runs
 from tests.unit.workflow.example_experiment import experiment
 
 LATTICE = {"budget": 30, "lambdas": [0.3], "audit": 19}
@@ -16,6 +19,14 @@ def test_blocks_are_listed_per_run_and_method() -> None:
         for method in ("task_arithmetic", "average")
         for block in ("00000", "00001")
     ]
+
+
+@pytest.mark.parametrize("tasks", [3, 20])
+def test_every_label_of_a_block_is_what_rules_take_for_one(tasks: int) -> None:
+    full = (1 << tasks) - 1
+    for block in (*wide_blocks_of([1, 2, 3], 1), *wide_blocks_of(range(full - 5, full + 1), 2)):
+        assert re.fullmatch(project.BLOCK, block.label)
+        assert Block.parse(block.label, block.stop - block.start if block.span == 1 else 2) == block
 
 
 def test_records_are_of_experts_and_of_blocks() -> None:
