@@ -33,7 +33,7 @@ rule grid:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: attempt * cost.table_memory(E),
         runtime=30,
     params:
         script=script("grid.py"),
@@ -68,7 +68,7 @@ rule study:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: attempt * cost.table_memory(E),
         runtime=60,
     params:
         script=script("study.py"),

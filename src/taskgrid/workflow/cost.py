@@ -8,6 +8,9 @@ from taskgrid.machine import devices
 _LONGEST = 8 * 60
 """Minutes of a first attempt. Long jobs resume, and short ones get through a queue sooner."""
 
+_ROW = 0.003
+"""MB of a row and what is chosen among rows, while tables are made."""
+
 _VIT_B_32 = 4.5e9
 """Multiply-adds of an image through ViT-B/32."""
 
@@ -64,6 +67,15 @@ def lattice_memory(experiment: Experiment, model: str) -> int:
     merges = lattice.design().count(tasks)
     bytes_each = 32 * lattice.budget + 4000 * tasks
     return round(evaluation + merges * bytes_each / 1e6)
+
+
+def table_memory(experiment: Experiment) -> int:
+    """Return the MB of the grid's tables: 2.6 GB were measured for a million rows (docs/scale.md)."""
+    members = sum(number.bit_count() for number in experiment.numbers)
+    # Of every subset a sweep on validation and a point on test, on each of its tasks.
+    per_run = sum(len(experiment.lambdas(method)) + 1 for method in experiment.methods)
+    rows = len(experiment.runs) * per_run * members
+    return round(max(4000, 1000 + rows * _ROW))
 
 
 def minutes(experiment: Experiment, model: str, small: int) -> int:

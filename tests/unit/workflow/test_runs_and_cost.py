@@ -105,3 +105,11 @@ def test_a_small_experiment_is_one_of_made_tasks_and_small_towers() -> None:
 def test_made_pixels_are_decoded_by_one_thread() -> None:
     assert cost.decoders(experiment(), "textures") == 1
     assert cost.decoders(experiment(), "mnist") == 1
+
+
+def test_tables_ask_for_as_much_as_the_grid_has_rows() -> None:
+    assert cost.table_memory(experiment()) == 4000
+    sweep = {"start": 0, "stop": 1, "step": 0.001}
+    many = experiment(grid={"lambdas": sweep}, finetune={"seeds": list(range(200))})
+    # Seven subsets hold twelve tasks; two methods with 1,001 points and the chosen one, 200 seeds.
+    assert cost.table_memory(many) == round(1000 + 0.003 * 200 * 2 * 1002 * 12)
