@@ -27,6 +27,7 @@ from taskgrid.evaluation.plan.setting import Part, Request, Setting, TaskRef
 from taskgrid.provenance.digests import digest
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
+from taskgrid.workflow.settings.merge import tasks
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = 5000
@@ -76,7 +77,7 @@ def plans_of(experiment: Experiment, setting: Setting, whole: bool) -> Iterator[
         lambdas = experiment.lambdas(label)
         for block in experiment.blocks:
             yield make_plan(
-                setting.restrict(experiment.tasks_of(block)),
+                setting.restrict(tasks(experiment, block.label)),
                 method,
                 experiment.subsets(block),
                 lambdas if whole or len(lambdas) == 1 else lambdas[:-1],
