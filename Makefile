@@ -56,6 +56,7 @@ bench: $(READY)
 	python benchmarks/finetuning.py
 	python benchmarks/workflow.py
 	python benchmarks/workflow.py finished
+	python benchmarks/scale.py
 	python benchmarks/reuse.py
 	python benchmarks/interpolation.py results
 	python benchmarks/anova.py results --lambdas 0.30

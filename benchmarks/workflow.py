@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from pairing import machine
+from watching import Watched, watched
 
 ROOT = Path(__file__).parents[1]
 FINISHED = ("clip-vit-l-14-8tasks", "clip-vit-l-14-14tasks", "clip-vit-l-14-20tasks")
@@ -37,22 +36,10 @@ for argument in map(Path, sys.argv[1:]):
 """
 
 
-def snakemake(folder: Path, *arguments: str, root: Path = ROOT) -> tuple[float, str]:
-    """Return the seconds that a call of Snakemake takes, and what it printed."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        *arguments,
-    ]
-    started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    text = done.stdout + done.stderr
-    if done.returncode:
-        raise SystemExit(text)
-    return time.perf_counter() - started, text
+def snakemake(folder: Path, *arguments: str, root: Path = ROOT) -> Watched:
+    """Return what a call of Snakemake takes, and what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    return watched([*command, *arguments], folder)
 
 
 def jobs(text: str) -> str:
@@ -65,12 +52,12 @@ def planned() -> None:
     """Time the plan of every preset, then this folder."""
     with tempfile.TemporaryDirectory() as folder:
         for preset in sorted((ROOT / "presets").glob("*.yaml")):
-            took, text = snakemake(Path(folder), "-n", "--configfile", str(preset))
-            print(f"{preset.stem:32} {jobs(text):>5} jobs  {took:5.1f} s")
-    if "Nothing to be done" not in snakemake(ROOT, "-n")[1]:
+            done = snakemake(Path(folder), "-n", "--configfile", str(preset))
+            print(f"{preset.stem:32} {jobs(done.text):>5} jobs {done}", flush=True)
+    if "Nothing to be done" not in snakemake(ROOT, "-n").text:
         print("the results of this folder are not complete: snakemake --cores all, then again")
         return
-    print(f"{'run with nothing to do':32} {0:>5} jobs  {snakemake(ROOT, '--cores', '2')[0]:5.1f} s")
+    print(f"{'run with nothing to do':32} {0:>5} jobs {snakemake(ROOT, '--cores', '2')}")
 
 
 def finished() -> None:
@@ -86,13 +73,13 @@ def finished() -> None:
                 (folder / "scripts").mkdir(exist_ok=True)
                 (folder / "scripts" / script.name).write_text(PRETEND)
             configured = ("--configfile", str(ROOT / "presets" / f"{name}.yaml"), "--cores", "2")
-            total = jobs(snakemake(folder, *configured, "-n", root=folder)[1])
-            ran, _ = snakemake(folder, *configured, root=folder)
-            took, text = snakemake(folder, *configured, root=folder)
-            if "Nothing to be done" not in text:
-                raise SystemExit(text)
+            total = jobs(snakemake(folder, *configured, "-n", root=folder).text)
+            ran = snakemake(folder, *configured, root=folder)
+            again = snakemake(folder, *configured, root=folder)
+            if "Nothing to be done" not in again.text:
+                raise SystemExit(again.text)
             print(
-                f"{name:32} {total:>5} jobs pretended in {ran:4.0f} s, then nothing: {took:5.1f} s"
+                f"{name:32} {total:>5} jobs pretended in {ran.wall:4.0f} s, then nothing: {again}"
             )
 
 
