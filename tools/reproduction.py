@@ -31,7 +31,7 @@ from taskgrid.store.atomic import write_text
 
 _BLOCK = re.compile(r"(?<=<!-- made: )(?P<what>[^>]*?)( -->\n)(?P<old>.*?)(?=<!-- end -->)", re.S)
 
-_FP32, _BF16 = 50e12, 300e12
+FP32, BF16 = 50e12, 300e12
 """Floating-point operations a second that the hours are computed with, not measured."""
 
 _TITLES = {
@@ -102,7 +102,7 @@ def cost(experiment: Experiment) -> Cost:
     and its test images at the chosen one; the reference rows are zero-shot and every expert on every
     task.
     """
-    parts = {task: _parts(experiment, task) for task in experiment.tasks}
+    parts = {task: image_counts(experiment, task) for task in experiment.tasks}
     trained, swept = dict.fromkeys(experiment.modes, 0), 0
     for mode in experiment.modes:
         for task in experiment.trained:
@@ -144,7 +144,7 @@ def forward_operations(architecture: str) -> float:
     return float(2 * (blocks + patches * 3 * patch**2 * width + width * config["embed_dim"]))
 
 
-def _parts(experiment: Experiment, task: str) -> tuple[int, int, int]:
+def image_counts(experiment: Experiment, task: str) -> tuple[int, int, int]:
     """Return the images of a task's train, val and test splits; val by the papers' rule."""
     description = read_description(experiment.task(task).dataset)
     counts = description.counts
@@ -172,7 +172,7 @@ def _table(what: str) -> str:
 
 
 def _lineages_table() -> str:
-    return _markdown(
+    return markdown(
         ["lineage", "what it goes back to", "numbers"],
         [
             [f"`{name}`", words, str(len(read_numbers([name])))]
@@ -198,7 +198,7 @@ def _tasks_table(lineage: str, model: str, *methods: str) -> str:
         values = [str(cells["printed"][task]) for task in eight]
         values += [*mean["printed"], ""][:1]
         lines.append([_called(at), *values, _remarks(part, at)])
-    return _markdown([model_titles()[model], *task_sets()["8"], "mean", "source, remarks"], lines)
+    return markdown([model_titles()[model], *task_sets()["8"], "mean", "source, remarks"], lines)
 
 
 def _means_table(lineage: str) -> str:
@@ -220,7 +220,7 @@ def _means_table(lineage: str) -> str:
             here = part[(part["model"] == model) & (part["tasks"] == name)]
             cells.append(_pair(here))
         lines.append([_called(at), *cells, _remarks(part, at)])
-    return _markdown(["accuracy / normalised", *heads, "source, remarks"], lines)
+    return markdown(["accuracy / normalised", *heads, "source, remarks"], lines)
 
 
 def _negation_table(lineage: str) -> str:
@@ -233,7 +233,7 @@ def _negation_table(lineage: str) -> str:
             here = part[part["model"] == model].set_index("task")["printed"]
             cells.append(f"{here['average']} / {here['imagenet']}")
         lines.append([_called(at), *cells, _remarks(part, at)])
-    return _markdown(["target / control", *model_titles().values(), "source, remarks"], lines)
+    return markdown(["target / control", *model_titles().values(), "source, remarks"], lines)
 
 
 def _cost_table(*presets: str) -> str:
@@ -243,7 +243,7 @@ def _cost_table(*presets: str) -> str:
         hours = [
             _hours(work / speed / 3600)
             for work in (found.training, found.grid)
-            for speed in (_FP32, _BF16)
+            for speed in (FP32, BF16)
         ]
         lines.append(
             [
@@ -258,7 +258,7 @@ def _cost_table(*presets: str) -> str:
         )
     heads = ["preset", "images", "disk", "fine-tuning [PFLOP]", "grid [PFLOP]"]
     heads += ["fine-tuning [GPU h]", "grid [GPU h]"]
-    return _markdown(heads, lines)
+    return markdown(heads, lines)
 
 
 def _hours(value: float) -> str:
@@ -296,7 +296,8 @@ def _pair(rows: pd.DataFrame) -> str:
     return values[0] if not values[1] else " / ".join(value or "-" for value in values)
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
