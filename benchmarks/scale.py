@@ -1,9 +1,11 @@
 """What 100,000 grid points cost before and after the GPUs: the plan, and the tables.
 
-    python benchmarks/scale.py [plan] [tables] [--subsets 17] [--block-size 32]
+    python benchmarks/scale.py [plan] [tables] [example] [--subsets 17] [--block-size 32] [--turns 3]
 
 ``plan`` is `snakemake -n` in an empty folder, of 20 tasks, 5 methods (one needs a statistic, one learns),
 3 seeds and 21 coefficients on ViT-L/14; nothing of it is there, so that all jobs are planned.
+
+``example`` plans the 20 tasks, 30 methods and 3 seeds of docs/scale.md in the same way; only when asked for.
 
 ``tables`` runs the scripts of the rules `grid` and `study` as these rules call them, on synthetic
 results of the same experiment: rows, choices, timings and the store of outcomes have the real formats,
@@ -15,6 +17,7 @@ task, of which these scripts read nothing). Test images are as many as the data 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tempfile
@@ -102,7 +105,7 @@ def _script(name: str, words: dict[str, list[str]], folder: Path) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="plan, tables (both)")
+    parser.add_argument("what", nargs="*", help="plan, tables, example (the first two)")
     parser.add_argument("--subsets", type=int, default=17, help="of each size; 17 are 324 in all")
     parser.add_argument("--block-size", type=int, default=32, help="subsets of a job at most")
     parser.add_argument("--turns", type=int, default=1, help="how often the plan is made")
@@ -124,6 +127,12 @@ def main() -> None:
                 plan(config)
         if "tables" in args.what or not args.what:
             tables(experiment)
+        if "example" in args.what:
+            sys.path.append(str(ROOT))
+            from tools.scale import overlay
+
+            config.write_text(json.dumps(overlay(10, False)))
+            plan(config)
 
 
 if __name__ == "__main__":
