@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test check bench peers ui report lock clean
+.PHONY: help run test check bench peers ui report lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
@@ -20,6 +20,8 @@ help:
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
 	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
+	@echo 'make audit   ask which pinned packages have known vulnerabilities'
+	@echo 'make sbom    what is pinned as a CycloneDX document, sbom.json'
 	@echo 'make clean   remove the virtual environments (results stay)'
 
 run: $(READY)
@@ -72,9 +74,21 @@ ui: $(READY)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" \
 	    python -m mlflow ui --host 127.0.0.1 --port 5000
 
-lock: $(READY)
-	python -m pip install --quiet uv
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header --upgrade --output-file requirements.lock
+UV := $(BIN)/uv
+
+$(UV): $(READY)
+	python -m pip install --quiet --disable-pip-version-check uv
+
+lock: $(UV)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header --generate-hashes --upgrade --output-file requirements.lock
+
+# Each in an environment of its own, for their dependencies are not ours. Without --strict, an index that
+# tells nothing of a package counts as one that knows no vulnerability.
+audit: $(UV)
+	uvx --from 'pip-audit>=2.10,<3' pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
+
+sbom: $(UV)
+	uvx --from 'cyclonedx-bom>=7,<8' cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file sbom.json
 
 clean:
 	rm -rf $(VENV) .venv-peers
@@ -82,6 +96,6 @@ clean:
 $(READY): requirements.lock pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
 	"$$PYTHON" -m venv $(VENV)
-	python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

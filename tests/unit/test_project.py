@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -15,15 +16,47 @@ from taskgrid import plugins
 from taskgrid.config import read_config
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("env", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("env", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environments_pin_what_the_lock_file_pins(env: Path) -> None:
     lock = (ROOT / "requirements.lock").read_text()
     listed = yaml.safe_load(env.read_text())["dependencies"]
     (pip,) = (part["pip"] for part in listed if isinstance(part, dict))
     for pin in pip:
-        assert re.search(rf"^{re.escape(pin)}( ;|$)", lock, re.MULTILINE), pin
+        assert re.search(rf"^{re.escape(pin)} [;\\]", lock, re.MULTILINE), pin
+
+
+def test_every_pin_has_hashes_and_every_requirement_a_pin() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert {len(pin.splitlines()) > 1 for pin in pins} == {True}
+    assert {
+        bool(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line))
+        for pin in pins
+        for line in pin.splitlines()[1:]
+    } == {True}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split("[<>=]", line)[0].lower().replace("_", "-") for line in wanted}
+    assert names <= {pin.split("==")[0] for pin in pins}
+
+
+def test_every_environment_has_the_python_that_the_lock_file_is_made_for() -> None:
+    (made_for,) = re.findall(r"--python-version (\S+)", (ROOT / "Makefile").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={made_for}"
+    for env in ENVIRONMENTS:
+        assert f"python={made_for}" in yaml.safe_load(env.read_text())["dependencies"], env
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+    used = [line for file in files for line in re.findall(r"uses: *(.*)", file.read_text())]
+    assert used
+    for line in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", line), line
 
 
 @pytest.mark.parametrize("kind", get_args(plugins.Kind))
