@@ -49,6 +49,17 @@ def test_every_environment_has_the_python_that_the_lock_file_is_made_for() -> No
     assert project["requires-python"] == f">={made_for}"
     for env in ENVIRONMENTS:
         assert f"python={made_for}" in yaml.safe_load(env.read_text())["dependencies"], env
+    recipe = (ROOT / "Containerfile").read_text()
+    assert re.findall(r"^FROM \S+/python:([\d.]+)-", recipe, re.MULTILINE) == [made_for]
+
+
+def test_the_container_has_the_packages_of_the_lock_file_and_no_others() -> None:
+    recipe = (ROOT / "Containerfile").read_text()
+    copied = re.findall(r"^COPY (\S+) (\S+)$", recipe, re.MULTILINE)
+    ((file, folder),) = copied
+    ran = [line for line in re.findall(r"^RUN (.*)$", recipe, re.MULTILINE) if "pip" in line]
+    assert ran == [f"pip install --require-hashes --requirement {folder}{file}"]
+    assert (ROOT / ".dockerignore").read_text().split() == ["*", f"!{file}"]
 
 
 def test_actions_are_pinned_by_commit() -> None:
