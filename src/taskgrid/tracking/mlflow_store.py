@@ -6,6 +6,9 @@ a changed record gets a new run, and the order of steps keeps the promise when t
 between any two of them: the new run is made as ``pending``, filled, the old one tagged
 ``superseded = true``, and only then the new one declared current and finished. What an interrupted
 process leaves is an unfinished run; the next one deletes it (MLflow can restore it) and starts over.
+So is what a server that dies after a request and before its answer leaves: the client asks again.
+
+Every run is tagged with its ``project``, a results folder; those of others are never looked at.
 """
 
 from __future__ import annotations
@@ -38,8 +41,10 @@ from taskgrid.tracking.limits import (
     metric_key,
     shortened,
 )
+from taskgrid.tracking.project import keep_project
 from taskgrid.tracking.records import KINDS, RecordKind, RunRecord
 from taskgrid.tracking.report import SyncReport
+from taskgrid.tracking.schema import other_tables
 from taskgrid.tracking.target import Target
 
 _PAGE = 5000
@@ -119,12 +124,15 @@ class MlflowRegistry:
         try:
             check_reachable(self._target)
             with locked(self._target.lock):
+                keep_project(self._target.results, self._target.project)
                 work.run(whole_grid=whole_grid)
         except TrackingError as error:
             reason = str(error)
         # Whatever a database, a proxy or a server throws: the results are safe, the registry can wait.
         except Exception as error:
-            reason = f"{self._target.shown} gave an error ({_said(error, self._target)})"
+            reason = other_tables(error, self._target.shown) or (
+                f"{self._target.shown} gave an error ({_said(error, self._target)})"
+            )
         return work.report(reason)
 
 
@@ -161,13 +169,15 @@ class _Work:
             experiments |= self._existing(set(_NOTES) - set(templates))
         known: dict[str, list[_Known]] = defaultdict(list)
         for experiment in experiments.values():
-            for run in self._runs(experiment):
+            for run in self._runs(experiment, "tags.superseded != 'true'"):
                 if "point_id" in run.tags:
                     known[run.tags["point_id"]].append(run)
         for record in self._records:
             self._record(record, experiments[_EXPERIMENTS[record.kind]], known[record.point_id])
             self._done += 1
             self._advance(1)
+        if self._counts["created"]:
+            self._sweep(experiments.values())
         if whole_grid:
             self._retire(known)
         self._complete = True
@@ -205,12 +215,19 @@ class _Work:
             if experiment is not None and experiment.lifecycle_stage == "active"
         }
 
-    def _runs(self, experiment: str) -> Iterator[_Known]:
+    def _sweep(self, experiments: Iterable[str]) -> None:
+        """Delete the twins of runs that a client asked for again because it had no answer."""
+        for experiment in experiments:
+            for run in list(self._runs(experiment, "attributes.status != 'FINISHED'")):
+                self._client.delete_run(run.run_id)
+                self._counts["repaired"] += 1
+
+    def _runs(self, experiment: str, which: str) -> Iterator[_Known]:
         token: str | None = None
         while True:
             page = self._client.search_runs(
                 [experiment],
-                filter_string="tags.superseded != 'true'",
+                filter_string=f"tags.project = '{self._target.project}' and {which}",
                 run_view_type=ViewType.ACTIVE_ONLY,
                 max_results=_PAGE,
                 page_token=token,
@@ -300,6 +317,7 @@ class _Work:
             # Alone, it is current as soon as it is finished; else it waits for the old one to go.
             "superseded": "false" if first else "pending",
             "in_grid": "true",
+            "project": self._target.project,
             "mlflow.source.name": "taskgrid",
             **self._parent_tag(record),
         }
