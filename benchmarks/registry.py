@@ -4,7 +4,7 @@ python benchmarks/registry.py [--sqlite] [--processes 8] [--runs 50] [--kills 3]
 
 Each process is a results folder of its own with its own records, all in one MLflow experiment: it does
 what `snakemake registry` does, again until all is level. The server is profiles/mlflow-server; it and
-its database are killed (SIGKILL) without warning. At the end every run is read back and compared with
+its database are killed (SIGKILL) without warning, each time when a further share is written. At the end every run is read back and compared with
 its record: what is missing, differs, is there twice or was left unfinished.
 """
 
@@ -46,10 +46,9 @@ def main() -> None:
             processes = multiprocessing.get_context("spawn").Pool(args.processes)
             asked = [(folder / f"p{n}", server.address, args.runs) for n in range(args.processes)]
             written = processes.starmap_async(write, asked)
-            for _ in range(args.kills):
-                written.wait(args.seconds)
-                if written.ready():
-                    break
+            for kill in range(1, args.kills + 1):
+                while done(folder) < args.processes * args.runs * kill / (args.kills + 1):
+                    time.sleep(0.05)
                 server.kill()
                 time.sleep(args.down)
                 server.start()
@@ -80,7 +79,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10, help="up between kills")
     parser.add_argument("--down", type=float, default=3, help="seconds until it is started again")
     return parser.parse_args()
 
@@ -169,11 +167,26 @@ def target_of(folder: Path, address: str) -> Target:
 
 def write(folder: Path, address: str, runs: int) -> int:
     """Bring the registry level; return how many calls it took."""
-    given, calls = records(folder, runs), 1
-    while sync_records(given, target_of(folder, address), whole_grid=True).status != "level":
-        calls += 1
+    given, best, calls = records(folder, runs), 0, 0
+    while True:
+        seen, calls = 0, calls + 1
+
+        def advance(count: int) -> None:
+            nonlocal seen, best
+            seen += count
+            if seen > best:
+                best = seen
+                (folder / "progress").write_text(str(best))
+
+        target = target_of(folder, address)
+        if sync_records(given, target, whole_grid=True, advance=advance).status == "level":
+            return calls
         time.sleep(1)
-    return calls
+
+
+def done(folder: Path) -> int:
+    """Return how many runs were written so far, by all."""
+    return sum(int(path.read_text() or 0) for path in folder.glob("p*/progress"))
 
 
 def read(folder: Path, address: str, runs: int) -> Counter[str]:

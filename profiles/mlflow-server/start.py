@@ -43,7 +43,12 @@ def main() -> None:
         print(f"registry: {address}, tables in {database.partition('?')[0]}, artefacts in {folder}")
         print(f"in config.yaml:\n\n    tracking:\n      uri: {address}\n", flush=True)
         command = server(database, folder / "artifacts", args.host, args.port, args.workers)
-        subprocess.run(command, env={**QUIET, **os.environ}, check=False)
+        process = subprocess.Popen(command, env={**QUIET, **os.environ})
+        try:
+            process.wait()
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -113,7 +118,16 @@ def running(programs: Path, data: Path) -> Iterator[Path]:
             ).returncode
 
         if not (data / "PG_VERSION").exists() and call(
-            "initdb", "-D", str(data), "-U", "taskgrid", "--auth=trust", "-E", "UTF8", "--no-sync", stdout=None
+            "initdb",
+            "-D",
+            str(data),
+            "-U",
+            "taskgrid",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            stdout=None,
         ):
             sys.exit(
                 f"PostgreSQL could not be set up in {data}; add --sqlite, or give another --folder"
