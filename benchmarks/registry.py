@@ -4,8 +4,8 @@ python benchmarks/registry.py [--sqlite] [--processes 8] [--runs 50] [--kills 3]
 
 Each process is a results folder of its own with its own records, all in one MLflow experiment: it does
 what `snakemake registry` does, again until all is level. The server is profiles/mlflow-server; it and
-its database are killed (SIGKILL) without warning, each time when a further share is written. At the end every run is read back and compared with
-its record: what is missing, differs, is there twice or was left unfinished.
+its database are killed (SIGKILL) each time that a further share is written. At the end every run is
+read back and compared with its record: what is missing, differs, is there twice or was left unfinished.
 """
 
 from __future__ import annotations

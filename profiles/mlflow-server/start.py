@@ -3,8 +3,8 @@
     python profiles/mlflow-server/start.py [--folder mlflow-server] [--port 5000]
 
 PostgreSQL is the system's, run apart from any other under a folder of its own; it listens on no port.
-Where there is none, or with --sqlite, tables are in a SQLite file. --database takes an existing
-database instead, which is how a server for many is run (docs/registry.md). Ctrl-C stops it all.
+Where there is none, or with --sqlite, tables are in a SQLite file. Ctrl-C stops it all. A server for
+many is set up by hand: docs/registry.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 NO_DRIVER = "PostgreSQL is here, but psycopg is not: pip install 'psycopg[binary]', or add --sqlite"
+HOST = "127.0.0.1"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Workers for jobs that taskgrid never asks for; they take two GB.
@@ -38,11 +39,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = args.folder.resolve()
     with contextlib.ExitStack() as held, contextlib.suppress(KeyboardInterrupt):
-        database = args.database or held.enter_context(tables(folder, sqlite=args.sqlite))
-        address = f"http://{args.host}:{args.port}"
+        database = held.enter_context(tables(folder, sqlite=args.sqlite))
+        address = f"http://{HOST}:{args.port}"
         print(f"registry: {address}, tables in {database.partition('?')[0]}, artefacts in {folder}")
         print(f"in config.yaml:\n\n    tracking:\n      uri: {address}\n", flush=True)
-        command = server(database, folder / "artifacts", args.host, args.port, args.workers)
+        command = server(database, folder / "artifacts", args.port, args.workers)
         process = subprocess.Popen(command, env={**QUIET, **os.environ})
         try:
             process.wait()
@@ -56,19 +57,15 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     about = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=about)
     parser.add_argument("--folder", type=Path, default=Path("mlflow-server"), help="keeps it all")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets anyone in: docs/registry.md"
-    )
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
     parser.add_argument("--sqlite", action="store_true", help="tables in a file")
-    parser.add_argument("--database", help="postgresql+psycopg://user:password@host/name")
     return parser.parse_args(given)
 
 
-def server(database: str, artifacts: Path, host: str, port: int, workers: int) -> list[str]:
+def server(database: str, artifacts: Path, port: int, workers: int) -> list[str]:
     """Return the command of a server that hands artefacts on, so that jobs need no way to their place."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", str(workers), "--backend-store-uri", database]
     return [*command, "--serve-artifacts", "--artifacts-destination", artifacts.as_uri()]
 
