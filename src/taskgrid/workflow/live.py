@@ -64,6 +64,10 @@ class Live:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            print(
+                "live curves in MLflow are not complete (the server is slow); the registry is written later",
+                file=sys.stderr,
+            )
 
     def _say(self, what: object) -> None:
         if self._process is None or self._process.stdin is None:

@@ -39,7 +39,7 @@ def test_points_and_the_end_arrive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["time.sleep(60)", "sys.exit(1)", None])
 def test_nobody_who_listens_holds_a_training_up(
-    text: str | None, monkeypatch: pytest.MonkeyPatch
+    text: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(live, "_PATIENCE", 0.2)
     command = ("/no/such/program",) if text is None else program(text)
@@ -50,6 +50,7 @@ def test_nobody_who_listens_holds_a_training_up(
         assert time.process_time() - begun < 5
         begun = time.monotonic()
     assert time.monotonic() - begun < 10
+    assert ("not complete" in capsys.readouterr().err) == (text == "time.sleep(60)")
 
 
 def test_without_a_server_nothing_is_started() -> None:
