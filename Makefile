@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test check bench peers ui report lock audit sbom clean
+.PHONY: help run test check bench peers ui mlflow-server report lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
 	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
+	@echo 'make mlflow-server   an MLflow server on http://127.0.0.1:5000, for trying (docs/registry.md)'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make audit   ask which pinned packages have known vulnerabilities'
 	@echo 'make sbom    what is pinned as a CycloneDX document, sbom.json'
@@ -73,6 +74,10 @@ ui: $(READY)
 	@echo 'runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" \
 	    python -m mlflow ui --host 127.0.0.1 --port 5000
+
+mlflow-server: $(READY)
+	python -c 'import psycopg' 2>/dev/null || python -m pip install --quiet --disable-pip-version-check 'psycopg[binary]>=3.2,<4'
+	python profiles/mlflow-server/start.py
 
 UV := $(BIN)/uv
 

@@ -38,6 +38,7 @@ rule finetune:
             *ON_DEVICE,
             "--checkpoint-seconds",
             E.config.finetune.checkpoint_seconds,
+            *settings.registry.live(E),
         ),
         settings=lambda w: settings.finetune.expert(E, **w),
         listing=lambda w, input: settings.finetune.others(E, **w).listing(

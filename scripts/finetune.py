@@ -6,6 +6,7 @@ from taskgrid.finetuning.written import ExpertFiles, TrainingFiles, train_expert
 from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.live import Live
 
 INPUTS = ("card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")
@@ -15,17 +16,19 @@ def main() -> None:
     """Read the images, the head and theta_0; write theta_t, its manifest and its history."""
     args = parse(__doc__, paths=("scratch", *INPUTS, *OUTPUTS))
     use_threads(args.threads)
-    trained = train_expert(
-        TrainingFiles(
-            **{name: Path(getattr(args, name)) for name in INPUTS},
-            others=Listing.read(args.listing).tasks if args.listing else {},
-        ),
-        ExpertFiles(**{name: Path(getattr(args, name)) for name in OUTPUTS}),
-        args.settings,
-        device=args.device,
-        scratch=Path(args.scratch),
-        every_seconds=args.checkpoint_seconds,
-    )
+    with Live(args.tracking, args.settings) as live:
+        trained = train_expert(
+            TrainingFiles(
+                **{name: Path(getattr(args, name)) for name in INPUTS},
+                others=Listing.read(args.listing).tasks if args.listing else {},
+            ),
+            ExpertFiles(**{name: Path(getattr(args, name)) for name in OUTPUTS}),
+            args.settings,
+            device=args.device,
+            scratch=Path(args.scratch),
+            every_seconds=args.checkpoint_seconds,
+            listen=live,
+        )
     print(trained.sentence(args.settings["task"]))
 
 

@@ -66,14 +66,16 @@ class Recorder:
         """Record the validation accuracy after ``step`` updates."""
         self._val.append((step, accuracy))
 
-    def latest(self) -> dict[str, float]:
-        """Return the latest values, for a progress line. Waits for the device."""
-        shown = {}
-        if self._checked:
-            shown["loss"] = float(self._train[self._checked - 1, 0])
+    def newest(self) -> list[tuple[int, str, float]]:
+        """Return the newest rows of the history so far, for people to watch. Waits for the device."""
+        rows: list[tuple[int, str, float]] = []
+        if step := self._checked:
+            rows.append((step, "train/loss", float(self._train[step - 1, 0])))
+            rows.append((step, "train/lr", self._recipe.learning_rate(step - 1, self._total)))
         if self._val:
-            shown["val"] = self._val[-1][1]
-        return shown
+            step, accuracy = self._val[-1]
+            rows.append((step, "val/accuracy", accuracy))
+        return rows
 
     def check(self, step: int) -> None:
         """Verify that the first ``step`` updates stayed finite. Waits for the device.

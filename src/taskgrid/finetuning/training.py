@@ -97,7 +97,7 @@ class Training:
                         self._validate()
                 if progress is not None:
                     if self.step % _WATCH_STEPS == 0 or last:
-                        progress.note(**self.recorder.latest())
+                        progress.points(self.recorder.newest())
                     progress.advance(1)
                 if after_step is not None:
                     after_step()

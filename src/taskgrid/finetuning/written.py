@@ -18,7 +18,7 @@ from taskgrid.finetuning.feed import Originals, Samples
 from taskgrid.finetuning.loop import Finetuned, OtherTasks, Scratch, finetune
 from taskgrid.finetuning.recipe import Recipe
 from taskgrid.machine.devices import lease_device
-from taskgrid.machine.progress import Progress
+from taskgrid.machine.progress import Listener, Progress
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.plugins.cards import mode_card
@@ -107,6 +107,7 @@ def train_expert(
     device: str = "auto",
     scratch: Path,
     every_seconds: float = 60.0,
+    listen: Listener = lambda _: None,
 ) -> Trained:
     """Fine-tune on a task; an interrupted training of the same settings is resumed.
 
@@ -117,6 +118,7 @@ def train_expert(
         device: ``auto``, ``cpu`` or ``cuda``.
         scratch: where trainings keep checkpoints; removed when the expert is written.
         every_seconds: time between checkpoints.
+        listen: is given points of the curves as it goes; must neither wait nor raise.
 
     Raises:
         ArtifactError: if a file is missing or damaged.
@@ -135,7 +137,7 @@ def train_expert(
     with ExitStack() as held:
         place = held.enter_context(lease_device(device))
         bar = held.enter_context(
-            Progress(f"finetune {task}", recipe.total_steps(len(train)), "step")
+            Progress(f"finetune {task}", recipe.total_steps(len(train)), "step", listen=listen)
         )
         done = finetune(
             ModelCard.from_json(read_json(files.card)),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
 from tqdm import tqdm
 
 _LINE_SECONDS = 10.0
+
+Point = tuple[int, str, float]
+"""``(step, curve, value)``, as in a training's history."""
+Listener = Callable[[Sequence[Point]], None]
 
 
 class Progress:
@@ -20,15 +25,22 @@ class Progress:
         total: units of work in all.
         unit: name of a unit, e.g. ``img`` or ``point``.
         stream: where to write; a terminal gets a bar, anything else a line every ten seconds.
+        listen: called with the newest points of curves; must neither wait nor raise.
     """
 
     def __init__(
-        self, label: str, total: int, unit: str = "img", stream: TextIO | None = None
+        self,
+        label: str,
+        total: int,
+        unit: str = "img",
+        stream: TextIO | None = None,
+        listen: Listener = lambda _: None,
     ) -> None:
         self._label = label
         self._total = total
         self._unit = unit
         self._stream = stream if stream is not None else sys.stderr
+        self._listen = listen
         self._done = 0
         self._note = ""
         self._bar: tqdm | None = None
@@ -72,6 +84,11 @@ class Progress:
         )
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
+
+    def points(self, newest: Sequence[Point]) -> None:
+        """Show the newest points of curves beside the count, and hand them on."""
+        self.note(**{name.rpartition("/")[2]: value for _, name, value in newest})
+        self._listen(newest)
 
     def _line(self) -> None:
         self._last = time.monotonic()

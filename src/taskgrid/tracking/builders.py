@@ -41,6 +41,14 @@ def scale_step(scale: float) -> int:
     return round(scale * STEPS_PER_UNIT)
 
 
+def expert_point(settings: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the ``point_id`` of a fine-tuning, and what it is named by."""
+    mode = settings.get("mode_label") or settings["mode"]
+    named = {"model": settings["model"], "mode": mode, "seed": str(settings["seed"])}
+    named["task"] = settings["task"]
+    return "/".join(["expert", *named.values()]), named
+
+
 def expert_record(
     manifest: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -63,21 +71,19 @@ def expert_record(
         weights: path of its weights; they are named, not copied.
         artifacts: files a person opens: the manifest.
     """
-    model, task, seed = settings["model"], settings["task"], str(settings["seed"])
-    mode = settings.get("mode_label") or settings["mode"]
+    point_id, named = expert_point(settings)
     history = sorted(rows)
     accuracy = [value for _, metric, value in history if metric == "val/accuracy"]
     # A ready-made expert has no history.
     ends = [("start", accuracy[0]), ("final", accuracy[-1])] if accuracy else []
     lineage = {key: str(manifest[key]) for key in _LINEAGE if key in manifest}
-    named = {"model": model, "mode": mode, "seed": seed, "task": task}
     options = _flat(settings.get("mode_options") or {}, "mode.")
     if "aligner" in settings:
         options = {"aligner": settings["aligner"], **_flat(settings["options"], "aligner.")}
     return RunRecord(
-        point_id=f"expert/{model}/{mode}/{seed}/{task}",
+        point_id=point_id,
         kind="expert",
-        name=task,
+        name=named["task"],
         params={**named, **_flat(settings.get("recipe") or {}), **options},
         metrics=_finite(
             [
@@ -93,7 +99,7 @@ def expert_record(
             **({"weights": weights} if weights else {}),
         },
         datasets=tuple(
-            Dataset(task, str(manifest["split"]), part)
+            Dataset(named["task"], str(manifest["split"]), part)
             for part in ("train", "val")
             if "split" in manifest
         ),

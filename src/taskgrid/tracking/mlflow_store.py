@@ -6,13 +6,17 @@ a changed record gets a new run, and the order of steps keeps the promise when t
 between any two of them: the new run is made as ``pending``, filled, the old one tagged
 ``superseded = true``, and only then the new one declared current and finished. What an interrupted
 process leaves is an unfinished run; the next one deletes it (MLflow can restore it) and starts over.
+So is what a server that dies after a request and before its answer leaves: the client asks again.
+A run that a training filled as it went (``mlflow_live``) is completed instead, if all that is in it is
+in the record too.
+
+Every run is tagged with its ``project``, a results folder; those of others are never looked at.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,28 +42,16 @@ from taskgrid.tracking.limits import (
     metric_key,
     shortened,
 )
-from taskgrid.tracking.records import KINDS, RecordKind, RunRecord
+from taskgrid.tracking.mlflow_experiments import EXPERIMENTS, LIVE, NOTES, experiment_id
+from taskgrid.tracking.project import keep_project
+from taskgrid.tracking.records import KINDS, Metric, RunRecord
 from taskgrid.tracking.report import SyncReport
+from taskgrid.tracking.schema import other_tables
 from taskgrid.tracking.target import Target
 
 _PAGE = 5000
 _LONGEST = 200
 """Characters of an error of MLflow's that are shown."""
-
-_EXPERIMENTS: dict[RecordKind, str] = {
-    "grid": "{}-grids",
-    "subset": "{}",
-    "expert": "{}-experts",
-    "point": "{}-points",
-}
-_NOTES = {
-    "{}-grids": "One run per grid: what it spans, its figures, its scores against subset size.",
-    "{}": "One run per merge (method and subset of tasks), below one run per grid. Curves have "
-    "lambda as step (step 300 is lambda 0.3); `chosen/...` is the point chosen on validation.",
-    "{}-experts": "One run per fine-tuned expert.",
-    "{}-points": "One run per grid point, its scale as a parameter: for scatter and contour plots.",
-}
-_FILTER = "\n\nWhat counts now: `tags.superseded = 'false' and tags.in_grid = 'true'`."
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,7 @@ class _Known:
     run_id: str
     status: str
     tags: dict[str, str]
+    metrics: tuple[str, ...]
     started: int
     ended: int | None
 
@@ -78,9 +71,11 @@ class _Known:
 
     @classmethod
     def of(cls, run: Run) -> _Known:
-        info = run.info
-        tags = dict(run.data.tags)
-        return cls(info.run_id, info.status, tags, info.start_time or 0, info.end_time)
+        info, data = run.info, run.data
+        start = info.start_time or 0
+        return cls(
+            info.run_id, info.status, dict(data.tags), tuple(data.metrics), start, info.end_time
+        )
 
 
 class MlflowRegistry:
@@ -119,12 +114,15 @@ class MlflowRegistry:
         try:
             check_reachable(self._target)
             with locked(self._target.lock):
+                keep_project(self._target.results, self._target.project)
                 work.run(whole_grid=whole_grid)
         except TrackingError as error:
             reason = str(error)
         # Whatever a database, a proxy or a server throws: the results are safe, the registry can wait.
         except Exception as error:
-            reason = f"{self._target.shown} gave an error ({_said(error, self._target)})"
+            reason = other_tables(error, self._target.shown) or (
+                f"{self._target.shown} gave an error ({_said(error, self._target)})"
+            )
         return work.report(reason)
 
 
@@ -155,45 +153,26 @@ class _Work:
 
     def run(self, *, whole_grid: bool) -> None:
         self._client = MlflowClient(self._target.uri, self._target.uri)
-        templates = dict.fromkeys(_EXPERIMENTS[record.kind] for record in self._records)
-        experiments = {template: self._experiment(template) for template in templates}
+        templates = dict.fromkeys(EXPERIMENTS[record.kind] for record in self._records)
+        experiments = {
+            template: experiment_id(self._client, self._target, template) for template in templates
+        }
         if whole_grid:
-            experiments |= self._existing(set(_NOTES) - set(templates))
+            experiments |= self._existing(set(NOTES) - set(templates))
         known: dict[str, list[_Known]] = defaultdict(list)
         for experiment in experiments.values():
-            for run in self._runs(experiment):
+            for run in self._runs(experiment, "tags.superseded != 'true'"):
                 if "point_id" in run.tags:
                     known[run.tags["point_id"]].append(run)
         for record in self._records:
-            self._record(record, experiments[_EXPERIMENTS[record.kind]], known[record.point_id])
+            self._record(record, experiments[EXPERIMENTS[record.kind]], known[record.point_id])
             self._done += 1
             self._advance(1)
+        if self._counts["created"]:
+            self._sweep(experiments.values())
         if whole_grid:
             self._retire(known)
         self._complete = True
-
-    def _experiment(self, template: str) -> str:
-        name = template.format(self._target.experiment)
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            folder = self._target.artifacts
-            # A folder within the artifacts' own, also of names such as /Users/me/x or ../x.
-            location = (folder / re.sub(r"[/\\]|\.\.", "_", name)).as_uri() if folder else None
-            # The kind spares people the question which sort of experiment this is.
-            tags = {
-                "mlflow.note.content": _NOTES[template] + _FILTER,
-                "mlflow.experimentKind": "custom_model_development",
-            }
-            try:
-                return str(self._client.create_experiment(name, location, tags))
-            except MlflowException:
-                # Another machine was faster; no lock file is shared with it.
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
 
     def _existing(self, templates: Iterable[str]) -> dict[str, str]:
         """Return the experiments that are there, of kinds that no record has (any more)."""
@@ -205,12 +184,20 @@ class _Work:
             if experiment is not None and experiment.lifecycle_stage == "active"
         }
 
-    def _runs(self, experiment: str) -> Iterator[_Known]:
+    def _sweep(self, experiments: Iterable[str]) -> None:
+        """Delete the twins of runs that a client asked for again because it had no answer."""
+        for experiment in experiments:
+            for run in list(self._runs(experiment, "attributes.status != 'FINISHED'")):
+                if LIVE not in run.tags:  # a training may be at work
+                    self._client.delete_run(run.run_id)
+                    self._counts["repaired"] += 1
+
+    def _runs(self, experiment: str, which: str) -> Iterator[_Known]:
         token: str | None = None
         while True:
             page = self._client.search_runs(
                 [experiment],
-                filter_string="tags.superseded != 'true'",
+                filter_string=f"tags.project = '{self._target.project}' and {which}",
                 run_view_type=ViewType.ACTIVE_ONLY,
                 max_results=_PAGE,
                 page_token=token,
@@ -221,12 +208,13 @@ class _Work:
                 return
 
     def _record(self, record: RunRecord, experiment: str, runs: Sequence[_Known]) -> None:
-        for run in runs:
-            if not run.is_current:
-                self._client.delete_run(run.run_id)
-                self._counts["repaired"] += 1
         current = sorted((run for run in runs if run.is_current), key=lambda run: run.started)
         same = [run for run in current if run.tags.get("content_key") == record.content_key]
+        begun, there = (None, frozenset[Metric]()) if same else self._begun(record, runs)
+        for run in runs:
+            if not run.is_current and run is not begun:
+                self._client.delete_run(run.run_id)
+                self._counts["repaired"] += 1
         if same:
             self._keep(record, same[-1])
             self._supersede([run for run in current if run is not same[-1]])
@@ -239,11 +227,13 @@ class _Work:
                 f"{record.point_id}: the file {missing[0]} is missing; run the workflow"
             )
             return
-        started, ended = _times(record)
-        run_id: str | None = None
+        started, ended = _times(record) if begun is None else _since(begun.started, record)
+        run_id = None if begun is None else begun.run_id
         try:
-            run_id = self._create(record, experiment, started, first=not current)
-            self._fill(run_id, record, started)
+            # Alone, it is current as soon as it is finished; else it waits for the old one to go.
+            first = begun is None and not current
+            run_id = self._create(record, experiment, started, run_id, first=first)
+            self._fill(run_id, record, started, there)
         except MlflowException as error:
             # A refused record must not hold up the others; a store out of reach concerns them all.
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
@@ -253,11 +243,29 @@ class _Work:
             self._failed.append(f"{record.point_id}: {_said(error, self._target)}")
             return
         self._supersede(current)
-        if current:
+        if not first:
             self._client.set_tag(run_id, "superseded", "false")
         self._finish(run_id, ended)
         self._run_ids[record.point_id] = run_id
         self._counts["created"] += 1
+
+    def _begun(
+        self, record: RunRecord, runs: Sequence[_Known]
+    ) -> tuple[_Known | None, frozenset[Metric]]:
+        """Return a run that a training filled, and what is in it, if all of it is the record's."""
+        wanted = {Metric(metric_key(key), value, step) for key, value, step in record.metrics}
+        for run in runs:
+            if LIVE not in run.tags or run.is_current:
+                continue
+            there = [
+                Metric(key, each.value, each.step)
+                for key in run.metrics
+                for each in self._client.get_metric_history(run.run_id, key)
+            ]
+            found = frozenset(there)
+            if len(found) == len(there) and found <= wanted:
+                return run, found
+        return None, frozenset()
 
     def _keep(self, record: RunRecord, run: _Known) -> None:
         self._run_ids[record.point_id] = run.run_id
@@ -268,8 +276,9 @@ class _Work:
             if run.tags.get(key) != value:
                 self._client.set_tag(run.run_id, key, value)
         # A start cannot be changed. Rows that were found again have no time: what is known stays.
-        if record.seconds is not None and run.ended != run.started + _length(record):
-            self._finish(run.run_id, run.started + _length(record))
+        _, ended = _since(run.started, record)
+        if ended is not None and run.ended != ended:
+            self._finish(run.run_id, ended)
 
     def _finish(self, run_id: str, ended: int | None) -> None:
         if ended is not None:
@@ -291,31 +300,41 @@ class _Work:
                 self._client.set_tag(run.run_id, "in_grid", "false")
                 self._counts["retired"] += 1
 
-    def _create(self, record: RunRecord, experiment: str, started: int, *, first: bool) -> str:
+    def _create(
+        self, record: RunRecord, experiment: str, started: int, begun: str | None, *, first: bool
+    ) -> str:
         tags = {
             **record.tags,
             **_machine_tags(record),
             "point_id": record.point_id,
             "content_key": record.content_key,
-            # Alone, it is current as soon as it is finished; else it waits for the old one to go.
             "superseded": "false" if first else "pending",
             "in_grid": "true",
+            "project": self._target.project,
             "mlflow.source.name": "taskgrid",
             **self._parent_tag(record),
         }
         few, rest = first_and_rest(list(shortened(tags, LONGEST_TAG).items()), MOST_TAGS)
-        run = self._client.create_run(
-            experiment, start_time=started, tags=dict(few), run_name=record.name
-        )
-        run_id = str(run.info.run_id)
+        if begun is None:
+            run = self._client.create_run(
+                experiment, start_time=started, tags=dict(few), run_name=record.name
+            )
+            begun = str(run.info.run_id)
+        else:
+            rest = [few, *rest]
         for part in rest:
-            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in part])
-        return run_id
+            self._client.log_batch(begun, tags=[RunTag(key, value) for key, value in part])
+        return begun
 
-    def _fill(self, run_id: str, record: RunRecord, moment: int) -> None:
-        metrics = [
-            MlflowMetric(metric_key(key), value, moment, step)
+    def _fill(self, run_id: str, record: RunRecord, moment: int, there: frozenset[Metric]) -> None:
+        wanted = [
+            Metric(metric_key(key), value, step)
             for key, value, step in dict.fromkeys(record.metrics)
+        ]
+        metrics = [
+            MlflowMetric(each.key, each.value, moment, each.step)
+            for each in wanted
+            if each not in there
         ]
         params = [Param(*item) for item in shortened(record.params, LONGEST_PARAM).items()]
         some, more = first_and_rest(metrics, MOST_METRICS)
@@ -347,6 +366,10 @@ def _times(record: RunRecord) -> tuple[int, int | None]:
     start = int(time.time() * 1000) - _length(record)
     if record.started:
         start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
+    return _since(start, record)
+
+
+def _since(start: int, record: RunRecord) -> tuple[int, int | None]:
     return start, None if record.seconds is None else start + _length(record)
 
 

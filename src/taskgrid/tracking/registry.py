@@ -25,6 +25,12 @@ _SURROUNDINGS = {
 }
 
 
+def be_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Tell MLflow, before it is imported, to be quiet and quick to give up."""
+    for name, value in _SURROUNDINGS.items():
+        environ.setdefault(name, value)
+
+
 def sync_records(
     records: Iterable[RunRecord],
     target: Target,
@@ -43,8 +49,7 @@ def sync_records(
         advance: called with 1 after each record.
         environ: the environment, which is told to keep MLflow quiet and quick to give up.
     """
-    for name, value in _SURROUNDINGS.items():
-        environ.setdefault(name, value)
+    be_quiet(environ)
     if target.artifacts is not None:
         # Of MLflow's own first experiment, else `mlruns` in the working folder, whose path it writes
         # into a statement as it is: one with an apostrophe breaks that.

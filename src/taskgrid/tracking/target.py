@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from taskgrid.provenance.digests import digest
 from taskgrid.sentences import without_secrets
+from taskgrid.tracking.project import project_of
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,16 @@ class Target:
         uri: MLflow tracking URI.
         artifacts: folder for the artifacts of a local store; None leaves them to the server.
         lock: file that keeps two processes from writing at once.
+        results: the results folder.
+        project: the name of that folder's runs, among those of others.
         experiment: name of the MLflow experiment, and beginning of the others' names.
     """
 
     uri: str = field(repr=False)
     artifacts: Path | None
     lock: Path
+    results: Path
+    project: str
     experiment: str = "taskgrid"
 
     @property
@@ -97,6 +102,8 @@ def resolve_target(
             uri=f"sqlite:///{written}",
             artifacts=database.parent / "mlartifacts",
             lock=database.with_name(f"{database.name}.lock"),
+            results=folder,
+            project=project_of(folder),
             experiment=experiment,
         )
-    return Target(chosen, None, lock, experiment)
+    return Target(chosen, None, lock, folder, project_of(folder), experiment)

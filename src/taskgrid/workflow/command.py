@@ -44,6 +44,7 @@ def parse(
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    parser.add_argument("--tracking", type=json.loads, default=None, metavar="JSON")
     for name in paths:
         parser.add_argument(f"--{name}", required=True, metavar="PATH")
     for name in optional:

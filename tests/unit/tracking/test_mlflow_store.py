@@ -20,60 +20,19 @@ from pathlib import Path
 import pytest
 
 from taskgrid.tracking.access import check_reachable
-from taskgrid.tracking.records import Artifact, Dataset, Metric, RunRecord, write_records
+from taskgrid.tracking.records import Artifact, Dataset, Metric, write_records
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.target import Target, resolve_target, shown_uri, withheld
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from tests.unit.example_registry import current, record, runs
+
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with MLflow's tables; making one takes seconds, copying it none."""
-    folder = tmp_path_factory.mktemp("store")
-    assert sync_records([], resolve_target(None, results=folder, environ={})).status == "level"
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def target(empty_store: Path, tmp_path: Path) -> Target:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return resolve_target(None, results=tmp_path, environ={})
-
-
-def record(
-    name: str, value: float = 1.0, kind: str = "subset", parent: str | None = None, **more: object
-) -> RunRecord:
-    fields = {
-        "point_id": f"{kind}/{name}",
-        "kind": kind,
-        "name": name,
-        "parent": parent,
-        "params": {"size": "2", "method": "ties"},
-        "metrics": (Metric("chosen/test_normalized", value), Metric("val/acc", 0.5, 300)),
-        "tags": {"kind": kind, "tasks": "a+b"},
-    }
-    return RunRecord(**{**fields, **more})
-
-
-def runs(target: Target, name: str = "taskgrid", view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    client = MlflowClient(target.uri)
-    experiment = client.get_experiment_by_name(name)
-    return list(client.search_runs([experiment.experiment_id], run_view_type=view))
-
-
-def current(target: Target, name: str = "taskgrid") -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
-    for run in runs(target, name):
-        if run.info.status == "FINISHED" and run.data.tags["superseded"] == "false":
-            found.setdefault(run.data.tags["point_id"], []).append(run)
-    return found
 
 
 def test_a_record_becomes_a_run_with_everything_in_it(target: Target, tmp_path: Path) -> None:

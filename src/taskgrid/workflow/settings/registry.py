@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from taskgrid.config import Experiment
 from taskgrid.errors import ArtifactError
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.atomic import read_json
+from taskgrid.tracking.project import keep_project, project_of
 from taskgrid.tracking.target import shown_uri, withheld
 from taskgrid.workflow import paths
 from taskgrid.workflow.runs import proven_runs
@@ -33,6 +36,23 @@ def sync(experiment: Experiment) -> str:
 def secrets(experiment: Experiment) -> dict[str, str]:
     """Return what the registry's job needs in its environment, for settings are written down."""
     return withheld(experiment.config.tracking.uri)
+
+
+def live(experiment: Experiment, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the options by which a training shows its curves as it goes: none without a server."""
+    tracking = experiment.config.tracking
+    uri = environ.get("MLFLOW_TRACKING_URI") or tracking.uri or ""
+    if not uri.startswith(("http://", "https://")):
+        return []
+    shown = None if tracking.uri is None else shown_uri(tracking.uri)
+    where = {"uri": shown, "experiment": tracking.experiment, "results": "results"}
+    return ["--tracking", canonical_json(where)]
+
+
+def keep(results: str | Path) -> None:
+    """Let a results folder keep the name of its runs; without it they go by the machine."""
+    folder = Path(results).resolve()
+    keep_project(folder, project_of(folder))
 
 
 def attached(experiment: Experiment) -> list[str]:
