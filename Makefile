@@ -10,11 +10,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test check bench peers ui mlflow-server report lock audit sbom clean
+.PHONY: help run test test-slurm check bench peers ui mlflow-server report lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
 	@echo 'make test    everything that can be tested without a GPU'
+	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
@@ -23,7 +24,7 @@ help:
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make audit   ask which pinned packages have known vulnerabilities'
 	@echo 'make sbom    what is pinned as a CycloneDX document, sbom.json'
-	@echo 'make clean   remove the virtual environments (results stay)'
+	@echo 'make clean   remove the virtual environments and .slurm (results stay)'
 
 run: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
@@ -38,6 +39,10 @@ report: results/report.html
 
 test: $(READY)
 	python -m pytest -n 2 --dist loadfile tests/workflow tests/unit tests/peers
+
+# SLURM is unpacked into .slurm, not installed.
+test-slurm: $(READY)
+	python -m pytest tests/slurm -m slurm
 
 check: $(READY)
 	ruff check .
@@ -96,7 +101,7 @@ sbom: $(UV)
 	uvx --from 'cyclonedx-bom>=7,<8' cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file sbom.json
 
 clean:
-	rm -rf $(VENV) .venv-peers
+	rm -rf $(VENV) .venv-peers .slurm
 
 $(READY): requirements.lock pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }

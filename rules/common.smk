@@ -57,6 +57,13 @@ if IS_CALL and (others := calls.announce()):
     logger.warning(others)
 
 
+# Whoever computes here now would compute beside them.
+onstart:
+    on_cluster = workflow.nodes is not None or Path(".snakemake/slurm_logs").is_dir()
+    if IS_CALL and on_cluster and (left := calls.left_behind()):
+        raise WorkflowError(left)
+
+
 wildcard_constraints:
     model=one_of(E.models),
     task=one_of(E.tasks),

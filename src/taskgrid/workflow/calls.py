@@ -23,6 +23,7 @@ from types import FrameType
 from typing import IO
 
 from taskgrid.sentences import without_secrets
+from taskgrid.workflow import queue
 
 LOCKS = Path(".snakemake/locks")
 
@@ -83,6 +84,21 @@ def announce(folder: Path = LOCKS) -> str | None:
                 "finished is kept, what it was at is made again"
             )
     return None
+
+
+def left_behind(folder: Path = LOCKS) -> str | None:
+    """Say which jobs a killed call left with SLURM, for nothing may be computed twice at once.
+
+    While another call lives they are its own, and Snakemake's lock says whether both may run.
+
+    Args:
+        folder: Snakemake's folder of locks.
+    """
+    for path in folder.glob(_NOTE):
+        call = _read(path)
+        if call is not None and call.pid != os.getpid() and not _is_dead(path, call):
+            return None
+    return queue.refusal(queue.jobs_of(Path.cwd()))
 
 
 def explain_interrupts() -> None:

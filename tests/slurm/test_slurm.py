@@ -1,0 +1,132 @@
+"""A grid on a SLURM cluster: as on one machine, and whatever is killed, cancelled or lost meanwhile."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, kill, wait_for
+from tests.slurm.conftest import JOBS
+from tests.workflow.conftest import Checkout
+
+pytestmark = pytest.mark.slurm
+
+PROFILE = ("--profile", "profiles/slurm", "--cores", "all")
+EXPERTS = "results/experts"
+
+
+def files(folder: Path, *patterns: str) -> dict[str, bytes]:
+    """Return what is in the files of a folder."""
+    found = [path for pattern in patterns for path in sorted(folder.rglob(pattern))]
+    assert found
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def intervals(lines: Iterable[list[str]]) -> dict[str, tuple[str, int, int]]:
+    """Return of each step of a job on a GPU which one it was, and between which lines it ran."""
+    found: dict[str, tuple[str, int, int]] = {}
+    for number, (event, step, *device) in enumerate(lines):
+        if event == "begin" and not step.endswith("."):
+            found[step] = (device[0], number, 1 << 30)
+        elif step in found:
+            found[step] = (*found[step][:2], number)
+    return found
+
+
+def together(steps: Mapping[str, tuple[str, int, int]]) -> int:
+    """Return how many steps ran at once, at most."""
+    return max(
+        sum(begin <= moment < end for _, begin, end in steps.values())
+        for _, moment, _ in steps.values()
+    )
+
+
+def checkpoints(checkout: Checkout) -> list[Path]:
+    return [*(checkout / "results/scratch").rglob("checkpoint.safetensors")]
+
+
+def queued(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    """Return node and comment of the jobs that run, by their numbers."""
+    listing = cluster.call("squeue", "--noheader", "--states=R", "--format=%i|%N|%k")
+    rows = [line.split("|") for line in listing.splitlines()]
+    return {number: (node, comment) for number, node, comment in rows}
+
+
+def test_a_grid_is_what_it_is_on_one_machine(
+    cluster: Cluster, local: Checkout, remote: Checkout
+) -> None:
+    outcome = remote.run(*PROFILE)
+    assert 'Resource("gpu", 100)' in outcome.text
+    assert outcome.text.count("has been submitted with SLURM jobid") == JOBS
+
+    steps = intervals(cluster.steps())
+    assert len(steps) == JOBS
+    for device, begin, end in steps.values():
+        assert re.fullmatch(r"n[12]:[01]", device)
+        assert [begin] == [
+            other
+            for one, other, until in steps.values()
+            if one == device and other < end and begin < until
+        ]
+    assert together(steps) == 3
+
+    assert files(remote / "results/tables", "*") == files(local / "results/tables", "*")
+    weights = files(local / EXPERTS, "*.safetensors", "expert.json")
+    assert len(weights) == 6
+    assert files(remote / EXPERTS, "*.safetensors", "expert.json") == weights
+
+
+@pytest.fixture(scope="module")
+def killed(cluster: Cluster, remote: Checkout) -> subprocess.Popen[str]:
+    """A call of Snakemake that was killed when each of its three trainings had saved progress."""
+    shutil.rmtree(remote / EXPERTS, ignore_errors=True)
+    with remote.begin("experts", *PROFILE) as call:
+        wait_for(lambda: len(checkpoints(remote)) == 3, 900, "three checkpoints")
+        call.kill()
+    return call
+
+
+def test_what_a_killed_call_left_is_never_computed_twice(
+    cluster: Cluster, remote: Checkout, killed: subprocess.Popen[str]
+) -> None:
+    left = queued(cluster)
+    assert len(left) == 3
+    for arguments in (PROFILE, ("--cores", "1")):
+        outcome = remote.snakemake("experts", *arguments)
+        assert outcome.code == 1
+        assert "SLURM still has jobs of a call of Snakemake that is gone" in outcome.text
+        assert queued(cluster) == left
+    command = re.search(r"`(scancel [\d ]+)`", outcome.text)
+    assert command is not None and set(command[1].split()[1:]) == set(left)
+    cluster.call(*command[1].split())
+    wait_for(lambda: not cluster.call("squeue", "--noheader"), 60, "the queue is empty")
+    assert len(checkpoints(remote)) == 3
+
+
+@pytest.mark.usefixtures("killed")
+def test_a_training_survives_whatever_ends_its_job(
+    cluster: Cluster, local: Checkout, remote: Checkout
+) -> None:
+    with remote.begin("experts", *PROFILE) as call:
+        wait_for(lambda: len(queued(cluster)) == 3, 900, "three trainings")
+        jobs = queued(cluster)
+        on_second = [job for job, (node, _) in jobs.items() if node == "n2"]
+        lost = on_second[0]
+        cancelled, broken = [job for job in jobs if job != lost][:2]
+
+        assert "disabled" in cluster.fails("scontrol", "requeue", cancelled)
+        cluster.call("scancel", cancelled)
+        kill(cluster.processes(SLURM_JOB_ID=broken, SLURM_STEP_ID="0"))
+        kill(cluster.processes(SLURMD_NODENAME="n2"))
+        cluster.call("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        text, _ = call.communicate(timeout=600)
+    assert call.returncode == 0, text
+    for job in (cancelled, broken, lost):
+        assert f"SLURM-job '{job}' failed" in text
+    weights = files(local / EXPERTS, "*.safetensors")
+    assert files(remote / EXPERTS, "*.safetensors") == weights
