@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ EXPERTS = "results/experts"
 
 def files(folder: Path, *patterns: str) -> dict[str, bytes]:
     """Return what is in the files of a folder."""
-    found = [path for pattern in patterns for path in sorted(folder.rglob(pattern))]
+    found = [path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()]
     assert found
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
@@ -46,15 +47,24 @@ def together(steps: Mapping[str, tuple[str, int, int]]) -> int:
     )
 
 
+@contextmanager
+def begun(checkout: Checkout) -> Iterator[subprocess.Popen[str]]:
+    """Begin to train on the cluster; nothing of the call is left behind but its jobs."""
+    with checkout.begin("experts", *PROFILE) as call:
+        try:
+            yield call
+        finally:
+            call.kill()
+
+
 def checkpoints(checkout: Checkout) -> list[Path]:
     return [*(checkout / "results/scratch").rglob("checkpoint.safetensors")]
 
 
-def queued(cluster: Cluster) -> dict[str, tuple[str, str]]:
-    """Return node and comment of the jobs that run, by their numbers."""
-    listing = cluster.call("squeue", "--noheader", "--states=R", "--format=%i|%N|%k")
-    rows = [line.split("|") for line in listing.splitlines()]
-    return {number: (node, comment) for number, node, comment in rows}
+def queued(cluster: Cluster) -> dict[str, str]:
+    """Return the nodes of the jobs that run, by their numbers."""
+    listing = cluster.call("squeue", "--noheader", "--states=R", "--format=%i %N")
+    return dict(line.split() for line in listing.splitlines())
 
 
 def test_a_grid_is_what_it_is_on_one_machine(
@@ -82,17 +92,16 @@ def test_a_grid_is_what_it_is_on_one_machine(
 
 
 @pytest.fixture(scope="module")
-def killed(cluster: Cluster, remote: Checkout) -> subprocess.Popen[str]:
+def killed(cluster: Cluster, remote: Checkout) -> None:
     """A call of Snakemake that was killed when each of its three trainings had saved progress."""
     shutil.rmtree(remote / EXPERTS, ignore_errors=True)
-    with remote.begin("experts", *PROFILE) as call:
+    with begun(remote):
         wait_for(lambda: len(checkpoints(remote)) == 3, 900, "three checkpoints")
-        call.kill()
-    return call
 
 
+@pytest.mark.usefixtures("killed")
 def test_what_a_killed_call_left_is_never_computed_twice(
-    cluster: Cluster, remote: Checkout, killed: subprocess.Popen[str]
+    cluster: Cluster, remote: Checkout
 ) -> None:
     left = queued(cluster)
     assert len(left) == 3
@@ -112,18 +121,17 @@ def test_what_a_killed_call_left_is_never_computed_twice(
 def test_a_training_survives_whatever_ends_its_job(
     cluster: Cluster, local: Checkout, remote: Checkout
 ) -> None:
-    with remote.begin("experts", *PROFILE) as call:
+    with begun(remote) as call:
         wait_for(lambda: len(queued(cluster)) == 3, 900, "three trainings")
         jobs = queued(cluster)
-        on_second = [job for job, (node, _) in jobs.items() if node == "n2"]
-        lost = on_second[0]
+        lost = next(job for job, node in jobs.items() if node == "n2")
         cancelled, broken = [job for job in jobs if job != lost][:2]
 
         assert "disabled" in cluster.fails("scontrol", "requeue", cancelled)
         cluster.call("scancel", cancelled)
         kill(cluster.processes(SLURM_JOB_ID=broken, SLURM_STEP_ID="0"))
-        kill(cluster.processes(SLURMD_NODENAME="n2"))
         cluster.call("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        kill(cluster.processes(SLURMD_NODENAME="n2"))
         text, _ = call.communicate(timeout=600)
     assert call.returncode == 0, text
     for job in (cancelled, broken, lost):
