@@ -88,6 +88,12 @@ StorageLoc=accounting
 PidFile={folder}/slurmdbd.pid
 """
 
+# The executor plugin calls srun without the variable that says where the cluster is.
+SRUN = """\
+#!/bin/sh
+SLURM_CONF='{folder}/slurm.conf' exec '{root}/usr/bin/srun' "$@"
+"""
+
 # What a job is given is written down when its step begins, and that it ended when it ends.
 PROLOG = """\
 #!/bin/sh
@@ -326,7 +332,7 @@ def _environment(root: Path, folder: Path) -> dict[str, str]:
     }
     return {
         **kept,
-        "PATH": f"{root}/usr/bin:{root}/usr/sbin:{kept['PATH']}",
+        "PATH": f"{folder}/bin:{root}/usr/bin:{root}/usr/sbin:{kept['PATH']}",
         "LD_LIBRARY_PATH": ":".join([*libraries, kept.get("LD_LIBRARY_PATH", "")]).rstrip(":"),
         "SLURM_CONF": str(folder / "slurm.conf"),
         "MYSQL_UNIX_PORT": str(folder / "database.socket"),
@@ -352,8 +358,9 @@ def _configure(cluster: Cluster) -> None:
     (folder / "gres.conf").write_text(
         "NodeName=n1 Name=gpu File=/dev/tty[0-1]\nNodeName=n2 Name=gpu File=/dev/tty[2-3]\n"
     )
-    for name, text in (("prolog", PROLOG), ("epilog", EPILOG)):
-        (folder / name).write_text(text.format(folder=folder))
+    (folder / "bin").mkdir()
+    for name, text in (("prolog", PROLOG), ("epilog", EPILOG), ("bin/srun", SRUN)):
+        (folder / name).write_text(text.format(folder=folder, root=cluster.root))
         (folder / name).chmod(0o755)
 
 
