@@ -14,7 +14,7 @@ SNAKEMAKE := python -m snakemake
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
-	@echo 'make test    everything that can be tested without a GPU'
+	@echo 'make test    everything that can be tested without a GPU or a cluster'
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'

@@ -59,7 +59,9 @@ if IS_CALL and (others := calls.announce()):
 
 # Whoever computes here now would compute beside them.
 onstart:
-    on_cluster = workflow.nodes is not None or Path(".snakemake/slurm_logs").is_dir()
+    on_cluster = (
+        workflow.nodes is not None or Path(".snakemake/slurm_logs").is_dir()
+    )
     if IS_CALL and on_cluster and (left := calls.left_behind()):
         raise WorkflowError(left)
 
