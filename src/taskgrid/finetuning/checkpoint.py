@@ -36,6 +36,11 @@ class Checkpoint:
     curves: State
 
 
+def checkpoint_path(folder: Path) -> Path:
+    """Return the file that a training's checkpoint is in."""
+    return folder / _FILE
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, identity: str) -> None:
     """Write a checkpoint over the last one; a kill at any moment leaves one of the two.
 
@@ -65,10 +70,8 @@ def load_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
     """Return the last checkpoint of this very training, or None.
 
     A file that is missing, damaged, or belongs to other settings is no checkpoint: the training
-    then begins anew, which costs time and is always right. What a kill left half-written goes.
+    then begins anew, which costs time and is always right.
     """
-    for leftover in folder.glob(f".{_FILE}.*"):
-        leftover.unlink(missing_ok=True)
     try:
         tensors, header = load_state(folder / _FILE)
     except ArtifactError:

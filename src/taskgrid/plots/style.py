@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -96,11 +97,14 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
         ArtifactError: if the file system refuses to write.
     """
     undated = {"CreationDate": None, "Creator": "taskgrid", "Producer": None}
+    # In memory: what the drawing says of a full disk is that a stream's state is inconsistent.
+    as_pdf, as_png = io.BytesIO(), io.BytesIO()
     with paper_style():
-        with atomic_path(pdf) as path:
-            figure.savefig(path, format="pdf", metadata=undated)
-        with atomic_path(png) as path:
-            figure.savefig(path, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.savefig(as_pdf, format="pdf", metadata=undated)
+        figure.savefig(as_png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    with atomic_path(pdf) as pdf_path, atomic_path(png) as png_path:
+        pdf_path.write_bytes(as_pdf.getbuffer())
+        png_path.write_bytes(as_png.getbuffer())
 
 
 def new_figure(width: float, height: float) -> Figure:

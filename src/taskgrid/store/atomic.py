@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ _ADVICE = {
     errno.EMFILE: "too many files are open: write fewer at a time or raise the limit (ulimit -n)",
     errno.ENFILE: "too many files are open on this machine: write fewer at a time",
 }
+_AS_TEXT = re.compile(r"\(os error (\d+)\)")
+_ON_ITS_WAY = ".tmp"
+_RANDOM = 8
+"""Letters by which ``tempfile`` tells names apart."""
 
 
 def explain_os_error(error: OSError, path: str | Path) -> ArtifactError:
@@ -38,7 +44,8 @@ def explain_os_error(error: OSError, path: str | Path) -> ArtifactError:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
 
-    On any error, also on a full disk, the temporary file is removed and ``path`` is untouched.
+    On any error, also on a full disk, the temporary file is removed and ``path`` is untouched. What a
+    killed process left of one is removed when the same path is written again.
 
     Raises:
         ArtifactError: if the file system refuses to write.
@@ -46,20 +53,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        os.close(handle)
+        _remove_leftovers(target)
+        temporary, lock = _begin(target)
     except OSError as error:
         raise explain_os_error(error, target) from error
-    temporary = Path(name)
     try:
         yield temporary
         publish(temporary, target)
-    except OSError as error:
-        if error.errno in _ADVICE:
-            raise explain_os_error(error, target) from error
+    except Exception as error:
+        number = _number_of(error)
+        if number in _ADVICE:
+            raise explain_os_error(OSError(number, str(error)), target) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -71,6 +79,48 @@ def publish(temporary: Path, target: Path) -> None:
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
     temporary.replace(target)
+
+
+def _number_of(error: Exception) -> int | None:
+    """Return the operating system's number of an error; libraries in Rust give it as text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = _AS_TEXT.search(str(error))
+    return int(found[1]) if found else None
+
+
+def _begin(target: Path) -> tuple[Path, int]:
+    """Make a temporary file; it is locked for as long as the number that comes with it is open."""
+    while True:
+        lock, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=_ON_ITS_WAY, dir=target.parent
+        )
+        # Some network file systems lock nothing; there leftovers stay.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if Path(name).exists():
+            return Path(name), lock
+        # Another writer of the path took it for a leftover: it was not locked yet.
+        os.close(lock)
+
+
+def _remove_leftovers(target: Path) -> None:
+    prefix = f".{target.name}."
+    length = len(prefix) + _RANDOM + len(_ON_ITS_WAY)
+    for name in os.listdir(target.parent):  # noqa: PTH208 - thousands of names, and no need of paths
+        if len(name) == length and name.startswith(prefix) and name.endswith(_ON_ITS_WAY):
+            # What cannot be removed, for whatever reason, is in nobody's way.
+            with suppress(OSError):
+                _remove_unless_held(target.with_name(name))
+
+
+def _remove_unless_held(temporary: Path) -> None:
+    handle = os.open(temporary, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
+    finally:
+        os.close(handle)
 
 
 def check_writable(folder: str | Path) -> None:

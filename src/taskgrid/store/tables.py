@@ -79,7 +79,10 @@ def csv_path(path: str | Path) -> Iterator[Path]:
     """
     with atomic_path(path) as temporary:
         yield temporary
-        write_text(_beside(path), digest_file(temporary) + "\n")
+        stated = digest_file(temporary)
+        # Without one, neither the old table nor the new is ever taken for damaged.
+        _beside(path).unlink(missing_ok=True)
+    write_text(_beside(path), f"{stated}\n")
 
 
 def check_csv(path: str | Path) -> None:

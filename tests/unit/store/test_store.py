@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +54,49 @@ def test_the_file_systems_refusal_is_explained(tmp_path: Path, code: int, words:
         raise OSError(code, "no")
     assert "x" in str(caught.value)
     assert leftovers(tmp_path) == []
+
+
+KILLED = """
+import sys, time
+from taskgrid.store.atomic import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    command = [sys.executable, "-c", KILLED, str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "half\n"
+        write_text(target, "while it lives, its file is left alone")
+        assert len(leftovers(tmp_path)) == 2
+        process.kill()
+    others = [".file.txt.abcdefg.tmp", ".file.txt.whole", ".other.txt.abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    write_text(target, "whole")
+    assert leftovers(tmp_path) == sorted([*others, "file.txt"])
+
+
+def test_a_file_that_is_taken_for_a_leftover_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, names = tempfile.mkstemp, []
+
+    def stolen(**options: Any) -> tuple[int, str]:
+        handle, name = real(**options)
+        names.append(name)
+        if len(names) == 1:
+            Path(name).unlink()
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", stolen)
+    write_text(tmp_path / "x", "whole")
+    assert len(names) == 2 and (tmp_path / "x").read_text() == "whole"
+    assert leftovers(tmp_path) == ["x"]
 
 
 def test_a_folder_that_is_a_file_is_explained(tmp_path: Path) -> None:
