@@ -12,6 +12,10 @@ from taskgrid.finetuning.recipe import Recipe
 from taskgrid.store.weights import State
 
 
+class DivergedError(TrainingError):
+    """A loss or a gradient is not finite."""
+
+
 @dataclass(frozen=True)
 class History:
     """A training's curves as a long table.
@@ -81,7 +85,7 @@ class Recorder:
         """Verify that the first ``step`` updates stayed finite. Waits for the device.
 
         Raises:
-            TrainingError: names the task, the first bad step and its learning rate.
+            DivergedError: names the task, the first bad step and its learning rate.
         """
         # What is not finite in a penalty is not finite in the loss.
         fresh = self._train[self._checked : step].cpu()
@@ -90,7 +94,7 @@ class Recorder:
             index = int(bad[0])
             at = self._checked + index
             loss, norm = fresh[index].tolist()
-            raise TrainingError(
+            raise DivergedError(
                 f"fine-tuning on task {self._task!r} diverged at step {at + 1} of {self._total} "
                 f"(loss {loss:g}, gradient norm {norm:g}, learning rate "
                 f"{self._recipe.learning_rate(at, self._total):.3g}); lower `lr` or lengthen the warm-up"

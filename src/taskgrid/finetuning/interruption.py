@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from taskgrid.finetuning.checkpoint import load_checkpoint, save_checkpoint
+from taskgrid.errors import TrainingError
+from taskgrid.finetuning.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from taskgrid.finetuning.history import DivergedError
 from taskgrid.finetuning.training import Training
 from taskgrid.machine.progress import Progress
 
@@ -42,6 +44,7 @@ def resume(run: Training, scratch: Scratch, identity: str, progress: Progress | 
 
     Raises:
         SystemExit: with status 143, after a checkpoint, if the process was asked to end (SIGTERM).
+        TrainingError: if the training diverges; names the last checkpoint before it did.
     """
     found = load_checkpoint(scratch.folder, identity)
     if found is not None:
@@ -67,7 +70,15 @@ def resume(run: Training, scratch: Scratch, identity: str, progress: Progress | 
             if terminated():
                 raise SystemExit(128 + signal.SIGTERM)
 
-        run.advance(progress=progress, after_step=after_step)
+        try:
+            run.advance(progress=progress, after_step=after_step)
+        except DivergedError as error:
+            kept = (
+                f"the last good checkpoint, of step {saved_step}, is {checkpoint_path(scratch.folder)}"
+                if saved_step
+                else "there is no checkpoint from before that step"
+            )
+            raise TrainingError(f"{error}; {kept}") from error
 
 
 @contextmanager

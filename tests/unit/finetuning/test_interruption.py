@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,9 +78,17 @@ def test_a_damaged_checkpoint_is_as_good_as_none(clip: Clip, tmp_path: Path, dam
 
 def test_a_diverged_training_is_not_saved(clip: Clip, tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "scratch", every_steps=1)
-    with pytest.raises(TrainingError):
-        run(clip, replace(SHORT, lr=1e30, clip_norm=None), scratch=scratch)
-    state, _ = load_state(scratch.folder / "checkpoint.safetensors")
+    diverging = replace(SHORT, lr=1e30, clip_norm=None)
+    with pytest.raises(TrainingError, match=r"diverged at step 2 .*; there is no checkpoint from"):
+        run(clip, diverging, scratch=Scratch(tmp_path / "none"))
+    path = scratch.folder / "checkpoint.safetensors"
+    said = (
+        rf"diverged at step 2 .*; the last good checkpoint, of step 1, is {re.escape(str(path))}$"
+    )
+    for _ in ("at first", "again"):
+        with pytest.raises(TrainingError, match=said):
+            run(clip, diverging, scratch=scratch)
+    state, _ = load_state(path)
     assert all(
         torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()
     )
