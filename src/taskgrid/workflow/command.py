@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskgrid.errors import TaskgridError
+from taskgrid.machine.faults import explain_fault
 from taskgrid.sentences import without_secrets
 from taskgrid.store.atomic import explain_os_error
 
@@ -79,8 +80,9 @@ def run(main: Callable[[], Any]) -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
-        _fail(None)
+    except Exception as error:
+        fault = explain_fault(error)
+        _fail(f"error: {fault}" if fault else None)
 
 
 def _fail(sentence: str | None) -> None:
