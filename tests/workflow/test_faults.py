@@ -1,0 +1,135 @@
+"""Faults around a run: what it says, and that nothing is computed twice, from stale files, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.own_mounts import in_own_mounts
+from tests.workflow.conftest import Checkout
+
+pytestmark = pytest.mark.workflow
+
+BLOCK = "results/eval/taskgrid-vit-4-s0/standard/0/average/00000/rows.parquet"
+DAY = 86_400 * 10**9
+
+# In every Python of a call: the first evaluation finds no memory on its device.
+SHORT_OF_MEMORY = """
+import sys
+from pathlib import Path
+flag = Path(__file__).with_name("failed")
+if any(word.endswith("scripts/eval.py") for word in sys.orig_argv) and not flag.exists():
+    flag.touch()
+    import torch
+    from taskgrid.evaluation.engine import engine
+    def short(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    engine.Engine.__init__ = short
+"""
+
+
+def test_a_job_without_memory_says_what_to_set_and_a_retry_takes_it_further(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (checkout / BLOCK).read_bytes()
+    shutil.rmtree(checkout / "results/store")
+    (checkout / "stub").mkdir()
+    (checkout / "stub/sitecustomize.py").write_text(SHORT_OF_MEMORY)
+    before = os.environ.get("PYTHONPATH")
+    paths = [str(checkout / "src"), str(checkout / "stub"), *([before] if before else [])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    outcome = checkout.run(BLOCK, "--forcerun", "eval", "--allowed-rules", "eval", "--retries", "1")
+    (said,) = re.findall(r"^error: .*$", outcome.text, re.MULTILINE)
+    assert said.startswith("error: the device's memory ran out (CUDA out of memory. Tried")
+    assert "set evaluation.batch_size to fewer images" in said
+    assert (checkout / "stub/failed").exists() and "Traceback" not in outcome.text
+    assert (checkout / BLOCK).read_bytes() == rows
+
+
+def test_a_second_call_in_a_folder_is_refused_in_a_sentence(checkout: Checkout) -> None:
+    (checkout / "results/figures/heatmap.png").unlink()
+    with checkout.begin("figures") as first:
+        deadline = time.monotonic() + 300
+        while not list((checkout / ".snakemake/locks").glob("*.lock")):
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        # A living call that stands still, so that the second one comes in time.
+        first.send_signal(signal.SIGSTOP)
+        second = checkout.snakemake("figures")
+        first.send_signal(signal.SIGCONT)
+        text, _ = first.communicate()
+    assert second.code != 0 and "Traceback" not in second.text
+    assert f"Snakemake runs in this folder already: process {first.pid} on " in second.text
+    assert first.returncode == 0, text
+    assert (checkout / "results/figures/heatmap.png").exists()
+
+
+def test_inputs_that_nobody_may_write_are_only_read(checkout: Checkout, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(checkout / "data/a", given / "a")
+    shutil.copy(
+        checkout / "resources/models/taskgrid-vit-4-s0.safetensors", given / "base.safetensors"
+    )
+    config = {
+        **checkout.config,
+        "tasks": [{"name": "x", "source": "npz", "path": str(given / "a/a.npz")}],
+        "models": [
+            {
+                "name": "mine",
+                "architecture": "taskgrid-vit-4",
+                "pretrained": str(given / "base.safetensors"),
+            }
+        ],
+    }
+    (checkout / "mine.yaml").write_text(yaml.safe_dump(config))
+    expert = "results/experts/mine/standard/0/x/expert.safetensors"
+    command = in_own_mounts(
+        f"mount --bind {given} {given} && mount -o remount,bind,ro {given} && ! touch {given}/x",
+        [sys.executable, "-m", "snakemake", expert, "--configfile", "mine.yaml", "--cores", "2"],
+    )
+    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout / expert).exists()
+
+
+def _date(folder: Path, days: int) -> None:
+    """Move the times of all files of a folder, as a clock that was wrong would have."""
+    for path in folder.rglob("*"):
+        state = path.lstat()
+        times = (state.st_atime_ns + days * DAY, state.st_mtime_ns + days * DAY)
+        os.utime(path, ns=times, follow_symlinks=False)
+
+
+def test_results_of_a_clock_that_was_ahead_are_kept_and_followed(checkout: Checkout) -> None:
+    _date(checkout / "results", 30)
+    assert checkout.plan() == Counter()
+    # All that is written from here on is older than what it is made of.
+    checkout.config["grid"]["lambdas"] = [0, 0.25, 0.5, 1]
+    outcome = checkout.run()
+    assert outcome.evaluated > 0 and not {"dataset", "finetune", "head"} & set(outcome.rules)
+    assert checkout.plan() == Counter()
+    assert {"0.25"} < set(checkout.table("grid.parquet")["point"].dropna())
+
+
+def test_inputs_from_the_future_are_no_reason_to_run(checkout: Checkout) -> None:
+    for name in ("data", "src", "scripts", "resources"):
+        _date(checkout / name, 30)
+    assert checkout.plan() == Counter()
+
+
+def test_data_that_changed_while_the_clock_was_behind_are_seen(checkout: Checkout) -> None:
+    old = (checkout / "data/a/a.npz").stat()
+    shutil.copyfile(checkout / "data/d/d.npz", checkout / "data/a/a.npz")
+    os.utime(checkout / "data/a/a.npz", ns=(old.st_atime_ns - DAY, old.st_mtime_ns - DAY))
+    planned = checkout.plan()
+    assert planned["dataset"] == planned["finetune"] == 1
