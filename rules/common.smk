@@ -26,6 +26,7 @@ from taskgrid.plugins.cards import figure_card
 from taskgrid.plugins.resources import resource_path
 from taskgrid.store.atomic import check_writable
 from taskgrid.workflow import cost, paths, project, runs, stages as settings
+from taskgrid.workflow.clock import bring_to_now
 from taskgrid.workflow.project import code, one_of
 
 
@@ -64,6 +65,8 @@ onstart:
     )
     if IS_CALL and on_cluster and (left := calls.left_behind()):
         raise WorkflowError(left)
+    if moved := bring_to_now(Path("results")):
+        logger.warning(moved)
 
 
 wildcard_constraints:
