@@ -3,6 +3,8 @@
 PYTHON ?= python3
 export PYTHON
 CORES ?= all
+RUNS ?= 20
+SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -10,12 +12,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test test-slurm check bench peers ui mlflow-server report lock audit sbom clean
+.PHONY: help run test test-slurm chaos check bench peers ui mlflow-server report lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
 	@echo 'make test    everything that can be tested without a GPU or a cluster'
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
+	@echo 'make chaos   RUNS runs (20) that are killed at random moments, and a full disk: each must end the same'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
@@ -43,6 +46,9 @@ test: $(READY)
 # SLURM is unpacked into .slurm, not installed.
 test-slurm: $(READY)
 	python -m pytest tests/slurm -m slurm
+
+chaos: $(READY)
+	python -m tests.chaos --runs $(RUNS) --seed $(SEED)
 
 check: $(READY)
 	ruff check .

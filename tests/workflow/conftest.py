@@ -89,8 +89,8 @@ class Checkout:
                 call.kill()
         return Outcome(call.returncode, text)
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Begin a call of Snakemake, and do not wait for its end."""
+    def begin(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Begin a call of Snakemake, and do not wait for its end; options are those of ``Popen``."""
         (self / "tiny.yaml").write_text(yaml.safe_dump(self.config))
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "tiny.yaml"]
         if "--cores" not in arguments and "-n" not in arguments:
@@ -102,9 +102,9 @@ class Checkout:
             command,
             cwd=self.folder,
             env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            **{"stdout": subprocess.PIPE, **options},
         )
 
     def run(self, *arguments: str) -> Outcome:
