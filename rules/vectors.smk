@@ -41,6 +41,7 @@ rule conflict:
         "results/logs/conflict/{model}/{mode}/{seed}.log",
     benchmark:
         "results/benchmarks/conflict/{model}/{mode}/{seed}.tsv"
+    localrule: SMALL
     conda:
         "../envs/torch.yaml"
     threads: 1
