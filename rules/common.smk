@@ -67,6 +67,8 @@ onstart:
         raise WorkflowError(left)
     if moved := bring_to_now(Path("results")):
         logger.warning(moved)
+    # Jobs on other machines have to know whose runs theirs are.
+    settings.registry.keep("results")
 
 
 wildcard_constraints:

@@ -65,11 +65,6 @@ rule record_block:
 os.environ.update(settings.registry.secrets(E))
 
 
-# Jobs on other machines have to know whose runs theirs are.
-onstart:
-    settings.registry.keep("results")
-
-
 # A registry that could not be reached is tried again by the next call.
 onsuccess:
     settings.registry.forget_delayed("results/registry/sync.json")

@@ -108,3 +108,11 @@ def test_the_registry_and_the_snakefile_need_no_torch() -> None:
 )
 def test_presets_are_valid(preset: Path | None) -> None:
     read_config(ROOT / "config.yaml", *([preset] if preset else []))
+
+
+@pytest.mark.parametrize("hook", ["onstart", "onsuccess", "onerror"])
+def test_a_hook_stands_once(hook: str) -> None:
+    # Of several, Snakemake runs the last one alone, and says nothing of the others.
+    rules = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
+    text = "\n".join(path.read_text() for path in rules)
+    assert len(re.findall(rf"^{hook}:", text, re.MULTILINE)) <= 1
