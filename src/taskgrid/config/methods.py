@@ -8,7 +8,7 @@ from taskgrid.config.sections.finetune import ModeSpec
 from taskgrid.config.sections.grid import MethodSpec
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import subset_name, subset_of_number
-from taskgrid.plugins.cards import merger_card, mode_card
+from taskgrid.plugins.cards import merger_card, mode_card, plugin_options
 
 
 def check_methods(
@@ -52,14 +52,14 @@ def _check_options(
     label: str, method: MethodSpec, trained: tuple[str, ...], numbers: Sequence[int]
 ) -> None:
     """Check what options say by task, or of a number of tasks."""
+    options = plugin_options("merger", method.name, method.options)
     for name, option in merger_card(method.name).options.items():
-        by_task = option.shape == "numbers"
-        given: Mapping[str, float] = (method.options.get(name) if by_task else None) or {}
+        given: Mapping[str, float] = (options[name] if option.shape == "numbers" else None) or {}
         if given and (lacking := sorted({*trained} - {*given})):
             raise ConfigError(
                 f"option {name!r} of method {label!r} lacks task {lacking[0]!r}; name every task"
             )
-        for number in numbers if given and option.divided(method.options) else ():
+        for number in numbers if given and option.divided(options) else ():
             tasks = subset_of_number(number, trained)
             if sum(given[task] for task in tasks) == 0:
                 raise ConfigError(

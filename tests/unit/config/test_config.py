@@ -240,6 +240,13 @@ def test_what_stands_outside_is_looked_at_before_any_job(path: str, value: Any, 
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.usefixtures("data")
+def test_weights_that_add_up_to_zero_are_fine_where_nothing_is_divided() -> None:
+    weights = {"weights": {"a": 1, "b": -1, "c": 1}}
+    methods = [{"name": "task_arithmetic", "options": weights}]
+    Experiment(parse_config(changed("grid/methods", methods))).check()
+
+
 def test_a_ready_made_expert_may_be_one_that_the_run_makes() -> None:
     preset = Path(__file__).parents[3] / "presets" / "vit-b-32-random.yaml"
     config = read_config(preset)
