@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.chaos.full_disk import full_disk
 from tests.chaos.prepared import Undisturbed, prepare
-from tests.chaos.run import Run
+from tests.chaos.run import Run, begun
 
 ROW = "{:>4}  {:>5}  {:34}  {:>6}  {:>7}  {}"
 
@@ -41,11 +41,11 @@ def main() -> int:
     print(ROW.format("run", "kills", "hit", "starts", "seconds", "identical"), flush=True)
     failed, kills = 0, 0
     for number in range(args.runs) if args.only is None else [args.only]:
-        begun = time.monotonic()
+        start = time.monotonic()
         run = Run(expected.base.copy_to(folder / str(number)), f"{folder}/{number}")
-        run.survive(random.Random(f"{args.seed} {number}"), expected.seconds)
+        run.survive(random.Random(f"{args.seed} {number}"), begun(expected.said))
         wrong = run.judge(expected)
-        _tell(number, run, time.monotonic() - begun, wrong)
+        _tell(number, run, time.monotonic() - start, wrong)
         failed, kills = failed + bool(wrong), kills + len(run.hits)
     if args.only is None:
         failed += _full_disk(folder, expected)
@@ -55,13 +55,13 @@ def main() -> int:
 
 def _full_disk(folder: Path, expected: Undisturbed) -> bool:
     disk = Run(expected.base.copy_to(folder / "disk"), f"{folder}/disk")
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
         wrong = full_disk(disk, expected)
     except PermissionError as error:
         print(f"full disk: skipped, {error}")
         return False
-    _tell("disk", disk, time.monotonic() - begun, wrong)
+    _tell("disk", disk, time.monotonic() - start, wrong)
     return bool(wrong)
 
 

@@ -43,6 +43,7 @@ class Undisturbed:
         base: images, splits, a base and heads, and nothing else.
         whole: the folder of a finished run.
         seconds: what the run took.
+        said: what Snakemake said of it.
         digests: of every file that is compared.
         runs: the current runs of its registry.
     """
@@ -50,6 +51,7 @@ class Undisturbed:
     base: Checkout
     whole: Path
     seconds: float
+    said: str
     digests: dict[str, str]
     runs: list[str]
 
@@ -85,7 +87,8 @@ def prepare(folder: Path, call: Callable[[Checkout], int]) -> Undisturbed:
     begun = time.monotonic()
     _end(again, call)
     seconds = time.monotonic() - begun
-    found = Undisturbed(base, again.folder, seconds, digests(again), registered(again))
+    said = (again / "said.txt").read_text()
+    found = Undisturbed(base, again.folder, seconds, said, digests(again), registered(again))
     # Else nothing that follows would say anything.
     different = found.differences(first)
     if different or not found.digests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -41,13 +42,23 @@ class Run:
     starts: int = 0
     failed: int = 0
 
-    def survive(self, draw: random.Random, seconds: float) -> None:
-        """Start it until it ends, killing up to five times; ``seconds`` is what it takes undisturbed."""
+    @property
+    def said(self) -> Path:
+        """The file of all that its calls said."""
+        return self.checkout / "said.txt"
+
+    def survive(self, draw: random.Random, jobs: int) -> None:
+        """Start it until it ends, killing up to five times; ``jobs`` is what it takes undisturbed.
+
+        Moments are drawn in jobs that have begun, and a little later: whatever the machine's pace.
+        """
         kills = draw.randint(1, MOST_KILLS)
         while self.starts < MOST_STARTS:
             before = len(self.hits)
             with self.begin() as call:
-                while len(self.hits) < kills and _still_runs(call, draw.uniform(0, seconds / 2)):
+                while len(self.hits) < kills and self.comes_to(draw.randrange(jobs // 2), call):
+                    if not _still_runs(call, draw.uniform(0, 2)):
+                        break
                     kind = draw.choice(KINDS)
                     if self.hit(kind, call, draw) and kind != "job":
                         break
@@ -55,14 +66,22 @@ class Run:
             if code == 0:
                 return
             self.failed += before == len(self.hits)
-        raise SystemExit(f"{self.checkout.folder} does not end: see its said.txt")
+        raise SystemExit(f"a run does not end: see {self.said}")
+
+    def comes_to(self, jobs: int, call: subprocess.Popen[str]) -> bool:
+        """Wait until a call has begun so many more jobs; False if it ends before."""
+        wanted = begun(self.said.read_text()) + jobs
+        while begun(self.said.read_text()) < wanted:
+            if not _still_runs(call, 0.02):
+                return False
+        return True
 
     @contextmanager
     def begin(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """Begin a call in a process group of its own; what it says goes to ``said.txt``."""
         self.starts += 1
         os.environ[_MARK] = self.mark
-        with (self.checkout / "said.txt").open("a") as said:
+        with self.said.open("a") as said:
             call = self.checkout.begin(*arguments, stdout=said, start_new_session=True)
             try:
                 yield call
@@ -112,6 +131,11 @@ class Run:
             found.append(f"a dry run finds {dict(plan.rules)}")
         found += [f"left {path.name}" for path in leftovers(self.checkout)]
         return found
+
+
+def begun(said: str) -> int:
+    """Return how many jobs a call began, by what it said."""
+    return len(re.findall(r"^Job \d+: ", said, re.MULTILINE))
 
 
 def _marked(mark: str) -> dict[int, list[str]]:
