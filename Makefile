@@ -41,7 +41,7 @@ results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
 report: results/report.html
 
 test: $(READY)
-	python -m pytest -n 2 --dist loadfile tests/workflow tests/unit tests/peers
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers
 
 # SLURM is unpacked into .slurm, not installed.
 test-slurm: $(READY)
