@@ -115,6 +115,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "tables/selected.parquet": read_table,
     "tables/*.csv": frame,
     "registry/sync.json": read_json,
+    "registry/project.json": read_json,
 }
 """How jobs read the files of a run."""
 
