@@ -65,10 +65,13 @@ onstart:
     )
     if IS_CALL and on_cluster and (left := calls.left_behind()):
         raise WorkflowError(left)
-    if moved := bring_to_now(Path("results")):
-        logger.warning(moved)
-    # Jobs on other machines have to know whose runs theirs are.
-    settings.registry.keep("results")
+    try:
+        if moved := bring_to_now(Path("results")):
+            logger.warning(moved)
+        # Jobs on other machines have to know whose runs theirs are.
+        settings.registry.keep("results")
+    except TaskgridError as error:
+        raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from tests.chaos.run import Run
 
 _STEPS = 8
 _PAGE = 4096
+_TRACE = re.compile(r"^ *(Traceback|File \")", re.MULTILINE)
 _SENTENCE = "the disk is full: free some space and run the same command again"
 
 
@@ -42,7 +44,7 @@ def full_disk(run: Run, expected: Undisturbed) -> list[str]:
             run.hits.append("disk")
             if _SENTENCE not in text:
                 wrong.append(f"step {step} does not say that the disk is full")
-            if "Traceback" in text:
+            if _TRACE.search(text):
                 wrong.append(f"step {step} ends in a traceback")
     return [*wrong, "it never ended"]
 

@@ -10,6 +10,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from taskgrid.store.atomic import explain_os_error
+
 
 def bring_to_now(folder: Path) -> str | None:
     """Give files from the future the time of now, by the clock of the disk that they lie on.
@@ -19,9 +21,15 @@ def bring_to_now(folder: Path) -> str | None:
 
     Returns:
         What a person should know, if there were any.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
     """
-    with tempfile.TemporaryFile(dir=folder) as probe:
-        now = os.fstat(probe.fileno()).st_mtime_ns
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            now = os.fstat(probe.fileno()).st_mtime_ns
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
     count = furthest = 0
     for path in folder.rglob("*"):
         # It may go meanwhile, or be somebody else's; what matters then is said by Snakemake.
