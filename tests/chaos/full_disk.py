@@ -14,7 +14,7 @@ from tests.chaos.run import Run
 
 _STEPS = 8
 _PAGE = 4096
-_TRACE = re.compile(r"^ *(Traceback|File \")", re.MULTILINE)
+_TRACE = re.compile(r"^ *(Traceback|File .*\.py\")", re.MULTILINE)
 _SENTENCE = "the disk is full: free some space and run the same command again"
 
 
