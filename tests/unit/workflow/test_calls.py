@@ -21,9 +21,11 @@ from taskgrid.workflow.calls import Call, announce, hide_secrets
 
 # As Snakemake does: the Snakefile is read, then the lock is taken.
 CALL = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from taskgrid.workflow.calls import announce, explain_interrupts
+# As in a shell's foreground, wherever the tests run.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 explain_interrupts()
 print(announce(folder), flush=True)
