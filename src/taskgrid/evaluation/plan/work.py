@@ -82,7 +82,7 @@ class Result:
 
     def cost(self) -> dict[str, Any]:
         """Return as JSON values what was measured, the time that it took, and the subsets that have rows."""
-        subsets = sorted({*self.table["subset"].to_pylist()} - {None, ""})
+        subsets = sorted({*self.table["subset"].unique().to_pylist()} - {None, ""})
         return {
             "rows": self.evaluated,
             "images": self.images,

@@ -104,7 +104,8 @@ def agreeing(voters: Sequence[Voter], zero_sign: ZeroSign = "majority") -> list[
     for name in voters[0].vector:
         rows = [voter.vector[name].reshape(-1) for voter in voters]
         own = [torch.empty_like(row) for row in rows]
-        for part, kept, signs in _elected(voters, name, otherwise):
+        for part, kept, signs in _elected(voters, name):
+            signs.masked_fill_(signs == 0, otherwise)
             for row, votes, out in zip(rows, kept, own, strict=True):
                 out[part] = torch.where(votes * signs > 0, row[part], 0)
         for voter, one, out in zip(voters, found, own, strict=True):
@@ -165,17 +166,16 @@ def _otherwise(voters: Sequence[Voter], zero_sign: ZeroSign) -> float:
     if zero_sign == "positive":
         return 1.0
     names = voters[0].vector
-    more = sum(int(s.sum()) for name in names for _, _, s in _elected(voters, name, 0.0))
+    more = sum(int(s.sum()) for name in names for _, _, s in _elected(voters, name))
     return -1.0 if more < 0 else 1.0
 
 
 def _elected(
-    voters: Sequence[Voter], name: str, otherwise: float
+    voters: Sequence[Voter], name: str
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Yield pieces as ``_pieces`` does, with the signs of their sums, ``otherwise`` where these are zero."""
+    """Yield pieces as ``_pieces`` does, with the signs of their sums, 0 where these are zero."""
     for part, kept in _pieces(voters, name):
-        signs = kept.sum(dim=0).sign_()
-        yield part, kept, signs.masked_fill_(signs == 0, otherwise)
+        yield part, kept, kept.sum(dim=0).sign_()
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,7 @@ def _combined(voters: Sequence[Voter], name: str, otherwise: float, combine: Com
     found = torch.empty(first.shape, dtype=torch.float64, device=first.device)
     weights = torch.tensor([voter.weight for voter in voters], dtype=torch.float64).to(first.device)
     majority, drawn = 0, False
-    for part, kept in _pieces(voters, name):
-        signs = kept.sum(dim=0).sign_()
+    for part, kept, signs in _elected(voters, name):
         majority += int(signs.sum())
         zero = signs == 0
         signs.masked_fill_(zero, otherwise)
