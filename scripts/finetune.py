@@ -6,7 +6,7 @@ from taskgrid.finetuning.written import ExpertFiles, TrainingFiles, train_expert
 from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
-from taskgrid.workflow.live import Live
+from taskgrid.workflow.live import live_curves
 
 INPUTS = ("card", "base", "head", "split", "dataset", "images", "originals")
 OUTPUTS = ("expert", "manifest", "history", "timing")
@@ -16,7 +16,7 @@ def main() -> None:
     """Read the images, the head and theta_0; write theta_t, its manifest and its history."""
     args = parse(__doc__, paths=("scratch", *INPUTS, *OUTPUTS))
     use_threads(args.threads)
-    with Live(args.tracking, args.settings) as live:
+    with live_curves(args.tracking, args.settings) as listen:
         trained = train_expert(
             TrainingFiles(
                 **{name: Path(getattr(args, name)) for name in INPUTS},
@@ -27,7 +27,7 @@ def main() -> None:
             device=args.device,
             scratch=Path(args.scratch),
             every_seconds=args.checkpoint_seconds,
-            listen=live,
+            listen=listen,
         )
     print(trained.sentence(args.settings["task"]))
 

@@ -10,11 +10,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from taskgrid.machine.progress import Point
+from taskgrid.machine.progress import Listener
 from taskgrid.tracking.registry import be_quiet
 
 _PATIENCE = 2.0
@@ -22,61 +22,54 @@ _PATIENCE = 2.0
 _QUICK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
-class Live:
-    """Takes points of curves while the block lasts.
+@contextmanager
+def live_curves(
+    tracking: Mapping[str, Any] | None,
+    training: Mapping[str, Any],
+    command: Sequence[str] = (sys.executable, "-m", "taskgrid.tracking.mlflow_live"),
+) -> Iterator[Listener]:
+    """Give what takes points of curves while the block lasts; they are handed on if there is room.
 
     Args:
         tracking: ``uri``, ``experiment`` and ``results`` of the registry; None sends nothing.
         training: settings of the training.
         command: the process, which is given both as JSON.
     """
+    process = None
+    if tracking is not None:
+        process = _started([*command, json.dumps({**tracking, "training": training})])
+    if process is None or process.stdin is None:
+        yield lambda _: None
+        return
+    pipe = process.stdin
 
-    def __init__(
-        self,
-        tracking: Mapping[str, Any] | None,
-        training: Mapping[str, Any],
-        command: Sequence[str] = (sys.executable, "-m", "taskgrid.tracking.mlflow_live"),
-    ) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        if tracking is not None:
-            self._process = _started([*command, json.dumps({**tracking, "training": training})])
+    def say(what: object) -> None:
+        # Full, or nobody listens any more. Lines are shorter than PIPE_BUF: they are written whole, or not.
+        with suppress(OSError):
+            os.write(pipe.fileno(), json.dumps(what).encode() + b"\n")
 
-    def __enter__(self) -> Self:
-        return self
+    try:
+        yield say
+    except BaseException as error:
+        say("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    else:
+        say("FINISHED")
+    finally:
+        pipe.close()
+        _end(process)
 
-    def __call__(self, newest: Sequence[Point]) -> None:
-        """Hand on points, if there is room."""
-        self._say(newest)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process is None or self._process.stdin is None:
-            return
-        interrupted = kind is not None and not issubclass(kind, Exception)
-        self._say("KILLED" if interrupted else "FAILED" if kind else "FINISHED")
-        self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            print(
-                "live curves in MLflow are not complete (the server is slow); the registry is written later",
-                file=sys.stderr,
-            )
-
-    def _say(self, what: object) -> None:
-        if self._process is None or self._process.stdin is None:
-            return
-        try:
-            # Lines are shorter than PIPE_BUF: they are written whole, or not at all.
-            os.write(self._process.stdin.fileno(), json.dumps(what).encode() + b"\n")
-        except OSError:  # full, or nobody listens any more
-            return
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        print(
+            "live curves in MLflow are not complete (the server is slow); the registry is written later",
+            file=sys.stderr,
+        )
 
 
 def _started(command: Sequence[str]) -> subprocess.Popen[bytes] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskgrid.workflow import live
-from taskgrid.workflow.live import Live
+from taskgrid.workflow.live import live_curves
 from taskgrid.workflow.settings import registry
 from tests.unit.workflow.example_experiment import experiment
 
@@ -24,7 +24,7 @@ def program(text: str) -> tuple[str, ...]:
 def test_points_and_the_end_arrive(tmp_path: Path) -> None:
     out = tmp_path / "out"
     reads = program(f"open({str(out)!r}, 'w').write(sys.argv[1] + '\\n' + sys.stdin.read())")
-    with Live({"uri": "http://x"}, {"task": "t"}, reads) as listen:
+    with live_curves({"uri": "http://x"}, {"task": "t"}, reads) as listen:
         listen([POINT])
     assert list(map(json.loads, out.read_text().splitlines())) == [
         {"training": {"task": "t"}, "uri": "http://x"},
@@ -32,7 +32,7 @@ def test_points_and_the_end_arrive(tmp_path: Path) -> None:
         "FINISHED",
     ]
     for error, status in ((ValueError(), "FAILED"), (SystemExit(143), "KILLED")):
-        with pytest.raises(type(error)), Live({}, {}, reads):
+        with pytest.raises(type(error)), live_curves({}, {}, reads):
             raise error
         assert json.loads(out.read_text().splitlines()[-1]) == status
 
@@ -43,7 +43,7 @@ def test_nobody_who_listens_holds_a_training_up(
 ) -> None:
     monkeypatch.setattr(live, "_PATIENCE", 0.2)
     command = ("/no/such/program",) if text is None else program(text)
-    with Live({}, {}, command) as listen:
+    with live_curves({}, {}, command) as listen:
         begun = time.process_time()
         for _ in range(20_000):  # a pipe takes about two thousand of them
             listen([POINT])
@@ -54,7 +54,7 @@ def test_nobody_who_listens_holds_a_training_up(
 
 
 def test_without_a_server_nothing_is_started() -> None:
-    with Live(None, {}, ("/no/such/program",)) as listen:
+    with live_curves(None, {}, ("/no/such/program",)) as listen:
         listen([POINT])
     assert registry.live(experiment(), {}) == []
     assert registry.live(experiment(), {"MLFLOW_TRACKING_URI": "sqlite:///x.db"}) == []
