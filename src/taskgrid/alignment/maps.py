@@ -22,6 +22,23 @@ AxisMap: TypeAlias = torch.Tensor | None
 ``(m, n)``, the matrix that is multiplied from the left."""
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """What happens to a tensor whose rows are several matrices, one under another.
+
+    Queries, keys and values are one tensor: along its columns, each may have a map of its own.
+
+    Attributes:
+        maps: for each block of rows a map for each axis; the blocks are of one size.
+    """
+
+    maps: tuple[tuple[AxisMap, ...], ...]
+
+
+TensorMap: TypeAlias = tuple[AxisMap, ...] | Blocks
+"""A map for each axis of a tensor; fewer, and the last axes stay as they are."""
+
+
 class Map(Protocol):
     """A linear map of states in float64."""
 
@@ -48,11 +65,10 @@ class Axes:
     """A map along each axis of each tensor.
 
     Attributes:
-        axes: key -> a map for each axis; fewer, and the last axes stay as they are. A key that is not
-            named is not carried.
+        axes: key -> what happens to the tensor. A key that is not named is not carried.
     """
 
-    axes: Mapping[str, tuple[AxisMap, ...]]
+    axes: Mapping[str, TensorMap]
 
     @property
     def keys(self) -> frozenset[str]:
@@ -65,9 +81,31 @@ class Axes:
 
     def inverse(self) -> Axes:
         """Return the map back: permutations and matrices are inverted one by one."""
-        return Axes(
-            {key: tuple(_inverted(key, one) for one in maps) for key, maps in self.axes.items()}
-        )
+        return Axes({key: _back(key, maps) for key, maps in self.axes.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Instead:
+    """What arrives whatever is sent: the one map that is not linear, of aligners that learn anew.
+
+    Attributes:
+        vector: a vector of the target.
+    """
+
+    vector: State
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Nothing is carried."""
+        return frozenset()
+
+    def __call__(self, vector: State) -> State:
+        """Return what arrives."""
+        return {key: tensor.double() for key, tensor in self.vector.items()}
+
+    def inverse(self) -> Map:
+        """Refuse: what was sent is gone."""
+        raise LineageError("the transport has no inverse: nothing of a vector is carried")
 
 
 @dataclass(frozen=True)
@@ -113,13 +151,16 @@ class Transport:
 
     def exact(self, vector: Mapping[str, torch.Tensor]) -> State:
         """Return a vector of the target in float64; what nothing is carried to is zero."""
-        _check("the task vector", vector, self.source)
-        wide = {key: tensor.detach().double() for key, tensor in vector.items()}
+        return self._moved("task vector", vector)
+
+    def _moved(self, what: str, state: Mapping[str, torch.Tensor]) -> State:
+        _check(f"the {what}", state, self.source)
+        wide = {key: tensor.detach().double() for key, tensor in state.items()}
         moved = self.map(wide)
         for key, shape in self.target.shapes.items():
             if key not in moved:
                 moved[key] = torch.zeros(shape, dtype=torch.float64)
-        _check("the transported vector", moved, self.target)
+        _check(f"the transported {what}", moved, self.target)
         return {key: moved[key] for key in self.target.shapes}
 
     def expert(self, base: Mapping[str, torch.Tensor], vector: Mapping[str, torch.Tensor]) -> State:
@@ -131,6 +172,28 @@ class Transport:
         """
         moved = self.exact(vector)
         return {key: add_scaled(tensor, moved.get(key), 1.0) for key, tensor in base.items()}
+
+    def model(self, base: Mapping[str, torch.Tensor], expert: Mapping[str, torch.Tensor]) -> State:
+        """Return T(theta_t), a whole model of the source in the target's channels: rounded once.
+
+        Args:
+            base: theta_0 of the target; what nothing is carried to stays as it is there.
+            expert: theta_t of the source.
+
+        Raises:
+            LineageError: if the expert is not one of the source, what comes out is none of the target, or
+                this transport carries nothing.
+        """
+        if not self.map.keys:
+            raise LineageError(
+                "this transport carries nothing of a model; bring over the vector (`carry: vector`)"
+            )
+        floating = {key: tensor for key, tensor in expert.items() if tensor.is_floating_point()}
+        moved = self._moved("expert", floating)
+        return {
+            key: moved[key].to(tensor.dtype) if key in self.map.keys else tensor.clone()
+            for key, tensor in base.items()
+        }
 
     def then(self, other: Transport) -> Transport:
         """Return this transport followed by another.
@@ -178,7 +241,10 @@ class Chain:
         return Chain(self.second.inverse(), self.first.inverse())
 
 
-def _along(tensor: torch.Tensor, maps: tuple[AxisMap, ...]) -> torch.Tensor:
+def _along(tensor: torch.Tensor, maps: TensorMap) -> torch.Tensor:
+    if isinstance(maps, Blocks):
+        blocks = tensor.chunk(len(maps.maps))
+        return torch.cat([_along(each, own) for each, own in zip(blocks, maps.maps, strict=True)])
     for axis, one in enumerate(maps):
         if one is None:
             continue
@@ -187,6 +253,12 @@ def _along(tensor: torch.Tensor, maps: tuple[AxisMap, ...]) -> torch.Tensor:
         else:
             tensor = tensor.index_select(axis, one.to(tensor.device))
     return tensor
+
+
+def _back(key: str, maps: TensorMap) -> TensorMap:
+    if isinstance(maps, Blocks):
+        return Blocks(tuple(tuple(_inverted(key, one) for one in own) for own in maps.maps))
+    return tuple(_inverted(key, one) for one in maps)
 
 
 def _inverted(key: str, one: AxisMap) -> AxisMap:

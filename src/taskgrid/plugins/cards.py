@@ -19,6 +19,7 @@ from taskgrid.plugins.registry import NOUNS, Kind, module_of, source_of
 from taskgrid.plugins.storage import MODEL, Storage
 
 Scope: TypeAlias = Literal["element", "tensor", "model"]
+Sees: TypeAlias = Literal["nothing", "images", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class MergerCard(Card):
                 "what learns from labels may see `images` of val or train, never of test"
             )
 
-    def sees(self, options: Mapping[str, Any]) -> Literal["nothing", "images", "labels"]:
+    def sees(self, options: Mapping[str, Any]) -> Sees:
         """Return what a merge sees of data with these options, all of them.
 
         The validation images by which its point is chosen are not meant.
@@ -197,7 +198,27 @@ class StudyCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignerCard(Card):
-    """An aligner: how experts of one base come to another one."""
+    """An aligner: how experts of one base come to another one.
+
+    Attributes:
+        per: whether there is one transport for a pair of ``bases``, or one for each ``task``, of its vector.
+        sees: what it looks at beside weights: ``nothing``; ``images``; or their ``labels``, too, with heads.
+        sees_if: option -> value -> what it looks at where it has that value.
+    """
+
+    per: Literal["bases", "task"] = "bases"
+    sees: Sees = "nothing"
+    sees_if: Mapping[str, Mapping[Any, Sees]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a card that says what is seen with an option that there is not."""
+        if unknown := sorted(self.sees_if.keys() - self.options.keys()):
+            raise ValueError(f"`sees_if` names {unknown[0]!r}, which is no option")
+
+    def looks_at(self, options: Mapping[str, Any]) -> Sees:
+        """Return what it looks at with these options, all of them."""
+        found = (values.get(options[name]) for name, values in self.sees_if.items())
+        return next(filter(None, found), self.sees)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +278,11 @@ def mode_card(name: str) -> ModeCard:
 def study_card(name: str) -> StudyCard:
     """Return the card of a study; raises as ``read_card``."""
     return _typed("study", name, StudyCard)
+
+
+def aligner_card(name: str) -> AlignerCard:
+    """Return the card of an aligner; raises as ``read_card``."""
+    return _typed("aligner", name, AlignerCard)
 
 
 def figure_card(name: str) -> FigureCard:

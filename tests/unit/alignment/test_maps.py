@@ -129,7 +129,7 @@ def test_a_vector_of_another_base_is_refused(change: State, words: str) -> None:
 
 def test_what_does_not_fit_the_target_is_refused() -> None:
     wrong = Transport(End("one", SOURCE), End("two", TARGET), Axes({"w": ()}))
-    with pytest.raises(LineageError, match=r"transported vector has shape \(3, 4\) for 'w'"):
+    with pytest.raises(LineageError, match=r"transported task vector has shape \(3, 4\) for 'w'"):
         wrong(vector(SOURCE))
 
 
