@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
+from taskgrid.experts.vector import vector_of
 from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.tables import write_csv
 from taskgrid.store.weights import load_state
-from taskgrid.vectors import TaskVector
 from taskgrid.workflow.command import parse, run
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     base, _ = load_state(args.base)
     expert, lineage = load_state(args.expert)
     check_expert(lineage, ModelCard.from_json(read_json(args.card)))
-    vector = TaskVector.between(base, expert, lineage)
+    vector = vector_of(base, expert, lineage)
     digest = vector.save(args.vector)
     norms = vector.norm_table(base)
     write_csv(args.norms, [asdict(row) for row in norms])

@@ -1,8 +1,9 @@
-"""Bring an expert of another base to this run's base, by an aligner."""
+"""Bring an expert of another base to this run's base, by the transport that an aligner found."""
 
 from pathlib import Path
 
-from taskgrid.alignment.written import SideFiles, transport_expert
+from taskgrid.alignment.aligning import SideFiles
+from taskgrid.alignment.written import transport_expert
 from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
@@ -12,13 +13,14 @@ OUTPUTS = ("expert", "manifest", "history", "timing")
 
 
 def main() -> None:
-    """Read both bases and the expert; write what a fine-tuning writes, and where it comes from."""
-    args = parse(__doc__, paths=("card", "base", *SOURCE, *OUTPUTS))
+    """Read bases, expert and transport; write what a fine-tuning writes, and where it comes from."""
+    args = parse(__doc__, paths=("card", "base", *SOURCE, "transport", *OUTPUTS))
     use_threads(args.threads)
     said = transport_expert(
         SideFiles(Path(args.source_card), Path(args.source_base)),
         Path(args.source_expert),
         SideFiles(Path(args.card), Path(args.base)),
+        Path(args.transport),
         args.settings,
         UntrainedFiles(**{name: Path(getattr(args, name)) for name in OUTPUTS}),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from taskgrid.store.weights import load_state
+from tests.plugins.installed import install
 from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.workflow
@@ -40,6 +43,8 @@ def test_experts_of_another_base_are_rows_like_any_others(
 ) -> None:
     planned = run_b.plan()
     assert planned["transport"] == planned["taskvector"] == 2
+    # One transport for the two bases, whatever the number of tasks.
+    assert planned["align"] == 1
     assert not {"finetune", "verify_expert", "import_expert"} & planned.keys()
     run_b.run("tables", "experts", "results/figures/cosine.png")
 
@@ -58,6 +63,9 @@ def test_experts_of_another_base_are_rows_like_any_others(
     assert manifest["base"] != manifest["source_base"]
     theirs = finished.json(f"results/experts/{SOURCE}/standard/0/a/expert.json")
     assert manifest["source_expert"] == theirs["digest"]
+    aligned = run_b.json(f"results/alignments/{TARGET}/theirs/0/bases.json")
+    assert manifest["alignment"] == aligned["digest"]
+    assert (aligned["base"], aligned["source_base"]) == (card["base"], source["base"])
     (record,) = run_b.json(f"results/{folder}/run.json")["records"]
     assert record["params"]["aligner"] == "none"
     assert record["tags"]["lineage.source_base"] == source["base"]
@@ -79,29 +87,57 @@ def test_experts_of_another_base_are_rows_like_any_others(
     # Another way of bringing them over changes what comes after them, and nothing else.
     run_b.config["transport"][0]["options"] = {"tensors": "shared"}
     again = run_b.plan("tables", "experts")
-    assert again["transport"] == 2 and not {"dataset", "head", "base"} & again.keys()
+    assert (
+        again["transport"] == 2
+        and again["align"] == 1
+        and not {"dataset", "head", "base"} & again.keys()
+    )
 
 
-def test_two_bases_of_one_run(finished: Checkout, tmp_path: Path) -> None:
+def test_two_bases_of_one_run_are_aligned_by_what_they_make_of_images(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    path = [str(install(site)), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
     run = finished.copy_to(tmp_path / "both")
     run.config["models"] = [
         {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
         for tag in ("s0", "s1")
     ]
-    run.config["transport"] = [
-        {
-            "name": "theirs",
-            "from": "results",
-            "model": SOURCE,
-            "mode": "standard",
-            "to": TARGET,
-            "aligner": "none",
-        }
-    ]
-    target = f"results/experts/{TARGET}/theirs/0/a/expert.json"
-    assert run.plan(target)["transport"] == 1
+    calibration: dict[str, Any] = {"tasks": ["b"], "images": 8}
+    spec = {
+        "name": "theirs",
+        "from": "results",
+        "model": SOURCE,
+        "mode": "standard",
+        "to": TARGET,
+        "aligner": "together",
+        "calibration": calibration,
+        "carry": "model",
+    }
+    run.config["transport"] = [spec]
+    # Carried whole, the expert is far from its new base, and has a vector all the same.
+    target = f"results/vectors/{TARGET}/theirs/0/a.json"
+    planned = run.plan(target)
+    assert planned["align"] == planned["transport"] == planned["taskvector"] == 1
     run.run(target, "--cores", "1")
-    assert run.json(target)["source_model"] == SOURCE
+    manifest = run.json(f"results/experts/{TARGET}/theirs/0/a/expert.json")
+    assert (manifest["source_model"], manifest["carry"]) == (SOURCE, "model")
+    aligned = run.json(f"results/alignments/{TARGET}/theirs/0/bases.json")
+    assert manifest["alignment"] == aligned["digest"]
+    assert aligned["b.split"] == run.json("results/splits/24px/b.json")["digest"]
+    assert not {"a.split", "b.head"} & aligned.keys()
+    # Another task changes nothing for those that are named; without names it is looked at, too.
+    run.config["tasks"].append({"name": "d", "source": "npz", "path": "data/d/d.npz"})
+    assert not run.plan(target)
+    del calibration["tasks"]
+    again = run.plan(target)
+    assert again["align"] == again["dataset"] == 1 and "base" not in again
+    calibration["tasks"] = ["nobody"]
+    refused = run.snakemake(target, "-n")
+    assert refused.code and "calibration.tasks names task 'nobody'" in refused.text
 
 
 def test_another_run_that_lacks_an_expert_is_named(run_b: Checkout) -> None:

@@ -176,6 +176,14 @@ class Config(Section):
                 raise ValueError(
                     f"{key} names task {shown(name)}, which is not in tasks: {listed(trained)}"
                 )
+        every = [task.name for task in self.tasks]
+        for index, each in enumerate(self.transport):
+            for name in (each.calibration and each.calibration.tasks) or ():
+                if name not in every:
+                    raise ValueError(
+                        f"transport[{index}].calibration.tasks names task {shown(name)}, which there is not; "
+                        f"{choices(name, every)}"
+                    )
 
     def _named_tasks(self) -> Iterator[tuple[str, str]]:
         """Yield every task with an expert that is named elsewhere, and the key that names it."""

@@ -19,6 +19,7 @@ MAKERS = {
     f"{_EXPERT}/*": ("finetune", "import_expert", "transport"),
     "vectors/*/*/*/conflicts.parquet": ("conflict",),
     "vectors/*/*/*/*": ("taskvector",),
+    "alignments/*/*/*/*": ("align",),
     "statistics/*/base/*": ("base_statistic",),
     "statistics/*/*/*/*/*": ("statistic",),
     "learned/*/*/*/*/*/*": ("learn",),

@@ -37,10 +37,14 @@ class FileKind:
 PER_RUN: Mapping[str, FileKind] = {
     "card": FileKind(paths.CARD),
     "base": FileKind(paths.BASE, settled=True),
+    "source_card": FileKind(paths.CARD),
+    "source_base": FileKind(paths.BASE, settled=True),
+    "source_expert": FileKind(paths.EXPERT, settled=True),
+    "source_manifest": FileKind(paths.EXPERT_MANIFEST),
     "statistic": FileKind(paths.BASE_STATISTIC, settled=True),
     "statistic_manifest": FileKind(paths.BASE_STATISTIC_MANIFEST),
 }
-"""Files that a set of experts has once."""
+"""Files that a set of experts has once; those of a ``source`` lie in another run's results."""
 
 PER_TASK: Mapping[str, FileKind] = {
     "dataset": FileKind(paths.DATASET),

@@ -28,6 +28,9 @@ VECTOR = "results/vectors/{model}/{mode}/{seed}/{task}.safetensors"
 VECTOR_MANIFEST = "results/vectors/{model}/{mode}/{seed}/{task}.json"
 CONFLICTS = "results/vectors/{model}/{mode}/{seed}/conflicts.parquet"
 
+ALIGNMENT = "results/alignments/{model}/{mode}/{seed}/{of}.safetensors"
+ALIGNMENT_MANIFEST = "results/alignments/{model}/{mode}/{seed}/{of}.json"
+
 STATISTIC = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.safetensors"
 STATISTIC_MANIFEST = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.json"
 STATISTIC_TIMING = "results/statistics/{model}/{mode}/{seed}/{label}/{task}.timing.json"

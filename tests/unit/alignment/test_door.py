@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from taskgrid import plugins
-from taskgrid.alignment import AlignContext, Side, Transport, aligners, transport
+from taskgrid.alignment import AlignContext, Axes, Side, Transport, aligners, transport
+from taskgrid.alignment.maps import End
 from taskgrid.errors import ConfigError, LineageError
 from taskgrid.evaluation import evaluate_grid
 from taskgrid.merging import merge
 from taskgrid.models.card import ModelCard
 from taskgrid.plugins.cards import AlignerCard
 from taskgrid.store.weights import State, digest_state
+from tests.unit.alignment.test_spaces import features, group_element, tower
 from tests.unit.example_grid import World, world
 
 
@@ -128,7 +130,7 @@ class Planted:
         axes: dict[str, tuple[torch.Tensor | None, ...]] = dict.fromkeys(
             context.target.end.shapes, ()
         )
-        assert context.task in "ab" and context.source.the_card().tower["vision_cfg"]["layers"] == 2
+        assert not context.task and context.source.the_card().tower["vision_cfg"]["layers"] == 2
         for key in axes:
             if key.endswith("mlp.c_fc.weight"):
                 rows = torch.cdist(context.target.base[key], context.source.base[key])
@@ -183,6 +185,43 @@ def test_a_planted_permutation_carries_each_expert_to_its_permuted_self(
         for key, tensor in expert.items():
             torch.testing.assert_close(tensor, wanted[key], rtol=2**-22, atol=1e-6)
     assert not all(torch.equal(there[key], small.base[key]) for key in there)
+
+
+def test_a_model_that_is_carried_whole_is_its_permuted_self_bit_for_bit(
+    small: World, planted: None
+) -> None:
+    there = permuted(small.base, 3)
+    card: ModelCard = replace(small.card, base=digest_state(there))
+    cards = {"source_card": small.card, "target_card": card}
+    moved = transport("planted", small.base, small.experts, there, carry="model", **cards)
+    for task, expert in moved.items():
+        wanted = permuted(small.experts[task], 3)
+        assert all(torch.equal(expert[key], wanted[key]) for key in wanted)
+
+
+def test_a_model_carried_by_an_exact_symmetry_is_the_same_function() -> None:
+    _, base, spaces = tower()
+    noise = torch.Generator().manual_seed(7)
+    expert = {key: one + 0.1 * torch.randn(one.shape, generator=noise) for key, one in base.items()}
+    target = {key: one.flip(0) for key, one in base.items()}
+    axes = Axes(spaces.axes_by(group_element(spaces, 2)))
+    found = Transport(End.of(base, "one"), End.of(target, "two"), axes)
+    carried = found.model(target, expert)
+    assert (features(carried) - features(expert)).abs().max() < 1e-12
+    # The function is the expert's, whatever the target's base is; of the vector nothing like it holds.
+    vector = {key: expert[key] - base[key] for key in base}
+    assert (features(found.expert(target, vector)) - features(expert)).abs().max() > 1e-3
+
+
+def test_what_is_not_carried_of_a_model_is_the_bases_own(small: World) -> None:
+    there = other(small.base)
+    there["positional_embedding"] = torch.zeros(10, 16)
+    found = transport("none", small.base, small.experts, there, carry="model", tensors="shared")[
+        "a"
+    ]
+    for key, tensor in found.items():
+        own = there if key == "positional_embedding" else small.experts["a"]
+        assert torch.equal(tensor, own[key])
 
 
 def test_an_aligner_that_needs_cards_asks_for_them(small: World) -> None:

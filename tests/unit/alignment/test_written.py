@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from taskgrid.alignment import transport
-from taskgrid.alignment.written import SideFiles, transport_expert
+from taskgrid.alignment.aligning import AlignmentFiles, SideFiles, write_alignment
+from taskgrid.alignment.written import transport_expert
 from taskgrid.errors import LineageError
 from taskgrid.experts.untrained import UntrainedFiles
+from taskgrid.experts.vector import vector_of
 from taskgrid.models.card import check_expert
 from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.tables import read_table
@@ -27,9 +29,14 @@ SETTINGS: dict[str, Any] = {
     "mode": "theirs",
     "seed": 2,
     "task": "a",
+    "source": {"model": "vit", "mode": "standard", "seed": 2},
+}
+ALIGNED: dict[str, Any] = {
     "aligner": "none",
     "options": {"activation": "same", "tensors": "all"},
-    "source": {"model": "vit", "mode": "standard", "seed": 2},
+    "seed": 2,
+    "task": "",
+    "calibration": {},
 }
 
 
@@ -43,25 +50,30 @@ def there(small: World) -> State:
     return other(small.base)
 
 
-def sides(folder: Path, small: World, there: State) -> tuple[SideFiles, SideFiles]:
-    found = []
-    for name, base in (("source", small.base), ("target", there)):
-        card = replace(small.card, base=digest_state(base))
-        files = SideFiles(folder / f"{name}.json", folder / f"{name}.safetensors")
-        write_json(files.card, card.to_json())
-        save_state(files.base, base, {"kind": "base", **card.lineage()})
-        found.append(files)
-    return found[0], found[1]
+def side(folder: Path, name: str, small: World, base: State) -> SideFiles:
+    card = replace(small.card, base=digest_state(base))
+    files = SideFiles(folder / f"{name}.json", folder / f"{name}.safetensors")
+    write_json(files.card, card.to_json())
+    save_state(files.base, base, {"kind": "base", **card.lineage()})
+    return files
 
 
-def written(folder: Path, small: World, there: State, **lineage: str) -> UntrainedFiles:
-    source, target = sides(folder, small, there)
+def written(
+    folder: Path, small: World, there: State, carry: str = "vector", **lineage: str
+) -> UntrainedFiles:
+    source, target = (
+        side(folder, name, small, base)
+        for name, base in (("source", small.base), ("target", there))
+    )
     entries = {"kind": "expert", **small.card.lineage(), "task": "a", **lineage}
     save_state(folder / "theirs.safetensors", small.experts["a"], entries)
+    aligned = folder / "bases.safetensors"
+    write_alignment(AlignmentFiles(source, target), aligned, folder / "bases.json", ALIGNED)
     names = ("expert.safetensors", "expert.json", "history.parquet", "timing.json")
     out = UntrainedFiles(*(folder / name for name in names))
-    said = transport_expert(source, folder / "theirs.safetensors", target, SETTINGS, out)
-    assert said.startswith("a: brought from base ")
+    settings = {**SETTINGS, "carry": carry}
+    said = transport_expert(source, folder / "theirs.safetensors", target, aligned, settings, out)
+    assert said.startswith(f"a: {carry} brought from base ")
     return out
 
 
@@ -73,7 +85,7 @@ def test_an_expert_stands_in_the_run_as_if_it_were_trained_there(
     wanted = transport("none", small.base, small.experts, there)["a"]
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
     # What the rules that follow ask of it.
-    card = sides(tmp_path, small, there)[1].read().the_card()
+    card = side(tmp_path, "target", small, there).read().the_card()
     check_expert(lineage, card, "a")
     assert TaskVector.between(there, state, lineage).lineage["expert"] == lineage["digest"]
     assert read_table(out.history).num_rows == 0
@@ -91,7 +103,26 @@ def test_the_lineage_holds_both_bases_and_the_way(
     assert (manifest["model"], manifest["mode"], manifest["seed"]) == ("here", "theirs", "2")
     assert (manifest["source_model"], manifest["source_mode"]) == ("vit", "standard")
     assert manifest["aligner"] == "none" and len(manifest["aligner_code"]) == 32
-    assert json.loads(manifest["aligner_options"]) == SETTINGS["options"]
+    assert json.loads(manifest["aligner_options"]) == ALIGNED["options"]
+    aligned = read_json(tmp_path / "bases.json")
+    assert (manifest["alignment"], manifest["carry"]) == (aligned["digest"], "vector")
+
+
+def test_an_expert_that_is_carried_whole_keeps_its_weights_and_its_vector_is_the_rest(
+    tmp_path: Path, small: World, there: State
+) -> None:
+    state, lineage = load_state(written(tmp_path, small, there, carry="model").expert)
+    assert lineage["carry"] == "model"
+    assert all(torch.equal(state[key], small.experts["a"][key]) for key in state)
+    # As far from this base as another one is, which nobody else's expert may be.
+    with pytest.raises(LineageError, match="does not come from this base"):
+        TaskVector.between(there, state, lineage)
+    vector = vector_of(there, state, lineage)
+    assert vector.lineage["expert"] == lineage["digest"] and "digest" not in vector.lineage
+    for key, delta in vector.deltas.items():
+        assert torch.equal(delta, (state[key].double() - there[key].double()).float())
+    with pytest.raises(LineageError, match="was trained from base"):
+        vector_of(small.base, state, lineage)
 
 
 @pytest.mark.parametrize(

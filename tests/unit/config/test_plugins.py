@@ -28,6 +28,10 @@ TOYS = {
     "mode.wary": 'ModeCard(title="Wary", others=("images", "heat"))',
     "study.why": 'StudyCard(title="Why", rule="none", options={"lambdas": Option(default=None, about="l")})',
     "aligner.shift": 'AlignerCard(title="Shift", options={"rank": Option(default=4, about="r", least=1)})',
+    "aligner.glance": (
+        'AlignerCard(title="Glance", sees_if={"by": {"images": "images", "labels": "labels"}}, '
+        'options={"by": Option(default="weights", choices=("weights", "images", "labels"), about="b")})'
+    ),
 }
 
 
@@ -205,6 +209,16 @@ THEIRS = {
 }
 
 
+GLANCE: dict[str, Any] = {"aligner": "glance", "options": {"by": "images"}}
+
+
+def test_what_an_aligner_sees_depends_on_its_options() -> None:
+    for by, sees in (("weights", "nothing"), ("images", "images"), ("labels", "labels")):
+        spec = {**THEIRS, **GLANCE, "options": {"by": by}}
+        found = Experiment(parse_config(changed("transport", [spec])))
+        assert found.transport("theirs").sees == sees
+
+
 def test_transported_experts_stand_among_the_runs() -> None:
     two = [
         {"name": name, "architecture": "taskgrid-vit-4", "pretrained": "s0"} for name in ("m", "n")
@@ -241,6 +255,18 @@ def test_transported_experts_stand_among_the_runs() -> None:
         ({"options": {"rnk": 1}}, "aligner 'shift' has no option 'rnk'"),
         ({"to": "nope"}, "transport 'theirs' belongs to model 'nope', which is not in models"),
         ({"name": "standard"}, "'standard' stands twice"),
+        ({"calibration": {}}, "aligner 'shift' looks at no images with these options; leave out"),
+        (
+            {"aligner": "glance", "calibration": {"images": 3}},
+            "aligner 'glance' looks at no images with these options",
+        ),
+        (
+            {**GLANCE, "calibration": {"tasks": ["a", "q"]}},
+            r"transport\[0\]\.calibration\.tasks names task 'q', which there is not; .*a, b, c",
+        ),
+        ({**GLANCE, "calibration": {"tasks": ["a", "a"]}}, "'a' stands twice"),
+        ({**GLANCE, "calibration": {"images": -1}}, "images"),
+        ({"carry": "model", "evaluation": "tangent"}, "a tangent model means nothing"),
         ({"form": "x"}, r"unknown key 'transport\[0\].form'; did you mean 'from'"),
     ],
 )
@@ -263,5 +289,6 @@ def test_a_transport_needs_the_other_runs_results(
 
 
 def test_a_configuration_survives_its_own_dump() -> None:
-    config = parse_config(changed("transport", [THEIRS]))
+    looking = {**THEIRS, **GLANCE, "name": "glances", "calibration": {"tasks": ["b"], "draw": 1}}
+    config = parse_config(changed("transport", [THEIRS, looking]))
     assert parse_config(config.model_dump(mode="json")) == config

@@ -11,7 +11,15 @@ import pytest
 from taskgrid import plugins
 from taskgrid.errors import ConfigError
 from taskgrid.plugins import cards
-from taskgrid.plugins.cards import Card, MergerCard, merger_card, plugin_options, read_card
+from taskgrid.plugins.cards import (
+    AlignerCard,
+    Card,
+    MergerCard,
+    merger_card,
+    plugin_options,
+    read_card,
+)
+from taskgrid.plugins.options import Option
 from taskgrid.plugins.registry import NOUNS, Kind
 
 WITH_CARDS: list[tuple[Kind, str]] = [
@@ -150,3 +158,21 @@ def test_a_card_holds_literals_of_every_kind(
 def test_unknown_plugins_are_named_with_those_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"merge method 'tise'; did you mean 'ties'\?"):
         read_card("merger", "tise")
+
+
+def test_an_aligner_says_what_it_sees_with_which_options() -> None:
+    options = {"by": Option(default="weights", about="b"), "deep": Option(default=False, about="d")}
+    card = AlignerCard(
+        title="A",
+        options=options,
+        sees="images",
+        sees_if={"by": {"weights": "nothing"}, "deep": {True: "labels"}},
+    )
+    for by, deep, sees in (
+        ("weights", False, "nothing"),
+        ("units", False, "images"),
+        ("units", True, "labels"),
+    ):
+        assert card.looks_at({"by": by, "deep": deep}) == sees
+    with pytest.raises(ValueError, match="`sees_if` names 'bye', which is no option"):
+        AlignerCard(title="A", options=options, sees_if={"bye": {}})

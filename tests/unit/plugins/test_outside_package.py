@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,12 @@ from taskgrid.plugins import registry
 from taskgrid.plugins.cards import plugin_options, read_card
 from taskgrid.statistics.computing import compute_statistic
 from taskgrid.statistics.seam import Examples
-from taskgrid.store.weights import State
+from taskgrid.store.weights import State, digest_state
 from taskgrid.workflow.project import ROOT, SOURCE
 from tests.plugins.installed import PACKAGE, install, registration
 from tests.unit.example_config import changed
 from tests.unit.example_grid import World, world
+from tests.unit.example_statistics import examples
 
 FILES = {module: name for name, module in registration().items()}
 
@@ -235,3 +237,28 @@ def test_an_aligner(small: World) -> None:
     for key, tensor in moved.items():
         exact = there[key].double() + 3 * vectors(small)["a"][key]
         torch.testing.assert_close(tensor.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_an_aligner_that_is_shown_images(small: World) -> None:
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    there = dict(small.base)
+    for block in range(2):
+        mlp = f"transformer.resblocks.{block}.mlp"
+        for name in ("c_fc.weight", "c_fc.bias"):
+            there[f"{mlp}.{name}"] = small.base[f"{mlp}.{name}"][order]
+        there[f"{mlp}.c_proj.weight"] = small.base[f"{mlp}.c_proj.weight"][:, order]
+    card = replace(small.card, base=digest_state(there))
+    moved = transport(
+        "together",
+        small.base,
+        small.experts,
+        there,
+        source_card=small.card,
+        target_card=card,
+        images={task: examples(small, task) for task in "ab"},
+        carry="model",
+    )["a"]
+    encoders = [ImageEncoder.from_card(small.card, state) for state in (small.experts["a"], moved)]
+    pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(encoders[1](pixels), encoders[0](pixels), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(there[f"{mlp}.c_fc.weight"], small.base[f"{mlp}.c_fc.weight"])

@@ -65,8 +65,9 @@ def test_training_knows_no_source_of_data() -> None:
     [
         ("finetune.py", ["finetuning.loop", "finetuning.written", "models.encoder"]),
         ("import_expert.py", ["experts.read", "experts.written"]),
+        ("align.py", ["alignment.aligning", "alignment.taps", "statistics.seam"]),
         ("transport.py", ["alignment.maps", "alignment.written", "vectors"]),
-        ("taskvector.py", ["vectors"]),
+        ("taskvector.py", ["experts.vector", "vectors"]),
         ("merge.py", ["evaluation.engine.measure", "evaluation.plan.planner"]),
         ("eval.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
         ("reference.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
@@ -78,6 +79,10 @@ def test_training_knows_no_source_of_data() -> None:
 )
 def test_what_computes_is_in_the_closure(name: str, computing: list[str]) -> None:
     assert {f"taskgrid.{module}" for module in computing} <= set(code(name))
+
+
+def test_the_vectors_of_all_experts_know_no_aligner() -> None:
+    assert "alignment" not in rooms("taskvector.py")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,8 +7,25 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictStr, field_validator, model_validator
 
 from taskgrid.config.sections.plugin import known_name
-from taskgrid.config.sections.values import Name, Natural, Place, Section, refused
-from taskgrid.plugins.cards import plugin_options
+from taskgrid.config.sections.values import Name, Natural, Place, Section, refused, unique
+from taskgrid.plugins.cards import Sees, aligner_card, plugin_options
+
+
+class CalibrationSpec(Section):
+    """Images that an aligner looks at: of the training split, without labels unless it asks for them."""
+
+    tasks: list[Name] | None = Field(None, min_length=1)
+    """Whose images. null: of all tasks with an expert, for one transport that all share; of the task itself
+    for one of its own. Tasks that are named keep the transport when others are added."""
+    images: Natural = 64
+    """Images of each task; 0 takes all. More contain the fewer."""
+    draw: Natural = 0
+    """Which draw of them, beside the seed: another number, other images."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct_tasks(cls, value: list[str] | None) -> list[str] | None:
+        return None if value is None else unique(value)
 
 
 class TransportSpec(Section):
@@ -32,6 +49,11 @@ class TransportSpec(Section):
     """How they are brought there: the registered name of an aligner."""
     options: dict[StrictStr, Any] = Field({})
     """The aligner's options, as its page lists them; the others keep their defaults."""
+    calibration: CalibrationSpec | None = None
+    """Images for an aligner that looks at any; null: its defaults."""
+    carry: Literal["vector", "model"] = "vector"
+    """`vector`: the expert here is this base plus the transported task vector. `model`: it is the transported
+    expert itself, which methods that merge whole models want; its task vector is what it differs by."""
     evaluation: Literal["plain", "tangent"] = "plain"
     """`tangent` for experts that were trained in the tangent space."""
 
@@ -43,5 +65,20 @@ class TransportSpec(Section):
     @model_validator(mode="after")
     def _known_options(self) -> Self:
         with refused():
-            plugin_options("aligner", self.aligner, self.options)
+            sees = self.sees
+        if self.calibration is not None and sees == "nothing":
+            raise ValueError(
+                f"aligner {self.aligner!r} looks at no images with these options; leave out `calibration`"
+            )
+        if self.carry == "model" and self.evaluation == "tangent":
+            raise ValueError(
+                "a model that is carried whole is far from this base, where a tangent model means nothing; "
+                "use `evaluation: plain`, or `carry: vector`"
+            )
         return self
+
+    @property
+    def sees(self) -> Sees:
+        """What the aligner looks at with its options."""
+        options = plugin_options("aligner", self.aligner, self.options)
+        return aligner_card(self.aligner).looks_at(options)

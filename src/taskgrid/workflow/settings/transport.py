@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.plugins.cards import plugin_options
+from taskgrid.config.sections.transport import CalibrationSpec
+from taskgrid.plugins.cards import aligner_card, plugin_options
+from taskgrid.plugins.options import Options
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.workflow import paths
+from taskgrid.workflow.files import Files, files_of
+
+BASES = "bases"
+"""What a transport is called that all tasks share; one of a task has the task's name."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,76 @@ def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: st
             "seed": int(seed),
             "task": task,
             "aligner": spec.aligner,
-            "options": dict(plugin_options("aligner", spec.aligner, spec.options)),
+            "options": dict(_options(experiment, mode)),
+            "carry": spec.carry,
             "source": {"model": spec.model, "mode": spec.mode, "seed": spec.seed},
         }
     )
 
 
+def aligned(
+    experiment: Experiment, pattern: str, *, model: str, mode: str, seed: str, task: str
+) -> str:
+    """Return the file of a pattern of the transport that brings an expert here."""
+    of = task if _per_task(experiment, mode) else BASES
+    return pattern.format(model=model, mode=mode, seed=seed, of=of)
+
+
+def looks(experiment: Experiment, name: str) -> bool:
+    """Return whether an aligner looks at images."""
+    return experiment.transport(name).sees != "nothing"
+
+
+def alignment(experiment: Experiment, *, model: str, mode: str, seed: str, of: str) -> str:
+    """Return the settings of an alignment."""
+    spec = experiment.transport(mode)
+    shown = spec.calibration or CalibrationSpec()
+    calibration = {"images": shown.images, "draw": shown.draw}
+    return canonical_json(
+        {
+            "aligner": spec.aligner,
+            "options": dict(_options(experiment, mode)),
+            "seed": int(seed),
+            "task": of if _per_task(experiment, mode) else "",
+            "calibration": calibration if looks(experiment, mode) else {},
+        }
+    )
+
+
+def alignment_files(experiment: Experiment, *, model: str, mode: str, seed: str, of: str) -> Files:
+    """Return what an alignment is made from: both bases, and what the aligner looks at beside them."""
+    theirs = files(experiment, mode, of)
+    run = {"source_card": theirs.card, "source_base": theirs.base}
+    if _per_task(experiment, mode):
+        run |= {"source_manifest": theirs.manifest, "source_expert": theirs.expert}
+    heads = ("head", "head_manifest") if experiment.transport(mode).sees == "labels" else ()
+    kinds, tasks = ("card", "base", "split", "images", *heads), _shown(experiment, mode, of)
+    ours = files_of(experiment, kinds, tasks, model=model, mode=mode, seed=seed)
+    return replace(ours, run={**ours.run, **run})
+
+
 def modules(experiment: Experiment, name: str) -> list[str]:
     """Return the plug-in that aligns."""
     return [plugins.module_of("aligner", experiment.transport(name).aligner)]
+
+
+def _shown(experiment: Experiment, name: str, of: str) -> tuple[str, ...]:
+    """Return the tasks whose images an aligner looks at."""
+    calibration = experiment.transport(name).calibration
+    if not looks(experiment, name):
+        return ()
+    if calibration is not None and calibration.tasks is not None:
+        return tuple(sorted(calibration.tasks))
+    return (of,) if _per_task(experiment, name) else tuple(sorted(experiment.trained))
+
+
+def _per_task(experiment: Experiment, name: str) -> bool:
+    return aligner_card(experiment.transport(name).aligner).per == "task"
+
+
+def _options(experiment: Experiment, name: str) -> Options:
+    spec = experiment.transport(name)
+    return plugin_options("aligner", spec.aligner, spec.options)
 
 
 def _moved(path: str, results: str) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from taskgrid.config import Experiment
+from taskgrid.config.sections.transport import TransportSpec
 from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import ConfigError
-from taskgrid.plugins.cards import ModeCard
+from taskgrid.plugins.cards import AlignerCard, ModeCard
 from taskgrid.store.atomic import write_json
+from taskgrid.workflow import paths
 from taskgrid.workflow import stages as settings
 from tests.unit.workflow.example_experiment import BLOCK, RUN, experiment
 
@@ -190,6 +192,59 @@ def test_experts_of_another_base_come_from_the_other_results_and_need_no_check()
     assert settings.experts.record(given, **label) == settings.transport.expert(given, **label)
     assert settings.experts.verified(given, **label) == []
     assert settings.transport.modules(given, "theirs") == ["taskgrid.alignment.aligners.none"]
+    assert known["carry"] == "vector" and not settings.transport.looks(given, "theirs")
+    aligned = settings.transport.aligned(given, paths.ALIGNMENT, **label)
+    assert aligned == "results/alignments/m/theirs/3/bases.safetensors"
+    of = {"model": "m", "mode": "theirs", "seed": "3", "of": "bases"}
+    files = settings.transport.alignment_files(given, **of)
+    assert files.followed == ["results/models/m/base.json", "../other/results/models/vit/base.json"]
+    assert not files.tasks
+    asked = json.loads(settings.transport.alignment(given, **of))
+    assert (asked["task"], asked["calibration"]) == ("", {})
+
+
+ALIGNERS = {
+    "both": AlignerCard(title="Both", sees="images"),
+    "own": AlignerCard(title="Own", per="task", sees="labels"),
+}
+
+
+@pytest.mark.parametrize(
+    ("aligner", "calibration", "seen"),
+    [
+        ("both", None, ["handwritten", "mnist", "textures"]),
+        ("both", {"tasks": ["textures", "mnist"], "images": 3}, ["mnist", "textures"]),
+        ("own", None, ["mnist"]),
+        ("own", {"tasks": ["textures"], "draw": 2}, ["textures"]),
+    ],
+)
+def test_an_alignment_lists_what_its_aligner_looks_at(
+    monkeypatch: pytest.MonkeyPatch, aligner: str, calibration: Any, seen: list[str]
+) -> None:
+    monkeypatch.setattr("taskgrid.plugins.cards.read_card", lambda _, name: ALIGNERS[name])
+    monkeypatch.setattr("taskgrid.config.sections.transport.known_name", lambda name, kind: name)
+    spec = {"name": "theirs", "from": "there", "model": "vit", "mode": "linear"}
+    given = TransportSpec(**spec, aligner=aligner, calibration=calibration)
+    asked = experiment()
+    monkeypatch.setattr(asked, "_transports", {"theirs": given})
+    of = "mnist" if aligner == "own" else "bases"
+    label = {"model": "m", "mode": "theirs", "seed": "0"}
+    expected = f"results/alignments/m/theirs/0/{of}.json"
+    assert (
+        settings.transport.aligned(asked, paths.ALIGNMENT_MANIFEST, **label, task="mnist")
+        == expected
+    )
+    files = settings.transport.alignment_files(asked, **label, of=of)
+    assert list(files.tasks) == seen
+    heads = {kind for kinds in files.tasks.values() for kind in kinds if "head" in kind}
+    assert bool(heads) == (aligner == "own") == ("source_expert" in files.run)
+    listing = json.loads(files.listing(files.followed, files.settled))
+    assert listing["source_base"] == "there/models/vit/base.safetensors"
+    known = json.loads(settings.transport.alignment(asked, **label, of=of))
+    wanted = {"images": 64, "draw": 0} | (calibration or {})
+    wanted.pop("tasks", None)
+    assert known["calibration"] == wanted
+    assert known["task"] == ("mnist" if aligner == "own" else "")
 
 
 def test_an_export_of_a_point_that_does_not_exist_says_so() -> None:

@@ -1,0 +1,1 @@
+"""Aligners that show what they were shown."""
