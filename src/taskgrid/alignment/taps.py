@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from taskgrid.alignment.spaces import RES, attention_spaces, mlp_space
 from taskgrid.errors import LineageError
@@ -73,7 +74,7 @@ def listening(tower: nn.Module, hear: Hear) -> Iterator[None]:
             "alignment looks into the vision transformers of open_clip; this tower is none, use an aligner "
             "that sees weights alone"
         )
-    handles = []
+    handles: list[RemovableHandle] = []
     for at, block in enumerate(blocks):
         # Its output is what attention takes: queries, keys and values are made of it again, for the
         # attention itself shows none of them.
