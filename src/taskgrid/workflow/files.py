@@ -37,14 +37,18 @@ class FileKind:
 PER_RUN: Mapping[str, FileKind] = {
     "card": FileKind(paths.CARD),
     "base": FileKind(paths.BASE, settled=True),
+    "statistic": FileKind(paths.BASE_STATISTIC, settled=True),
+    "statistic_manifest": FileKind(paths.BASE_STATISTIC_MANIFEST),
+}
+"""Files that a set of experts has once."""
+
+OF_SOURCE: Mapping[str, FileKind] = {
     "source_card": FileKind(paths.CARD),
     "source_base": FileKind(paths.BASE, settled=True),
     "source_expert": FileKind(paths.EXPERT, settled=True),
     "source_manifest": FileKind(paths.EXPERT_MANIFEST),
-    "statistic": FileKind(paths.BASE_STATISTIC, settled=True),
-    "statistic_manifest": FileKind(paths.BASE_STATISTIC_MANIFEST),
 }
-"""Files that a set of experts has once; those of a ``source`` lie in another run's results."""
+"""Beside them, files in the results of another run."""
 
 PER_TASK: Mapping[str, FileKind] = {
     "dataset": FileKind(paths.DATASET),
@@ -80,7 +84,7 @@ class Files:
     """The files that a job reads, by what they are.
 
     Attributes:
-        run: kind -> path, of ``PER_RUN``.
+        run: kind -> path, of ``PER_RUN`` and ``OF_SOURCE``.
         tasks: task -> kind -> path, of ``PER_TASK``.
         learned: name of a subset -> path of what was learned for it.
     """
@@ -118,7 +122,7 @@ class Files:
 
     def _all(self) -> Iterator[tuple[FileKind, str]]:
         for name, path in self.run.items():
-            yield PER_RUN[name.partition("/")[0]], path
+            yield {**PER_RUN, **OF_SOURCE}[name.partition("/")[0]], path
         for found in self.tasks.values():
             for name, path in found.items():
                 yield PER_TASK[name.partition("/")[0]], path

@@ -13,6 +13,7 @@ from taskgrid.config import Experiment
 from taskgrid.config.sections.transport import TransportSpec
 from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import ConfigError
+from taskgrid.plugins import cards
 from taskgrid.plugins.cards import AlignerCard, ModeCard
 from taskgrid.store.atomic import write_json
 from taskgrid.workflow import paths
@@ -221,7 +222,10 @@ ALIGNERS = {
 def test_an_alignment_lists_what_its_aligner_looks_at(
     monkeypatch: pytest.MonkeyPatch, aligner: str, calibration: Any, seen: list[str]
 ) -> None:
-    monkeypatch.setattr("taskgrid.plugins.cards.read_card", lambda _, name: ALIGNERS[name])
+    real = cards.read_card
+    monkeypatch.setattr(
+        cards, "read_card", lambda kind, name: ALIGNERS.get(name) or real(kind, name)
+    )
     monkeypatch.setattr("taskgrid.config.sections.transport.known_name", lambda name, kind: name)
     spec = {"name": "theirs", "from": "there", "model": "vit", "mode": "linear"}
     given = TransportSpec(**spec, aligner=aligner, calibration=calibration)
