@@ -103,16 +103,15 @@ class Spaces:
         if all(one is None for one in found):
             return None
         sizes = [self.sizes[space] for space in axis.spaces]
-        if not any(isinstance(one, Pair) for one in found):
-            starts = [sum(sizes[:at]) for at in range(len(sizes))]
-            indices = [
-                (torch.arange(size) if one is None else one) + start
-                for one, size, start in zip(found, sizes, starts, strict=True)
-            ]
-            return torch.cat(indices)
-        return torch.block_diag(
-            *(_matrix(one, size, axis.reads) for one, size in zip(found, sizes, strict=True))
-        )
+        if any(isinstance(one, Pair) for one in found):
+            blocks = [_matrix(*each, axis.reads) for each in zip(found, sizes, strict=True)]
+            joined: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+            return joined
+        indices = [
+            (one if isinstance(one, torch.Tensor) else torch.arange(size)) + sum(sizes[:at])
+            for at, (one, size) in enumerate(zip(found, sizes, strict=True))
+        ]
+        return torch.cat(indices)
 
 
 def _matrix(one: SpaceMap | None, size: int, reads: bool) -> torch.Tensor:
