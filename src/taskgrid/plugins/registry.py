@@ -115,6 +115,7 @@ _PLUGINS = MappingProxyType(
         },
         "aligner": {
             "none": "taskgrid.alignment.aligners.none",
+            "rebasin": "taskgrid.alignment.aligners.rebasin",
         },
         "study": {
             "addition": "taskgrid.studies.addition",
