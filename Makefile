@@ -68,6 +68,7 @@ bench: $(READY)
 	python benchmarks/lattice.py
 	python benchmarks/methods.py
 	python benchmarks/finetuning.py
+	python benchmarks/alignment.py
 	python benchmarks/workflow.py
 	python benchmarks/workflow.py finished
 	python benchmarks/scale.py
