@@ -116,6 +116,7 @@ _PLUGINS = MappingProxyType(
         "aligner": {
             "none": "taskgrid.alignment.aligners.none",
             "rebasin": "taskgrid.alignment.aligners.rebasin",
+            "ot": "taskgrid.alignment.aligners.ot",
         },
         "study": {
             "addition": "taskgrid.studies.addition",
