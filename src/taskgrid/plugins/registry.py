@@ -88,6 +88,7 @@ _PLUGINS = MappingProxyType(
             "della": "taskgrid.merging.methods.della",
             "emr": "taskgrid.merging.methods.emr",
             "fisher": "taskgrid.merging.methods.fisher",
+            "fs_merge": "taskgrid.merging.methods.fs_merge",
             "greedy_soup": "taskgrid.merging.methods.greedy_soup",
             "iso_c": "taskgrid.merging.methods.iso_c",
             "iso_cts": "taskgrid.merging.methods.iso_cts",

@@ -26,12 +26,14 @@ class Storage:
         numbers: float32 numbers that are kept for each task.
         rank: the option that is the rank r of two maps of features of d dimensions, which are kept for each
             task: 2 r d float32 numbers more.
+        square: whether a map of these features is kept for each task, written out: d^2 float32 numbers more.
     """
 
     shared: int = 0
     task: int = 0
     numbers: int = 0
     rank: str = ""
+    square: bool = False
 
     def bits_per_weight(self, tower: Tower, tasks: int, options: Mapping[str, Any]) -> float:
         """Return the bits per weight of the model.
@@ -42,6 +44,7 @@ class Storage:
             options: the method's options.
         """
         maps = 2 * int(options[self.rank]) * tower.features if self.rank else 0
+        maps += tower.features**2 if self.square else 0
         return self.shared + tasks * (self.task + _WORD * (self.numbers + maps) / tower.weights)
 
     def megabytes(self, tower: Tower, tasks: int, options: Mapping[str, Any]) -> float:
@@ -58,6 +61,8 @@ class Storage:
             parts.append(f"{count} numbers")
         if self.rank:
             parts.append(f"2 {self.rank} d T numbers")
+        if self.square:
+            parts.append("d² T numbers")
         return ", ".join(parts) or "nothing"
 
 

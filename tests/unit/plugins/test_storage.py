@@ -24,6 +24,8 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
     # Two maps of rank 16 for each task, and a model in place of the base.
     surgery = merger_card("surgery").storage
     assert surgery.megabytes(TOWER, TASKS, {"rank": 16}) == 4 * TASKS * 2 * 16 * 96 / 1e6
+    # A square map of features for each task.
+    assert merger_card("fs_merge").storage.megabytes(TOWER, TASKS, {}) == 4 * TASKS * 96**2 / 1e6
     # EMR has a float32 rescaler for each task besides.
     assert merger_card("emr").storage.megabytes(TOWER, TASKS, {}) == (kept + 4 * TASKS) / 1e6
     assert (
@@ -39,6 +41,7 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
         (Storage(task=32), "32 T bits per weight"),
         (Storage(numbers=3), "3 T numbers"),
         (Storage(rank="rank"), "2 rank d T numbers"),
+        (Storage(square=True), "d² T numbers"),
         (Storage(), "nothing"),
     ],
 )
