@@ -49,12 +49,13 @@ rule grid:
         " --pairs {output.pairs:q} --costs {output.costs:q} --published {output.published:q} 2>&1 | tee {log:q}"
 
 
-# A table of a study's own; what it reads is stored with the grid.
+# A table of a study's own; what it reads is stored with the grid, or was seen by a rule of its own.
 rule study:
     input:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         costs="results/tables/costs.csv",
+        measured=lambda w: settings.studies.measured(E, w.study, w.table),
     output:
         table="results/tables/{study}/{table}.parquet",
     log:
@@ -79,7 +80,7 @@ rule study:
     shell:
         "{params.script} --settings {params.settings:q} --store results/store"
         " --grid {input.grid:q} --selected {input.selected:q} --costs {input.costs:q}"
-        " --name {wildcards.table:q} --table {output.table:q} 2>&1 | tee {log:q}"
+        " --measured {input.measured:q} --name {wildcards.table:q} --table {output.table:q} 2>&1 | tee {log:q}"
 
 
 rule pages:

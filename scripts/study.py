@@ -7,10 +7,12 @@ from taskgrid.studies.seam import Results
 from taskgrid.studies.tables import study_table
 from taskgrid.workflow.command import parse, run
 
+PATHS = ("store", "grid", "selected", "costs", "name", "table")
+
 
 def main() -> None:
-    """Read the grid, the chosen points and the per-sample outcomes; write the table."""
-    args = parse(__doc__, paths=("store", "grid", "selected", "costs", "name", "table"))
+    """Read the grid, the chosen points, the per-sample outcomes and what was measured; write the table."""
+    args = parse(__doc__, paths=PATHS, lists=("measured",))
     settings = args.settings
     results = Results(
         label=settings["label"],
@@ -19,6 +21,7 @@ def main() -> None:
         find=OutcomeStore(args.store).find,
         tasks=tuple(settings["tasks"]),
         costs=read_frame(args.costs),
+        measured=tuple(map(read_table, args.measured)),
     )
     table = study_table(settings["name"], settings["options"], args.name, results)
     write_table(args.table, table)

@@ -189,11 +189,14 @@ class StudyCard(Card):
         rule: how it chooses, in words for the table of chosen points; empty where it chooses nothing.
         tables: its own tables, by name.
         figures: names of the figures drawn from them.
+        measured: the folder of ``results`` in which a rule of the study's own leaves what it sees of each
+            run, a file for each table; empty where a study reads the grid alone.
     """
 
     rule: str = ""
     tables: Mapping[str, TableCard] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+    measured: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,7 @@ class Results:
         find: finds outcomes by row key, with hits and predicted classes of every image.
         tasks: the tasks in the order of the configuration.
         costs: what merges cost, columns of ``results/tables/costs.csv``; None where nobody counted.
+        measured: of a study whose card says ``measured``, what its rule saw of each run for this table.
     """
 
     label: str
@@ -116,6 +117,7 @@ class Results:
     find: Callable[[Iterable[str]], Mapping[str, Outcome]]
     tasks: tuple[str, ...]
     costs: pd.DataFrame | None = None
+    measured: tuple[pa.Table, ...] = ()
 
     @property
     def own(self) -> pd.DataFrame:

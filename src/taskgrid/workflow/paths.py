@@ -59,6 +59,7 @@ LATTICE_REPORT = f"{_LATTICE}/report.json"
 
 FIGURE = "results/figures/{figure}.{suffix}"
 SELECTED = "results/tables/selected.parquet"
+STUDY_MEASURED = "results/{measured}/{model}/{mode}/{seed}/{study}/{table}.parquet"
 STUDY_TABLE = "results/tables/{study}/{table}.parquet"
 PRECISION_TABLE = "results/tables/precision.csv"
 SUMMARY = "results/tables/summary.csv"

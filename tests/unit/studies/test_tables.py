@@ -86,6 +86,7 @@ def test_the_script_writes_the_tables_of_a_study(tmp_path: Path) -> None:
         str(tmp_path / "selected.parquet"),
         "--costs",
         str(tmp_path / "costs.csv"),
+        "--measured",
         "--name",
         "values",
         "--table",

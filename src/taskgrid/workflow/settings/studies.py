@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from taskgrid import plugins
@@ -15,6 +16,7 @@ from taskgrid.sentences import choices, shown
 from taskgrid.studies.seam import Field
 from taskgrid.workflow import paths
 from taskgrid.workflow.project import rule_names
+from taskgrid.workflow.runs import plain_runs
 
 
 def asking(experiment: Experiment) -> tuple[str, ...]:
@@ -81,6 +83,14 @@ def tables(experiment: Experiment, label: str) -> list[str]:
         paths.STUDY_TABLE.format(study=label, table=table)
         for table in study_card(experiment.study(label).name).tables
     ]
+
+
+def measured(experiment: Experiment, label: str, table: str) -> list[str]:
+    """Return what a rule of the study's own saw for a table, a file for each run, where it has a rule."""
+    folder = study_card(experiment.study(label).name).measured
+    runs = plain_runs(experiment) if folder else []
+    known = {"measured": folder, "study": label, "table": table}
+    return [paths.STUDY_MEASURED.format(**known, **asdict(run)) for run in runs]
 
 
 def labels_of(experiment: Experiment, name: str) -> list[str]:
