@@ -48,6 +48,7 @@ try:
     E = Experiment(configuration())
     E.check()
     settings.studies.check(E)
+    settings.features.check(E)
     settings.figures.names(E)
     settings.learn.check(E)
     check_writable("results")

@@ -23,8 +23,8 @@ from taskgrid.config.architectures import architecture_config
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.plugins.cards import plugin_options
 from taskgrid.store.atomic import write_text
-from taskgrid.workflow.runs import proven_runs
-from taskgrid.workflow.settings import figures, learn, statistics, studies
+from taskgrid.workflow.runs import plain_runs, proven_runs
+from taskgrid.workflow.settings import features, figures, learn, statistics, studies
 from tools.reproduction import BF16, FP32, cost, forward_operations, image_counts, markdown
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +124,7 @@ def jobs(experiment: Experiment) -> dict[str, int]:
         "statistic": per_task * runs * tasks,
         "base_statistic": of_base * len(experiment.models),
         "learn": len(learn.methods(experiment)) * runs * len(experiment.numbers),
+        "watch": len(features.labels(experiment)) * len(plain_runs(experiment)),
         "study": len(studies.every_table(experiment)),
         "figure": len(figures.names(experiment)),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import State
 from taskgrid.studies.seam import Results
 from taskgrid.studies.tables import study_table
+from tests.unit.example_features import measured
 from tests.unit.example_grid import MEAN, STD, World
 from tests.unit.example_plans import method
 
@@ -74,7 +75,8 @@ class Ran:
         return Results(label, self.grid, self.selected, self.store.find, self.tasks)
 
     def table(self, study: str, name: str, options: Mapping[str, Any]) -> pa.Table:
-        return study_table(study, options, name, self.results(study))
+        results = replace(self.results(study), measured=measured(study, name))
+        return study_table(study, options, name, results)
 
 
 def ran(

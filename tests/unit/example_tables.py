@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from tests.unit.example_features import Rows, watched
+
 TASKS = ("digits", "glyphs", "signs", "street", "textures", "counting", "shapes", "clutter")
 LAMBDAS = tuple(f"{value / 10:.2f}" for value in range(11))
 METHODS = ("task_arithmetic", "average")
@@ -32,6 +34,7 @@ class Example:
     targets: pd.DataFrame
     quadruples: pd.DataFrame
     compared: pd.DataFrame
+    watched: dict[str, pd.DataFrame]
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -44,6 +47,7 @@ class Example:
             "negation/targets": self.targets,
             "analogy/quadruples": self.quadruples,
             "comparison/methods": self.compared,
+            **{f"features/{name}": table for name, table in self.watched.items()},
         }
 
 
@@ -69,6 +73,7 @@ def example(
     chosen = subsets if subsets is not None else all_subsets(names)
     grid, selected, conflicts, history, values = [], [], [], [], []
     targets, quadruples = [], []
+    seen: list[Rows] = []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -76,6 +81,7 @@ def example(
             grid += truth.experts(mode, seed)
             conflicts += truth.conflicts(mode, seed)
             history += truth.histories(mode, seed, steps)
+            seen.append(watched(names, model, mode, seed, methods, options))
             for method, option, subset in itertools.product(methods, options, chosen):
                 swept = lambdas if method != "average" else lambdas[len(lambdas) // 2 :]
                 rows = truth.merged(mode, seed, method, option, tuple(sorted(subset)), swept)
@@ -89,7 +95,8 @@ def example(
     tables = map(pd.DataFrame, (grid, selected, conflicts, history))
     compared = _compared(pd.DataFrame(selected))
     own = map(pd.DataFrame, (values, targets, quadruples, compared))
-    return Example(*tables, published, *own)
+    inside = {name: pd.DataFrame([row for one in seen for row in one[name]]) for name in seen[0]}
+    return Example(*tables, published, *own, inside)
 
 
 def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:

@@ -70,7 +70,7 @@ def draw(tables: style.Tables) -> Figure:
         layers = rows[["depth", "layer"]].drop_duplicates().sort_values("depth")["layer"]
         for quantity, each in zip(_QUANTITIES, axes[:, column], strict=True):
             _draw_lines(each, quantity, rows, marked)
-        _name_layers(axes[-1, column], [str(layer) for layer in layers])
+        style.name_layers(axes[-1, column], [str(layer) for layer in layers])
     for quantity, each in zip(_QUANTITIES, axes[:, 0], strict=True):
         each.set_ylabel(quantity.words)
     figure.align_ylabels(list(axes[:, 0]))
@@ -106,16 +106,6 @@ def _draw_lines(
             axes.plot(lines.index, lines[pair], color=colour, linewidth=1.2, zorder=3)
     if len(lines.columns) > 2:
         axes.plot(lines.index, lines.median(axis=1), color="0.1", linewidth=1.6, zorder=4)
-
-
-def _name_layers(axes: Axes, layers: list[str]) -> None:
-    """Name as many layers as there is room for; blocks by their numbers."""
-    every = -(-len(layers) // 8)
-    places = [*range(0, len(layers) - every, every), len(layers) - 1]
-    axes.set_xticks(places, [layers[place] for place in places])
-    axes.tick_params(axis="x", labelrotation=45)
-    for text in axes.get_xticklabels():
-        text.set(ha="right", rotation_mode="anchor")
 
 
 def _handles(marked: Mapping[tuple[str, str], style.Colour]) -> list[Line2D]:

@@ -66,6 +66,11 @@ def method_titles(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
     return titles
 
 
+def merge_titles(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return ``method_titles`` of merges alone, without the base and experts."""
+    return method_titles(rows[~rows["method"].isin(REFERENCE_METHODS)])
+
+
 def option_words(versions: Sequence[str]) -> list[list[str]]:
     """Print the options (JSON objects) in which versions of a method differ: ``density=0.2``."""
     named = [json.loads(options or "{}") for options in versions]

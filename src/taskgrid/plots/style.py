@@ -156,6 +156,16 @@ def tilt_labels(axes: Axes, names: Sequence[str], room: float) -> None:
         axes.tick_params(axis="x", labelrotation=0)
 
 
+def name_layers(axes: Axes, layers: Sequence[str]) -> None:
+    """Name as many layers as there is room for along the x axis, the first at 0 and the last always."""
+    every = -(-len(layers) // 8)
+    places = [*range(0, len(layers) - every, every), len(layers) - 1]
+    axes.set_xticks(places, [layers[place] for place in places])
+    axes.tick_params(axis="x", labelrotation=45)
+    for text in axes.get_xticklabels():
+        text.set(ha="right", rotation_mode="anchor")
+
+
 def side_legend(figure: Figure, handles: Sequence[Any], title: str | None = None) -> Legend:
     """Put a legend outside the axes, to their right."""
     return figure.legend(

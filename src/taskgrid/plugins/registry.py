@@ -125,6 +125,7 @@ _PLUGINS = MappingProxyType(
             "analogy": "taskgrid.studies.analogy",
             "shapley": "taskgrid.studies.shapley",
             "comparison": "taskgrid.studies.comparison",
+            "features": "taskgrid.studies.features",
         },
         "figure": {
             "lambda_curve": "taskgrid.plots.lambda_curve",
@@ -139,6 +140,11 @@ _PLUGINS = MappingProxyType(
             "analogy": "taskgrid.plots.analogy",
             "shapley": "taskgrid.plots.shapley",
             "methods": "taskgrid.plots.methods",
+            "feature_maps": "taskgrid.plots.feature_maps",
+            "feature_depth": "taskgrid.plots.feature_depth",
+            "feature_similarity": "taskgrid.plots.feature_similarity",
+            "representation_bias": "taskgrid.plots.representation_bias",
+            "weight_norms": "taskgrid.plots.weight_norms",
         },
     }
 )

@@ -31,6 +31,7 @@ MAKERS = {
     f"{_BLOCK}/run.json": ("record_block",),
     f"{_BLOCK}/continuous.parquet": ("continuous",),
     f"{_BLOCK}/*": ("eval",),
+    "features/*/*/*/*/*": ("watch",),
     "export/*/*/*/*/*/*": ("export",),
     "tables/conflicts.parquet": ("conflict_table",),
     "tables/continuous.parquet": ("continuous_table",),

@@ -86,7 +86,8 @@ class Files:
     Attributes:
         run: kind -> path, of ``PER_RUN`` and ``OF_SOURCE``.
         tasks: task -> kind -> path, of ``PER_TASK``.
-        learned: name of a subset -> path of what was learned for it.
+        learned: name of a subset -> path of what was learned for it; ``METHOD/SUBSET`` where several methods
+            are read.
     """
 
     run: Mapping[str, str]

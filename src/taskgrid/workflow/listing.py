@@ -18,7 +18,8 @@ class Listing:
     Attributes:
         run: kind -> file.
         tasks: task -> kind -> file.
-        learned: name of a subset -> file of what was learned for it.
+        learned: name of a subset -> file of what was learned for it; ``METHOD/SUBSET`` where several methods
+            are read.
     """
 
     run: Mapping[str, Path]

@@ -507,6 +507,74 @@ def test_methods_are_sorted_and_tell_who_is_tied_and_who_keeps_more() -> None:
     assert {"tsv m"} == {text.get_text() for text in kept.texts}
 
 
+def test_maps_are_those_of_the_first_image_of_the_smallest_seed(five: Example) -> None:
+    figure = draw_figure("feature_maps", five.tables())
+    norms = five.watched["norms"].query(
+        "part == 'block' and layer == 'block 1' and token > 0 and seed == 0"
+    )
+    grids = [axes.images[0].get_array() for axes in figure.axes]
+    # An image, the base, the expert and two merges for each task.
+    assert len(grids) == 5 * 5 and grids[0].shape == (4, 4, 3)
+    task = norms[norms["task"] == sorted(task_names(5))[1]]
+    for place, (method, column) in enumerate(
+        [("expert", "sample_base"), ("expert", "sample_delta"), ("average", "sample_delta")]
+    ):
+        wanted = task[task["method"] == method].sort_values("token")[column].to_numpy()
+        assert np.array_equal(grids[5 + 1 + place].ravel(), wanted), column
+    # Differences in a row share one scale.
+    assert len({axes.images[0].get_clim() for axes in figure.axes[7:10]}) == 1
+
+
+def test_depth_draws_shares_of_the_bases_norm(five: Example) -> None:
+    figure = draw_figure("feature_depth", five.tables())
+    rows = five.watched["norms"].query("token == 0 and part == 'block' and method == 'average'")
+    shares = 100 * rows["norm_delta"] / rows["norm_base"]
+    wanted = shares.groupby(rows["depth"]).mean()
+    drawn = [np.asarray(line.get_ydata()) for line in figure.axes[5].lines]
+    assert any(np.allclose(line, wanted) for line in drawn if len(line) == 4)
+    assert {len(line) for line in drawn} == {4} and len(drawn) == 3
+
+
+def test_points_that_no_study_chose_are_not_drawn(five: Example) -> None:
+    more = {
+        name: pd.concat(
+            [table, table.assign(point="0.90", chosen=False, norm_delta=99.0, l1=99.0, cka=0.0)]
+        )
+        for name, table in five.watched.items()
+        if "chosen" in table
+    }
+    for name in ("feature_depth", "feature_maps", "representation_bias", "feature_similarity"):
+        added = five.tables() | {f"features/{table}": frame for table, frame in more.items()}
+        one, other = (texts(draw_figure(name, tables)) for tables in (five.tables(), added))
+        assert one == other, name
+
+
+def test_similarity_is_a_symmetric_matrix_of_each_layer(five: Example) -> None:
+    found = cells(draw_figure("feature_similarity", five.tables()))
+    assert len(found) == 3
+    for depth, matrix in enumerate(found, start=1):
+        # Base, expert, average, task arithmetic: the last two are the other way round in the table.
+        places = np.array([0, 1, 3, 2])
+        assert np.allclose(matrix, 1 - 0.04 * depth * np.abs(places[:, None] - places))
+
+
+def test_bias_is_drawn_with_what_is_left(five: Example) -> None:
+    (axes,) = draw_figure("representation_bias", five.tables()).axes
+    rows = five.watched["bias"].query("method == 'task_arithmetic'")
+    means = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    # The base and two merges, and what the one that mends features leaves.
+    assert len(means) == 4
+    for column in ("l1", "l1_left"):
+        assert any(np.isclose(rows[column].mean(), mean) for mean in means), column
+
+
+def test_weights_are_drawn_over_lambda(five: Example) -> None:
+    moved, long = draw_figure("weight_norms", five.tables()).axes
+    curves = [np.asarray(line.get_ydata()) for line in moved.lines]
+    assert len(curves) == 5 + 2 and any(np.allclose(curve, [0, 3, 6]) for curve in curves)
+    assert all(np.isclose(line.get_ydata()[0], 100) for line in long.lines)
+
+
 def test_axes_say_what_they_measure(five: Example) -> None:
     wanted = {
         "lambda_curve": {
@@ -532,6 +600,11 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "analogy": {"accuracy on D [%]", "best of A, B, C", "expert of D", "zero-shot", "not met"},
         "shapley": {"Shapley value on test [points]", "signs", "task arithmetic", "alone"},
         "methods": {"accuracy on test [%]", "seconds before λ", "average", "best or tied"},
+        "feature_maps": {"image", "base", "expert", "average", "signs"},
+        "feature_depth": {"queries [%]", "stream [%]", "expert", "task arithmetic", "block 1"},
+        "feature_similarity": {"linear CKA", "base", "expert", "average", "output"},
+        "representation_bias": {"distance from the expert's features", "zero-shot", "left"},
+        "weight_norms": {"|θ − θ₀| by |θ₀| [%]", "λ", "a task vector", "average"},
     }
     assert tuple(wanted) == FIGURES
     for name, words in wanted.items():

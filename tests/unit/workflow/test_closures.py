@@ -72,6 +72,7 @@ def test_training_knows_no_source_of_data() -> None:
         ("eval.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
         ("reference.py", ["evaluation.engine.engine", "evaluation.opening.files"]),
         ("learn.py", ["evaluation.learning", "evaluation.engine.resident", "models.linearized"]),
+        ("watch.py", ["evaluation.features.looking", "alignment.taps", "merging.walks"]),
         ("grid.py", ["analysis.selection", "analysis.beside"]),
         ("pretrain.py", ["pretraining.contrastive", "pretraining.written"]),
         ("split.py", ["data.splits"]),

@@ -1,0 +1,1 @@
+"""A look inside networks: what task vectors and merges do to features, layer by layer."""
