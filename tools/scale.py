@@ -155,8 +155,9 @@ def overlay(sizes: int | None, coefficients: bool) -> dict[str, Any]:
         spec = {"name": entry} if isinstance(entry, str) else entry
         if coefficients and len(spec.get("lambdas", ())) > 1:
             spec = {key: value for key, value in spec.items() if key != "lambdas"}
-        # One entry of each method. The ensemble of all experts is no merge, a supernet another training.
-        if spec["name"] not in ("logit_ensemble", "fs_merge"):
+        # One entry of each method. The ensemble of all experts is no merge, a supernet another training, and
+        # channels of twenty experts are too many to zip.
+        if spec["name"] not in ("logit_ensemble", "fs_merge", "zipit"):
             found.setdefault(spec["name"], spec)
     subsets = {"leave_out": 0, "sample": sizes and {"per_size": sizes, "seed": 0}}
     grid: dict[str, Any] = {"methods": list(found.values()), "subsets": subsets}

@@ -113,6 +113,7 @@ _PLUGINS = MappingProxyType(
             "tsv_m": "taskgrid.merging.methods.tsv_m",
             "ubgm": "taskgrid.merging.methods.ubgm",
             "wudi": "taskgrid.merging.methods.wudi",
+            "zipit": "taskgrid.merging.methods.zipit",
         },
         "aligner": {
             "none": "taskgrid.alignment.aligners.none",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 _WORD = 32
@@ -27,6 +27,8 @@ class Storage:
         rank: the option that is the rank r of two maps of features of d dimensions, which are kept for each
             task: 2 r d float32 numbers more.
         square: whether a map of these features is kept for each task, written out: d^2 float32 numbers more.
+        single_if: values of options with which it is a single model after all. With others it keeps what is
+            said here at most.
     """
 
     shared: int = 0
@@ -34,6 +36,7 @@ class Storage:
     numbers: int = 0
     rank: str = ""
     square: bool = False
+    single_if: Mapping[str, Any] = field(default_factory=dict)
 
     def bits_per_weight(self, tower: Tower, tasks: int, options: Mapping[str, Any]) -> float:
         """Return the bits per weight of the model.
@@ -43,6 +46,9 @@ class Storage:
             tasks: how many are merged.
             options: the method's options.
         """
+        named = self.single_if.items()
+        if named and all(options.get(name) == value for name, value in named):
+            return 0.0
         maps = 2 * int(options[self.rank]) * tower.features if self.rank else 0
         maps += tower.features**2 if self.square else 0
         return self.shared + tasks * (self.task + _WORD * (self.numbers + maps) / tower.weights)
@@ -63,7 +69,9 @@ class Storage:
             parts.append(f"2 {self.rank} d T numbers")
         if self.square:
             parts.append("d² T numbers")
-        return ", ".join(parts) or "nothing"
+        single = ", ".join(f"{name}: {value}" for name, value in self.single_if.items())
+        said = ", ".join(parts) or "nothing"
+        return f"{said} at most, nothing with {single}" if single else said
 
 
 EXPERTS = Storage(task=_WORD)

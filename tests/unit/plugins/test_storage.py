@@ -33,6 +33,12 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
     )
 
 
+def test_some_options_leave_a_single_model() -> None:
+    zipit = merger_card("zipit").storage
+    assert zipit.bits_per_weight(TOWER, TASKS, {"layers": "all", "beta": 0.1}) == 0
+    assert zipit.bits_per_weight(TOWER, TASKS, {"layers": 2, "beta": 0.1}) == 32 * TASKS
+
+
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
@@ -42,6 +48,10 @@ def test_masks_and_a_vector_are_counted_as_they_are_packed() -> None:
         (Storage(numbers=3), "3 T numbers"),
         (Storage(rank="rank"), "2 rank d T numbers"),
         (Storage(square=True), "d² T numbers"),
+        (
+            Storage(task=32, single_if={"layers": "all"}),
+            "32 T bits per weight at most, nothing with layers: all",
+        ),
         (Storage(), "nothing"),
     ],
 )
