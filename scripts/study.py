@@ -3,7 +3,7 @@
 from taskgrid.results import frame_of, read_frame
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import read_table, write_table
-from taskgrid.studies.seam import Results
+from taskgrid.studies.seam import Brought, Results
 from taskgrid.studies.tables import study_table
 from taskgrid.workflow.command import parse, run
 
@@ -22,6 +22,7 @@ def main() -> None:
         tasks=tuple(settings["tasks"]),
         costs=read_frame(args.costs),
         measured=tuple(map(read_table, args.measured)),
+        brought={mode: Brought(**how) for mode, how in settings["brought"].items()},
     )
     table = study_table(settings["name"], settings["options"], args.name, results)
     write_table(args.table, table)

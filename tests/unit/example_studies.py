@@ -23,7 +23,7 @@ from taskgrid.results import frame_of
 from taskgrid.store.outcome import Outcome
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.weights import State
-from taskgrid.studies.seam import Results
+from taskgrid.studies.seam import Brought, Results
 from taskgrid.studies.tables import study_table
 from tests.unit.example_features import measured
 from tests.unit.example_grid import MEAN, STD, World
@@ -72,7 +72,11 @@ class Ran:
         return dict(zip(merges["point"], merges["correct"], strict=True))
 
     def results(self, label: str) -> Results:
-        return Results(label, self.grid, self.selected, self.store.find, self.tasks)
+        # As if the experts had been brought from another base: of one study that is what is asked.
+        brought = {"standard": Brought("none")}
+        return Results(
+            label, self.grid, self.selected, self.store.find, self.tasks, brought=brought
+        )
 
     def table(self, study: str, name: str, options: Mapping[str, Any]) -> pa.Table:
         results = replace(self.results(study), measured=measured(study, name))

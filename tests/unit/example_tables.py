@@ -35,6 +35,7 @@ class Example:
     quadruples: pd.DataFrame
     compared: pd.DataFrame
     watched: dict[str, pd.DataFrame]
+    curves: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -48,6 +49,7 @@ class Example:
             "analogy/quadruples": self.quadruples,
             "comparison/methods": self.compared,
             **{f"features/{name}": table for name, table in self.watched.items()},
+            "transfer/curves": self.curves,
         }
 
 
@@ -74,6 +76,7 @@ def example(
     grid, selected, conflicts, history, values = [], [], [], [], []
     targets, quadruples = [], []
     seen: list[Rows] = []
+    targets, quadruples, curves = [], [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -82,6 +85,7 @@ def example(
             conflicts += truth.conflicts(mode, seed)
             history += truth.histories(mode, seed, steps)
             seen.append(watched(names, model, mode, seed, methods, options))
+            curves += truth.curves(seed) if mode == modes[0] else []
             for method, option, subset in itertools.product(methods, options, chosen):
                 swept = lambdas if method != "average" else lambdas[len(lambdas) // 2 :]
                 rows = truth.merged(mode, seed, method, option, tuple(sorted(subset)), swept)
@@ -97,6 +101,8 @@ def example(
     own = map(pd.DataFrame, (values, targets, quadruples, compared))
     inside = {name: pd.DataFrame([row for one in seen for row in one[name]]) for name in seen[0]}
     return Example(*tables, published, *own, inside)
+    own = map(pd.DataFrame, (values, targets, quadruples, compared, curves))
+    return Example(*tables, published, *own)
 
 
 def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:
@@ -242,6 +248,26 @@ class _Truth:
                 "expert": None if place == 3 else 0.9,
             }
             for place, tasks in enumerate(turned)
+        ]
+
+    def curves(self, seed: int) -> list[dict[str, object]]:
+        zero, own = (np.mean(list(each.values())) for each in (self.zero, self.expert))
+        gains = {("none", None): -0.1, ("rebasin", None): 0.1}
+        for place, images in enumerate((1, 4, 16, 64)):
+            gains["orthogonal", images] = 0.1 + 0.12 * place
+            gains["few_shot", images] = 0.02 + 0.2 * place
+        return [
+            {
+                **{"model": self.model, "seed": seed, "aligner": aligner, "options": "{}"},
+                **{"images": images, "repeats": 3, "coefficient": coefficient},
+                "accuracy": zero + share * (own - zero) + 0.01 * seed,
+                "accuracy_low": zero + share * (own - zero) + 0.01 * seed - 0.02,
+                "accuracy_high": zero + share * (own - zero) + 0.01 * seed + 0.03,
+                "zeroshot": zero,
+                "ceiling": own,
+            }
+            for (aligner, images), gain in gains.items()
+            for coefficient, share in (("one", gain), ("chosen", max(gain, 0.0) + 0.05))
         ]
 
     def conflicts(self, mode: str, seed: int) -> list[dict[str, object]]:

@@ -25,7 +25,8 @@ def run_b(finished: Checkout, tmp_path: Path) -> Checkout:
     run.config["tasks"] = run.config["tasks"][:2]
     run.config["finetune"]["modes"] = []
     run.config["grid"]["methods"] = ["task_arithmetic"]
-    run.config["figures"] = ["cosine"]
+    run.config["figures"] = ["cosine", "transfer"]
+    run.config["studies"] = ["addition", "transfer"]
     run.config["transport"] = [
         {
             "name": "theirs",
@@ -46,7 +47,7 @@ def test_experts_of_another_base_are_rows_like_any_others(
     # One transport for the two bases, whatever the number of tasks.
     assert planned["align"] == 1
     assert not {"finetune", "verify_expert", "import_expert"} & planned.keys()
-    run_b.run("tables", "experts", "results/figures/cosine.png")
+    run_b.run("tables", "experts", "results/figures/cosine.png", "results/figures/transfer.png")
 
     grid = run_b.table("grid.parquet")
     assert set(grid["mode"].dropna()) == {"theirs"}
@@ -54,6 +55,13 @@ def test_experts_of_another_base_are_rows_like_any_others(
     assert set(merged["subset"]) == {"a", "b", "a+b"} and set(merged["scale"]) == {0, 0.5, 1}
     assert set(grid[grid["method"] == "expert"]["subset"]) == {"a", "b"}
     assert set(run_b.table("selected.parquet")["mode"]) == {"theirs"}
+
+    curves = run_b.table("transfer/curves.parquet")
+    assert set(curves["coefficient"]) == {"one", "chosen"} and set(curves["aligner"]) == {"none"}
+    own = grid[(grid["method"] == "expert") & (grid["split"] == "test")]
+    one = curves[curves["coefficient"] == "one"]
+    assert one["accuracy"].item() == pytest.approx(own["accuracy"].mean())
+    assert one[["images", "ceiling"]].isna().all(axis=None)
 
     folder = f"experts/{TARGET}/theirs/0/a"
     manifest = run_b.json(f"results/{folder}/expert.json")
@@ -147,3 +155,33 @@ def test_another_run_that_lacks_an_expert_is_named(run_b: Checkout) -> None:
     run_b.config["transport"][0]["from"] = "nowhere"
     outcome = run_b.snakemake("-n")
     assert "transport 'theirs': there is no folder nowhere" in outcome.text
+
+
+def test_an_aligner_that_learns_from_labels_has_a_transport_for_each_task(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    run = finished.copy_to(tmp_path / "both")
+    run.config["models"] = [
+        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
+        for tag in ("s0", "s1")
+    ]
+    entry = {"from": "results", "model": SOURCE, "mode": "standard", "to": TARGET}
+    entry |= {"options": {"steps": 3}, "calibration": {"images": 4}}
+    run.config["transport"] = [
+        {**entry, "name": "turned", "aligner": "orthogonal"},
+        {**entry, "name": "tuned", "aligner": "few_shot"},
+    ]
+    targets = [f"results/vectors/{TARGET}/{name}/0/a.json" for name in ("turned", "tuned")]
+    assert run.plan(*targets)["align"] == 2
+    run.run(*targets, "--cores", "1")
+    head = run.json(f"results/heads/{TARGET}/a.json")["digest"]
+    for name in ("turned", "tuned"):
+        aligned = run.json(f"results/alignments/{TARGET}/{name}/0/a.json")
+        assert aligned["a.head"] == head and not {"b.head", "b.split"} & aligned.keys()
+        expert = run.json(f"results/experts/{TARGET}/{name}/0/a/expert.json")
+        assert expert["alignment"] == aligned["digest"]
+    assert not run.plan(*targets)
+    # Another draw of the images is another transport; the other task's is not asked for.
+    run.config["transport"][0]["calibration"] = {"images": 4, "draw": 1}
+    again = run.plan(*targets)
+    assert (again["align"], again["transport"]) == (1, 1)

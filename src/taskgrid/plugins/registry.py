@@ -116,9 +116,11 @@ _PLUGINS = MappingProxyType(
             "zipit": "taskgrid.merging.methods.zipit",
         },
         "aligner": {
+            "few_shot": "taskgrid.alignment.aligners.few_shot",
             "none": "taskgrid.alignment.aligners.none",
-            "rebasin": "taskgrid.alignment.aligners.rebasin",
+            "orthogonal": "taskgrid.alignment.aligners.orthogonal",
             "ot": "taskgrid.alignment.aligners.ot",
+            "rebasin": "taskgrid.alignment.aligners.rebasin",
         },
         "study": {
             "addition": "taskgrid.studies.addition",
@@ -127,6 +129,7 @@ _PLUGINS = MappingProxyType(
             "shapley": "taskgrid.studies.shapley",
             "comparison": "taskgrid.studies.comparison",
             "features": "taskgrid.studies.features",
+            "transfer": "taskgrid.studies.transfer",
         },
         "figure": {
             "lambda_curve": "taskgrid.plots.lambda_curve",
@@ -146,6 +149,7 @@ _PLUGINS = MappingProxyType(
             "feature_similarity": "taskgrid.plots.feature_similarity",
             "representation_bias": "taskgrid.plots.representation_bias",
             "weight_norms": "taskgrid.plots.weight_norms",
+            "transfer": "taskgrid.plots.transfer",
         },
     }
 )

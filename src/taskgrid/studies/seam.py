@@ -12,8 +12,8 @@ registry.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """How experts of another base came to this one.
+
+    Attributes:
+        aligner: who brought them.
+        options: its options.
+        images: how many images of each task it saw, 0 for all that there are; None where it sees none.
+        draw: which draw of them.
+        mode: their mode, as their own run calls it.
+    """
+
+    aligner: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: int | None = None
+    draw: int = 0
+    mode: str = ""
+
+
+@dataclass(frozen=True)
 class Results:
     """The finished grid, from which a study makes its tables.
 
@@ -109,6 +128,7 @@ class Results:
         tasks: the tasks in the order of the configuration.
         costs: what merges cost, columns of ``results/tables/costs.csv``; None where nobody counted.
         measured: of a study whose card says ``measured``, what its rule saw of each run for this table.
+        brought: the modes of the grid whose experts are another base's, and how they came here.
     """
 
     label: str
@@ -118,6 +138,7 @@ class Results:
     tasks: tuple[str, ...]
     costs: pd.DataFrame | None = None
     measured: tuple[pa.Table, ...] = ()
+    brought: Mapping[str, Brought] = field(default_factory=dict)
 
     @property
     def own(self) -> pd.DataFrame:

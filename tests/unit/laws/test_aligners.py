@@ -66,7 +66,11 @@ def test_an_expert_belongs_to_the_target_and_is_the_same_each_time(aligner: str)
         assert digest_state(expert) == digest_state(both[1][task])
 
 
-@pytest.mark.parametrize("aligner", aligners())
+# Few-shot fine-tuning stands in the place of a transport, and carries nothing.
+LINEAR = [name for name in aligners() if name != "few_shot"]
+
+
+@pytest.mark.parametrize("aligner", LINEAR)
 def test_the_base_itself_is_carried_to_the_base(aligner: str) -> None:
     # A transport is linear: no vector, no vector.
     small = world(("a",))

@@ -75,7 +75,13 @@ def test_the_script_writes_the_tables_of_a_study(tmp_path: Path) -> None:
     write_table(tmp_path / "grid.parquet", grid)
     chosen = select(grid, result.choices, store.find)
     write_table(tmp_path / "selected.parquet", chosen)
-    settings = {"name": "shapley", "label": "fair", "options": {"draws": 50}, "tasks": ["a", "b"]}
+    settings = {
+        "name": "shapley",
+        "label": "fair",
+        "options": {"draws": 50},
+        "tasks": ["a", "b"],
+        "brought": {},
+    }
     made = tmp_path / "tables" / "fair" / "values.parquet"
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "scripts/study.py", "--settings", json.dumps(settings)]

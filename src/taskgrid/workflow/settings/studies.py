@@ -7,6 +7,7 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.config.sections.transport import CalibrationSpec
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.plan.asking import StudyRef, check_studies
 from taskgrid.lattice.subsets import canonical_subset, subset_of_number
@@ -74,7 +75,26 @@ def module(experiment: Experiment, label: str) -> str:
 
 def settings(experiment: Experiment, label: str) -> str:
     """Return the settings of a study's tables."""
-    return canonical_json({**reference(experiment, label), "tasks": experiment.tasks})
+    return canonical_json(
+        {
+            **reference(experiment, label),
+            "tasks": experiment.tasks,
+            "brought": {name: _brought(experiment, name) for name in experiment.transports},
+        }
+    )
+
+
+def _brought(experiment: Experiment, name: str) -> dict[str, Any]:
+    """Return how experts of another base are brought here (``studies.seam.Brought``)."""
+    spec = experiment.transport(name)
+    shown = None if spec.sees == "nothing" else spec.calibration or CalibrationSpec()
+    return {
+        "aligner": spec.aligner,
+        "options": dict(plugin_options("aligner", spec.aligner, spec.options)),
+        "images": shown and shown.images,
+        "draw": shown.draw if shown else 0,
+        "mode": spec.mode,
+    }
 
 
 def tables(experiment: Experiment, label: str) -> list[str]:

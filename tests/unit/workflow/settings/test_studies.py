@@ -58,6 +58,37 @@ def test_a_study_is_a_target() -> None:
     assert settings.figures.of_study(given, "addition") == ["results/tables/selected.parquet"]
 
 
+def test_a_study_knows_which_experts_were_brought_from_another_base() -> None:
+    entry = {"from": "results", "model": "n", "mode": "lora", "to": "m"}
+    learned = {"aligner": "orthogonal", "calibration": {"images": 4, "draw": 2}}
+    given = experiment(
+        models=[
+            {"name": name, "architecture": "taskgrid-vit-4", "pretrained": "s0"} for name in "mn"
+        ],
+        transport=[
+            {**entry, "name": "plain", "aligner": "none"},
+            {**entry, "name": "few", **learned},
+        ],
+        studies=["transfer"],
+    )
+    known = json.loads(settings.studies.settings(given, "transfer"))["brought"]
+    assert known["plain"] == {
+        **{"aligner": "none", "images": None, "draw": 0, "mode": "lora"},
+        "options": {"activation": "same", "tensors": "all"},
+    }
+    few = known["few"]
+    assert (few["aligner"], few["images"], few["draw"]) == ("orthogonal", 4, 2)
+    assert (
+        few["options"]["orthogonality"] == "hard" and not {"images", "draw"} & few["options"].keys()
+    )
+    assert (
+        json.loads(settings.studies.settings(experiment(studies=["transfer"]), "transfer"))[
+            "brought"
+        ]
+        == {}
+    )
+
+
 CONTROL = [
     "textures",
     "handwritten",
