@@ -85,6 +85,10 @@ def transport(
         raise ConfigError("there is no expert to transport; give at least one")
     source, target = Side(source_base, source_card), Side(target_base, target_card)
     place, per_task = torch.device(device), aligner_card(aligner).per == "task"
+    if per_task and carry == "model":
+        raise ConfigError(
+            f"aligner {aligner!r} brings a task's vector over and no whole model; use carry='vector'"
+        )
     shared: Transport | None = None
     experts = {}
     for task, expert in source_experts.items():

@@ -267,6 +267,7 @@ def test_transported_experts_stand_among_the_runs() -> None:
         ({**GLANCE, "calibration": {"tasks": ["a", "a"]}}, "'a' stands twice"),
         ({**GLANCE, "calibration": {"images": -1}}, "images"),
         ({"carry": "model", "evaluation": "tangent"}, "a tangent model means nothing"),
+        ({"carry": "model", "aligner": "few_shot"}, "'few_shot' brings a task's vector over"),
         ({"form": "x"}, r"unknown key 'transport\[0\].form'; did you mean 'from'"),
     ],
 )

@@ -70,6 +70,11 @@ class TransportSpec(Section):
             raise ValueError(
                 f"aligner {self.aligner!r} looks at no images with these options; leave out `calibration`"
             )
+        if self.carry == "model" and aligner_card(self.aligner).per == "task":
+            raise ValueError(
+                f"aligner {self.aligner!r} brings a task's vector over and no whole model; use "
+                "`carry: vector`"
+            )
         if self.carry == "model" and self.evaluation == "tangent":
             raise ValueError(
                 "a model that is carried whole is far from this base, where a tangent model means nothing; "

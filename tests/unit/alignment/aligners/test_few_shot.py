@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from taskgrid.errors import LineageError
+from taskgrid.alignment import transport
+from taskgrid.errors import ConfigError, LineageError
 from tests.unit.alignment.aligners.example_bases import ATTENTION, pair
 
 SHORT: dict[str, Any] = {"steps": 40, "lr": 1e-3, "augment": 1.0}
@@ -28,6 +29,12 @@ def test_nothing_of_the_vector_arrives() -> None:
     assert not found.map.keys
     with pytest.raises(LineageError, match="no inverse"):
         found.inverse()
+
+
+def test_a_whole_model_is_not_brought() -> None:
+    base = {"a": pair().target.base}
+    with pytest.raises(ConfigError, match="'few_shot' brings a task's vector over"):
+        transport("few_shot", base["a"], base, base["a"], carry="model")
 
 
 def test_the_mode_says_what_trains() -> None:
