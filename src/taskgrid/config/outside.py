@@ -14,6 +14,9 @@ from taskgrid.errors import ConfigError
 from taskgrid.remote.cache import is_repository
 from taskgrid.sentences import shown, tail
 
+_OWN_RESULTS = Path("results")
+"""What this run itself makes, for transports from one base of it to another; it need not be there yet."""
+
 
 def check_outside(config: Config, tasks: Sequence[TaskSpec]) -> None:
     """Look up what a configuration names outside itself.
@@ -26,6 +29,8 @@ def check_outside(config: Config, tasks: Sequence[TaskSpec]) -> None:
         ConfigError: if something does not exist or cannot be looked at.
     """
     for transport in config.transport:
+        if Path(transport.results) == _OWN_RESULTS:
+            continue
         owner = f"transport {transport.name!r}"
         with _looked_at(f"{owner}: from", transport.results):
             if not Path(transport.results).expanduser().is_dir():

@@ -287,6 +287,8 @@ def test_a_transport_needs_the_other_runs_results(
         found.check()
     (tmp_path / "there").mkdir()
     found.check()
+    # Its own are made by the run itself.
+    Experiment(parse_config(changed("transport", [{**THEIRS, "from": "results"}]))).check()
 
 
 def test_a_configuration_survives_its_own_dump() -> None:
