@@ -148,6 +148,29 @@ def test_two_bases_of_one_run_are_aligned_by_what_they_make_of_images(
     assert refused.code and "calibration.tasks names task 'nobody'" in refused.text
 
 
+def test_experts_of_both_bases_stand_in_one_set(finished: Checkout, tmp_path: Path) -> None:
+    run = finished.copy_to(tmp_path / "across")
+    run.config["models"] = [
+        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
+        for tag in ("s0", "s1")
+    ]
+    moved = {"name": "theirs", "from": "results", "model": SOURCE, "mode": "standard"}
+    run.config["transport"] = [{**moved, "to": TARGET, "aligner": "none"}]
+    run.config["experts"] = [
+        {
+            "name": "across",
+            "format": "open_clip",
+            "model": TARGET,
+            "source": f"results/experts/{TARGET}/{{task}}/expert.safetensors",
+            "names": {"a": "standard/0/a", "b": "theirs/0/b", "c": "theirs/0/c"},
+            "check": {"tolerance": 0.99},
+        }
+    ]
+    planned = run.plan(*(f"results/vectors/{TARGET}/across/0/{task}.json" for task in "ab"))
+    wanted = {"finetune": 1, "transport": 1, "import_expert": 2, "verify_expert": 2}
+    assert {rule: planned[rule] for rule in wanted} == wanted
+
+
 def test_another_run_that_lacks_an_expert_is_named(run_b: Checkout) -> None:
     run_b.config["transport"][0]["seed"] = 7
     outcome = run_b.snakemake("-n")

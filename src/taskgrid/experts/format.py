@@ -21,11 +21,13 @@ class Converted:
         state: its tensors, in the dtypes of the file.
         lineage: entries that say how it was brought into the layout.
         notes: sentences for a person: what was left out, taken from elsewhere or not known.
+        proven: whether its own header says that it belongs to the base.
     """
 
     state: State
     lineage: Lineage
     notes: tuple[str, ...] = ()
+    proven: bool = False
 
 
 class Convert(Protocol):

@@ -57,7 +57,7 @@ def tower_of(
         card: the base's card.
         base: theta_0.
         what: what the messages call the expert.
-        declared: the activation is known already.
+        declared: its header says its base and activation, which were compared.
 
     Raises:
         LineageError: see ``convert``.
@@ -72,7 +72,8 @@ def tower_of(
         notes.append(
             f"nothing beside it says its activation: {card.activation} was taken for granted"
         )
-    return Converted(tower, {"source_layout": LAYOUT, "projection": "own"}, tuple(notes))
+    said = {"source_layout": LAYOUT, "projection": "own"}
+    return Converted(tower, said, tuple(notes), proven=declared)
 
 
 def _prefix(state: State, base: Mapping[str, torch.Tensor], what: str) -> str:

@@ -82,7 +82,7 @@ def read_expert(
         cache: the hub's cache; None is that of the hub's clients.
         offline: never use the network.
         progress: told how far a download is.
-        farthest: largest distance from theta_0, in norms of theta_0.
+        farthest: largest distance from theta_0, in norms of theta_0, of a file that does not say its base.
 
     Raises:
         ConfigError: if there is no such format.
@@ -114,7 +114,8 @@ def read_expert(
             f"{what} is the base itself, bit for bit; give the fine-tuned checkpoint, not the one it "
             "started from"
         )
-    if distance > farthest:
+    # What an aligner brought here whole, from another base, is far away and belongs to this one.
+    if distance > farthest and not converted.proven:
         raise LineageError(
             f"{what} was not fine-tuned from this base ({card.architecture} {card.pretrained}): it is "
             f"{distance:.2f} norms of theta_0 away, and fine-tuning stays below {farthest:g}; give the "

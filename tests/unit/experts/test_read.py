@@ -21,7 +21,7 @@ from torch import nn
 
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, RemoteError
 from taskgrid.evaluation.opening.references import TaskManifests, _trained
-from taskgrid.experts.read import Imported, read_expert
+from taskgrid.experts.read import FARTHEST, Imported, read_expert
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.hub.conversion import to_transformers
 from taskgrid.store.atomic import read_json, write_json
@@ -264,6 +264,13 @@ def test_an_expert_of_this_project(tmp_path: Path) -> None:
     save_state(path, expert, {"kind": "taskvector", **CARD.lineage()})
     with pytest.raises(LineageError, match="holds a taskvector, not an expert"):
         read(path)
+
+
+def test_an_expert_that_says_its_base_may_be_far_from_it(tmp_path: Path) -> None:
+    far = {key: tensor.roll(1) for key, tensor in near().items()}
+    save_state(tmp_path / "expert.safetensors", far, {"kind": "expert", **CARD.lineage()})
+    found = read(tmp_path / "expert.safetensors")
+    assert same(found.state, far) and found.distance > FARTHEST
 
 
 def _saved(path: Path, state: State) -> Path:
