@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 
 _BLOCK = re.compile(r"(?<=<!-- made: scale -->\n).*?(?=<!-- end -->)", re.S)
 _GPU = {"finetune", "precision", "reference", "eval", "learn", "statistic", "base_statistic"}
-_BACKWARD = {"adamerging", "atlas"}
+_BACKWARD = {"adamerging", "atlas", "bezier"}
 """Methods that go back through the network when they learn: three forward passes' worth an image."""
 _RECORD_SECONDS = 0.03
 """A new run in MLflow, as measured: docs/performance.md, "registry"."""

@@ -110,7 +110,12 @@ def sources_of(
             for task in vectors or TASKS
             for name in learned_names(base)
         }
-        return found | parts
+        # What belongs to all tasks together, for methods that learn such.
+        bend = {
+            f"bend/{name}": 0.01 * _noise(base[name], generator) * float(name != "frozen")
+            for name in learned_names(base)
+        }
+        return found | parts | bend
 
     return Sources(vectors.__getitem__, statistic, learned)
 

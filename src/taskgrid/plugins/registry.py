@@ -81,6 +81,7 @@ _PLUGINS = MappingProxyType(
             "adamerging": "taskgrid.merging.methods.adamerging",
             "atlas": "taskgrid.merging.methods.atlas",
             "average": "taskgrid.merging.methods.average",
+            "bezier": "taskgrid.merging.methods.bezier",
             "breadcrumbs": "taskgrid.merging.methods.breadcrumbs",
             "consensus": "taskgrid.merging.methods.consensus",
             "core_space": "taskgrid.merging.methods.core_space",
