@@ -36,6 +36,8 @@ class Example:
     compared: pd.DataFrame
     watched: dict[str, pd.DataFrame]
     curves: pd.DataFrame
+    paths: pd.DataFrame
+    joined: pd.DataFrame
 
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
@@ -50,6 +52,8 @@ class Example:
             "comparison/methods": self.compared,
             **{f"features/{name}": table for name, table in self.watched.items()},
             "transfer/curves": self.curves,
+            "barriers/paths": self.paths,
+            "barriers/pairs": self.joined,
         }
 
 
@@ -77,6 +81,7 @@ def example(
     targets, quadruples = [], []
     seen: list[Rows] = []
     targets, quadruples, curves = [], [], []
+    targets, quadruples, paths = [], [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -95,6 +100,8 @@ def example(
                 values += truth.values(mode, seed, method, option)
                 targets += truth.negations(mode, seed, method, option)
                 quadruples += truth.analogies(mode, seed, method, option)
+                joined = [sorted(subset) for subset in chosen if len(subset) == 2]
+                paths += truth.paths(mode, seed, method, option, joined)
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
     tables = map(pd.DataFrame, (grid, selected, conflicts, history))
     compared = _compared(pd.DataFrame(selected))
@@ -102,6 +109,8 @@ def example(
     inside = {name: pd.DataFrame([row for one in seen for row in one[name]]) for name in seen[0]}
     return Example(*tables, published, *own, inside)
     own = map(pd.DataFrame, (values, targets, quadruples, compared, curves))
+    highest = [{**row, "barrier": row["excess"]} for row in paths if row["t"] == 0.5]
+    own = map(pd.DataFrame, (values, targets, quadruples, compared, paths, highest))
     return Example(*tables, published, *own)
 
 
@@ -268,6 +277,20 @@ class _Truth:
             }
             for (aligner, images), gain in gains.items()
             for coefficient, share in (("one", gain), ("chosen", max(gain, 0.0) + 0.05))
+    def paths(
+        self, mode: str, seed: int, method: str, options: str, pairs: Sequence[Sequence[str]]
+    ) -> list[dict[str, object]]:
+        bent = 0.6 if method == "average" else 2.0
+        return [
+            {
+                **{"model": self.model, "mode": mode, "seed": seed},
+                **{"method": method, "options": options, "subset": f"{a}+{b}", "t": t},
+                "excess": (bent * self._clash(a, b) - 0.05) * 4 * t * (1 - t) + 0.002 * seed,
+                "low": (bent * self._clash(a, b) - 0.05) * 4 * t * (1 - t) - 0.02,
+                "high": (bent * self._clash(a, b) - 0.05) * 4 * t * (1 - t) + 0.02,
+            }
+            for a, b in pairs
+            for t in (0.0, 0.25, 0.5, 0.75, 1.0)
         ]
 
     def conflicts(self, mode: str, seed: int) -> list[dict[str, object]]:

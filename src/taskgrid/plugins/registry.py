@@ -131,6 +131,7 @@ _PLUGINS = MappingProxyType(
             "comparison": "taskgrid.studies.comparison",
             "features": "taskgrid.studies.features",
             "transfer": "taskgrid.studies.transfer",
+            "barriers": "taskgrid.studies.barriers",
         },
         "figure": {
             "lambda_curve": "taskgrid.plots.lambda_curve",
@@ -151,6 +152,7 @@ _PLUGINS = MappingProxyType(
             "representation_bias": "taskgrid.plots.representation_bias",
             "weight_norms": "taskgrid.plots.weight_norms",
             "transfer": "taskgrid.plots.transfer",
+            "barriers": "taskgrid.plots.barriers",
         },
     }
 )

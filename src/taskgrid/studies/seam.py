@@ -36,11 +36,13 @@ class Field:
         trained: tasks with an expert, sorted.
         control: tasks that are measured and have none, sorted.
         scaled: whether a point's number is a coefficient of the task vectors, which may be negative.
+        method: the merge method; empty where any is meant.
     """
 
     trained: tuple[str, ...]
     control: tuple[str, ...] = ()
     scaled: bool = True
+    method: str = ""
 
 
 @dataclass(frozen=True)

@@ -593,6 +593,26 @@ def test_transfer_draws_curves_over_images_and_what_sees_none_across(five: Examp
     one = rows[(rows["coefficient"] == "one") & (rows["aligner"] == "orthogonal")]
     ends = one.groupby("images").agg(low=("accuracy_low", "min"), high=("accuracy_high", "max"))
     assert any(np.allclose(bar[:, :, 1], 100 * ends) for bar in bars if len(bar) == 4)
+def test_barriers_are_sorted_beside_the_paths_that_they_are_the_height_of(five: Example) -> None:
+    figure = draw_figure("barriers", five.tables())
+    left, right = figure.axes
+    means = five.joined.groupby("subset")["barrier"].mean().sort_values(ascending=False)
+    order = list(means.index)
+    named = [label.get_text() for label in right.get_yticklabels()]
+    assert named == [subset.replace("+", " + ") for subset in order]
+    assert right.yaxis_inverted() and not left.yaxis_inverted()
+    own = five.joined[five.joined["method"] == "task_arithmetic"].groupby("subset")
+    x, y = lines(figure)[1, "task arithmetic"]
+    assert np.allclose(x, 100 * own["barrier"].mean()[order])
+    assert np.allclose(np.round(y), range(10))
+    ends = np.stack([own[end].agg(how)[order] for end, how in (("low", "min"), ("high", "max"))])
+    bars = [np.array(each.get_segments()) for each in right.collections]
+    assert any(np.allclose(bar[:, :, 0], 100 * ends.T) for bar in bars)
+    # Ten pairs of two methods, both means, and the line that they lie over.
+    assert len(left.lines) == 2 * 11 + 1
+    rows = five.paths[five.paths["method"] == "task_arithmetic"]
+    x, y = lines(figure)[0, "task arithmetic"]
+    assert np.allclose(y, 100 * rows.groupby("t")["excess"].mean()) and x[0] == 0 and x[-1] == 1
 
 
 def test_axes_say_what_they_measure(five: Example) -> None:
@@ -626,6 +646,7 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "representation_bias": {"distance from the expert's features", "zero-shot", "left"},
         "weight_norms": {"|θ − θ₀| by |θ₀| [%]", "λ", "a task vector", "average"},
         "transfer": {"accuracy on test [%]", "labelled images per task", "direct", "few-shot"},
+        "barriers": {"barrier on test [points]", "task arithmetic", "digits + glyphs"},
     }
     assert tuple(wanted) == FIGURES
     for name, words in wanted.items():

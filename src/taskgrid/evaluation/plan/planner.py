@@ -105,6 +105,7 @@ class Plan:
             trained=self.setting.experts,
             control=self.setting.controls,
             scaled=self.method.card.coefficient == "scale",
+            method=self.method.name,
         )
 
     @cached_property
