@@ -78,10 +78,8 @@ def example(
     names = task_names(tasks)
     chosen = subsets if subsets is not None else all_subsets(names)
     grid, selected, conflicts, history, values = [], [], [], [], []
-    targets, quadruples = [], []
+    targets, quadruples, curves, paths = [], [], [], []
     seen: list[Rows] = []
-    targets, quadruples, curves = [], [], []
-    targets, quadruples, paths = [], [], []
     for model in models:
         truth = _Truth(names, model)
         grid += truth.zeroshot()
@@ -105,13 +103,11 @@ def example(
     published = _published(pd.DataFrame(grid), pd.DataFrame(selected))
     tables = map(pd.DataFrame, (grid, selected, conflicts, history))
     compared = _compared(pd.DataFrame(selected))
-    own = map(pd.DataFrame, (values, targets, quadruples, compared))
     inside = {name: pd.DataFrame([row for one in seen for row in one[name]]) for name in seen[0]}
-    return Example(*tables, published, *own, inside)
-    own = map(pd.DataFrame, (values, targets, quadruples, compared, curves))
     highest = [{**row, "barrier": row["excess"]} for row in paths if row["t"] == 0.5]
-    own = map(pd.DataFrame, (values, targets, quadruples, compared, paths, highest))
-    return Example(*tables, published, *own)
+    own = map(pd.DataFrame, (values, targets, quadruples, compared))
+    aligned = map(pd.DataFrame, (curves, paths, highest))
+    return Example(*tables, published, *own, inside, *aligned)
 
 
 def interpolated(given: Example, every: int = 3, bound: float = 0.01) -> Example:
@@ -277,6 +273,8 @@ class _Truth:
             }
             for (aligner, images), gain in gains.items()
             for coefficient, share in (("one", gain), ("chosen", max(gain, 0.0) + 0.05))
+        ]
+
     def paths(
         self, mode: str, seed: int, method: str, options: str, pairs: Sequence[Sequence[str]]
     ) -> list[dict[str, object]]:

@@ -573,6 +573,8 @@ def test_weights_are_drawn_over_lambda(five: Example) -> None:
     curves = [np.asarray(line.get_ydata()) for line in moved.lines]
     assert len(curves) == 5 + 2 and any(np.allclose(curve, [0, 3, 6]) for curve in curves)
     assert all(np.isclose(line.get_ydata()[0], 100) for line in long.lines)
+
+
 def test_transfer_draws_curves_over_images_and_what_sees_none_across(five: Example) -> None:
     figure = draw_figure("transfer", five.tables())
     rows, drawn = five.curves, lines(figure)
@@ -593,6 +595,8 @@ def test_transfer_draws_curves_over_images_and_what_sees_none_across(five: Examp
     one = rows[(rows["coefficient"] == "one") & (rows["aligner"] == "orthogonal")]
     ends = one.groupby("images").agg(low=("accuracy_low", "min"), high=("accuracy_high", "max"))
     assert any(np.allclose(bar[:, :, 1], 100 * ends) for bar in bars if len(bar) == 4)
+
+
 def test_barriers_are_sorted_beside_the_paths_that_they_are_the_height_of(five: Example) -> None:
     figure = draw_figure("barriers", five.tables())
     left, right = figure.axes
