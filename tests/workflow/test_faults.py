@@ -117,10 +117,10 @@ def test_results_of_a_clock_that_was_ahead_are_kept_and_followed(checkout: Check
     assert checkout.plan() == Counter()
     # All that is written from here on is older than what it is made of.
     checkout.config["grid"]["lambdas"] = [0, 0.25, 0.5, 1]
-    outcome = checkout.run("tables")
+    outcome = checkout.run()
     assert "files under results are from the future" in outcome.text
     assert outcome.evaluated > 0 and not {"dataset", "finetune", "head"} & set(outcome.rules)
-    assert checkout.plan("tables") == Counter()
+    assert checkout.plan() == Counter()
     assert {"0.25"} < set(checkout.table("grid.parquet")["point"].dropna())
 
 
