@@ -67,7 +67,7 @@ def test_the_equations_on_the_whole_vector(tasks: str, options: dict[str, float]
     np.testing.assert_allclose(flat(found), 0.5 * expected, rtol=1e-10, atol=1e-14)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays=task_vectors(),
     ratio=st.sampled_from([0.1, 0.5, 1.0]),
