@@ -42,6 +42,7 @@ def live_curves(
         yield lambda _: None
         return
     pipe = process.stdin
+    os.set_blocking(pipe.fileno(), False)
 
     def say(what: object) -> None:
         # Full, or nobody listens any more. Lines are shorter than PIPE_BUF: they are written whole, or not.
@@ -76,7 +77,7 @@ def _started(command: Sequence[str]) -> subprocess.Popen[bytes] | None:
     environ = {**os.environ}
     be_quiet(environ)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -85,6 +86,3 @@ def _started(command: Sequence[str]) -> subprocess.Popen[bytes] | None:
         )
     except OSError:
         return None
-    assert process.stdin is not None
-    os.set_blocking(process.stdin.fileno(), False)
-    return process

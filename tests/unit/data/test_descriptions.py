@@ -185,7 +185,7 @@ def test_the_quotes_of_the_papers_prompts_are_double(name: str) -> None:
     assert all('"{}"' in template for template in ALL[name].templates)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_labels_are_found_by_name_whatever_the_order_and_the_spelling(data: st.DataObject) -> None:
     item = ALL[data.draw(st.sampled_from(sorted(ALL)))]

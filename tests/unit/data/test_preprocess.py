@@ -17,7 +17,7 @@ def oracle(image, size, interpolation):
     return (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),

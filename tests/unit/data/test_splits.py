@@ -48,7 +48,7 @@ def test_the_mnist_canary():
     assert len(held) == 5000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(total=st.integers(2, 300), share=st.floats(0, 1), seed=st.integers(0, 2**31))
 def test_holding_out_is_random_split(total, share, seed):
     count = int(share * total)
@@ -75,7 +75,7 @@ COUNTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=COUNTS, twins=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=5))
 def test_a_split_is_a_partition(counts, twins):
     digests = {row: f"twins of {min(pair)}" for pair in twins for row in pair}

@@ -100,7 +100,7 @@ def test_views_and_shared_storages(tmp_path: Path, zipped: bool) -> None:
     assert torch.equal(found["again"], whole)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.lists(st.integers(0, 4), max_size=4),
     order=st.randoms(use_true_random=False),
@@ -672,7 +672,7 @@ def whole(zipped: bool) -> bytes:
     return stream.getvalue()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), zipped=st.booleans())
 def test_no_garbage_makes_it_do_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, zipped: bool

@@ -176,7 +176,7 @@ def test_preparations_are_what_their_formula_says(name: str, merger: Any) -> Non
 
 
 @EVERY_KIND
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     asked=st.lists(
         st.tuples(st.sampled_from(SUBSETS), st.sampled_from([{}, POINT])), min_size=1, max_size=20

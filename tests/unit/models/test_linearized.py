@@ -127,7 +127,7 @@ def test_the_derivative_is_the_limit_of_differences() -> None:
     assert (table[0][0] - found).abs().max() > 1e-6
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     a=st.floats(-3, 3),
     b=st.floats(-3, 3),

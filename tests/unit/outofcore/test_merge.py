@@ -47,9 +47,7 @@ LAYOUT = {
     "ln.bias": (1,),
     "mlp.weight": (23, 11),
 }
-MANY = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +152,7 @@ def test_every_layout_gives_the_bits_of_the_merge_in_memory(
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(pair=hnp.arrays(np.float32, (2, 6), elements=FLOATS))
 def test_float32_differences_need_no_float64(pair: np.ndarray[Any, Any]) -> None:
     before, after = torch.from_numpy(pair.copy())

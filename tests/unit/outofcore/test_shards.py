@@ -63,9 +63,7 @@ STATES = st.dictionaries(
         for seed, (name, (dtype, shape)) in enumerate(layout.items())
     }
 )
-FILES = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FILES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def raw(tensor: torch.Tensor) -> bytes:

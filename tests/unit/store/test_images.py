@@ -35,7 +35,7 @@ def store_file(tmp_path):
     return path
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 40), size=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
 def test_what_is_written_is_read(tmp_path_factory, count, size, seed):
     path = tmp_path_factory.mktemp("store") / "images.arrow"
@@ -91,7 +91,7 @@ def test_rows_follow_the_ids_asked_for(store_file):
         store.rows(["train/0.png", "train/99.png"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cut=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("cut") / "images.arrow"

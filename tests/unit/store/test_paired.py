@@ -49,7 +49,7 @@ def by_all_outcomes(pairs: list[Pair]) -> float:
     return float(total)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(COUNTED, min_size=1, max_size=3))
 def test_of_several_tasks_it_is_the_share_of_all_outcomes(
     found: list[tuple[int, int, int]],

@@ -75,9 +75,7 @@ class Mutation:
 
 def bounded(count: int) -> settings:
     """Try so many, and leave nothing in the working folder."""
-    return settings(
-        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    return settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
 
 
 def refusal(*files: Path, values: Any = None) -> str:

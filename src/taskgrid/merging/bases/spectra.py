@@ -20,7 +20,7 @@ _LEAST_KEPT = 1e-6
 """Singular vectors of smaller squares, relative to the largest, would be less exact than 1e-9."""
 
 _LEAST_POLAR = 1e-10
-"""The same for the polar factor, whose step of Newton and Schulz mends its sizes."""
+"""The same for the polar factor, where a step of Newton and Schulz mends its sizes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def polar_factor(matrix: torch.Tensor) -> torch.Tensor:
     squares, vectors = torch.linalg.eigh(tall.T @ tall)
     if len(squares) and bool(squares[0] > _LEAST_POLAR * squares[-1]):
         found = tall @ (vectors / squares.sqrt() @ vectors.T)
-        found = 1.5 * found - 0.5 * found @ (found.T @ found)
+        if bool(squares[0] <= _LEAST_KEPT * squares[-1]):
+            found = 1.5 * found - 0.5 * found @ (found.T @ found)
     else:
         left, sizes, right = torch.linalg.svd(tall, full_matrices=False)
         least = len(tall) * torch.finfo(torch.float64).eps * sizes[:1]

@@ -143,7 +143,7 @@ def eliminated(rows: list[list[Fraction]]) -> list[list[Fraction]]:
     return [row[len(rows) :] for row in rows]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from([n for n in ALL if n.bit_count() > 2]), unique=True, max_size=12),
     st.sampled_from(["0.02", "0.3", "1.5"]),

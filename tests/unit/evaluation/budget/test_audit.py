@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
@@ -77,7 +77,6 @@ def test_the_search_finds_what_a_scan_finds(rest: int, audited: int, exceeding: 
     assert most_beyond(exceeding, audited, population, 0.95) == max(open_numbers, default=0)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.5, 0.9, 1.0]), min_size=4, max_size=10),
     st.sampled_from([0.5, 0.8, 0.9]),

@@ -465,7 +465,7 @@ def test_subsets_methods_and_names_are_as_asked(small: World) -> None:
     assert set(rows["mode"]) == {"linear"}
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(order=st.permutations(["a", "b", "c"]))
 def test_the_order_of_tasks_changes_nothing(order: list[str]) -> None:
     small = world()

@@ -72,7 +72,7 @@ images = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=images, label=st.integers(0, 2))
 def test_ties_go_to_the_first_class(rows: list[Any], label: int) -> None:
     start, slope = (np.array([row[at] for row in rows], dtype=float) for at in (0, 1))
@@ -168,7 +168,7 @@ def test_equal_means_are_equal_fractions() -> None:
     assert (peak.low, peak.high) == (2.0, 3.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ends=st.lists(
         st.tuples(st.integers(-8, 8), st.integers(0, 6)).map(

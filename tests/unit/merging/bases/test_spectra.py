@@ -20,7 +20,7 @@ def planted(shape: tuple[int, int], weakest: float) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weakest", [0.5, 1e-4, 1e-7])
+@pytest.mark.parametrize("weakest", [0.5, 2e-3, 1e-4, 1e-7])
 def test_planted_factors(shape: tuple[int, int], weakest: float) -> None:
     left, sizes, right = planted(shape, weakest)
     matrix = torch.from_numpy(left * sizes @ right)

@@ -219,7 +219,7 @@ def elected(arrays: Arrays, density: float) -> Arrays:
     }
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays=task_vectors(), density=st.sampled_from([0.2, 0.5, 1.0]))
 def test_the_plus_plus_adds_what_ties_elects(arrays: Arrays, density: float) -> None:
     base = {n: torch.zeros(a.shape, dtype=torch.float64) for n, a in arrays[min(arrays)].items()}

@@ -48,7 +48,7 @@ def by_hand(array: NDArray[np.float64], options: dict[str, Any]) -> NDArray[np.f
     )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     arrays=task_vectors(),
     keep=st.sampled_from([0.2, 0.5, 0.8, 1.0]),

@@ -17,7 +17,7 @@ from tests.unit.merging.methods.awkward import SHAPES, Arrays, models, task_vect
 from tests.unit.merging.methods.test_ties import by_hand
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors(),
     agree=st.sampled_from([0, 1, 2, 3]),

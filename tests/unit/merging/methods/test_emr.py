@@ -30,7 +30,7 @@ def by_hand(
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays=task_vectors(),
     rescale=st.sampled_from(["sums", "means"]),

@@ -115,7 +115,7 @@ def the_only(found: dict[str | None, dict[str, Vector]]) -> dict[str, Vector]:
     return one
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors().filter(lambda arrays: len(arrays) > 1),
     t=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
@@ -127,7 +127,7 @@ def test_slerp(arrays: Arrays, t: float, scale: float) -> None:
     assert_close(found, by_tensor(two, lambda points: slerp(points, t)), scale)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(arrays=task_vectors(), weighted=st.booleans(), scale=st.sampled_from([1.0, 0.4, -2.0]))
 def test_multi_slerp(arrays: Arrays, weighted: bool, scale: float) -> None:
     weights = [WEIGHTS[task] if weighted else 1.0 for task in sorted(arrays)]
@@ -136,7 +136,7 @@ def test_multi_slerp(arrays: Arrays, weighted: bool, scale: float) -> None:
     assert_close(found, by_tensor(arrays, lambda points: multi_slerp(points, weights)), scale)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors(),
     weighted=st.booleans(),
@@ -151,7 +151,7 @@ def test_karcher(arrays: Arrays, weighted: bool, max_iter: int, tol: float) -> N
     assert_close(found, expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors(),
     mean_of=st.sampled_from(["angles", "cosines"]),

@@ -28,7 +28,7 @@ BLOCKS = {
 """Depths in a tower of three blocks."""
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors(),
     alpha=st.sampled_from([None, 0.0, 0.3]),

@@ -10,7 +10,7 @@ from taskgrid.merging.recipe import MergeRecipe
 from tests.unit.merging.methods.awkward import SHAPES, Arrays, models, task_vectors
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(arrays=task_vectors(), scale=st.sampled_from([1.0, 0.3, -2.0]), pointed=st.booleans())
 def test_the_largest_entry_wins_and_of_equal_ones_the_last(
     arrays: Arrays, scale: float, pointed: bool

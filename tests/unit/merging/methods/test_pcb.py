@@ -26,14 +26,23 @@ def cut(x: Vector, low: float, high: float) -> Vector:
     return np.minimum(np.maximum(x, ordered[int(n * low)]), ordered[int(n * (1 - high) - 1)])
 
 
-def by_hand(vectors: list[Vector], ratio: float = 0.1, clamp: float = 1e-4) -> Vector:
+def by_hand(
+    vectors: list[Vector], ratio: float = 0.1, clamp: float = 1e-4
+) -> tuple[Vector, Vector]:
+    """The equations, and how far from them roundings may lead.
+
+    Where all weights of an entry are near the cut, they are differences of numbers that are nearly equal,
+    and then divided by their sum.
+    """
     taus = np.stack(vectors)
     sizes = np.stack([cut(np.abs(tau), clamp, clamp) for tau in taus])
     within = np.stack([np.exp(len(taus) * spread(size) ** 2) for size in sizes])
-    between = np.tanh(taus * taus.sum(axis=0))
-    weights = np.stack([spread(cut(p, 1 - ratio, 0)) for p in within * between])
-    found: Vector = (np.sign(taus) * sizes * weights).sum(axis=0)
-    return found / np.maximum(weights.sum(axis=0), 1e-12)
+    balances = [cut(p, 1 - ratio, 0) for p in within * np.tanh(taus * taus.sum(axis=0))]
+    weights = np.stack([spread(p) for p in balances])
+    total = np.maximum(weights.sum(axis=0), 1e-12)
+    found: Vector = (np.sign(taus) * sizes * weights).sum(axis=0) / total
+    lost = sum(np.abs(p).max() / np.ptp(p) for p in balances if np.ptp(p) > 0)
+    return found, 64 * np.finfo(float).eps * lost * sizes.max() / total
 
 
 def normal(random: np.random.Generator) -> dict[str, Vector]:
@@ -54,11 +63,11 @@ def test_the_equations_on_the_whole_vector(tasks: str, options: dict[str, float]
     random = np.random.default_rng(len(tasks))
     arrays = {task: normal(random) for task in tasks}
     (found,) = models("pcb", arrays, 0.5, **options).values()
-    expected = 0.5 * by_hand([flat(vector) for vector in arrays.values()], **options)
-    np.testing.assert_allclose(flat(found), expected, rtol=1e-10, atol=1e-14)
+    expected, _ = by_hand([flat(vector) for vector in arrays.values()], **options)
+    np.testing.assert_allclose(flat(found), 0.5 * expected, rtol=1e-10, atol=1e-14)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays=task_vectors(),
     ratio=st.sampled_from([0.1, 0.5, 1.0]),
@@ -69,11 +78,8 @@ def test_awkward_vectors(arrays: Arrays, ratio: float, clamp: float, pointed: bo
     point = dict(zip(sorted(arrays), (0.5, -1.0, 2.0, 0.0), strict=False)) if pointed else None
     (found,) = models("pcb", arrays, point=point, ratio=ratio, clamp=clamp).values()
     vectors = [flat(arrays[task]) * (point or {}).get(task, 1.0) for task in sorted(arrays)]
-    expected = by_hand(vectors, ratio, clamp)
-    # One last bit at the cut, where weights are 0, becomes 1e-16 / 1e-12 of an entry.
-    np.testing.assert_allclose(flat(found), expected, rtol=1e-10, atol=1e-2)
-    strong = np.abs(expected) > 1e-2
-    np.testing.assert_allclose(flat(found)[strong], expected[strong], rtol=1e-10)
+    expected, rounding = by_hand(vectors, ratio, clamp)
+    np.testing.assert_array_less(np.abs(flat(found) - expected), rounding + 1e-12)
 
 
 def test_a_task_that_did_not_change_counts_for_nothing() -> None:

@@ -48,7 +48,7 @@ def elected(vectors: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     arrays=task_vectors(),
     method=st.sampled_from(["dare", "della"]),
@@ -69,7 +69,7 @@ def test_what_a_task_keeps_does_not_depend_on_its_company(
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-13, atol=1e-13)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(arrays=task_vectors(), method=st.sampled_from(["dare", "della"]))
 def test_what_is_kept_is_rescaled(arrays: Arrays, method: str) -> None:
     own = {"x": arrays["x"]}

@@ -15,7 +15,7 @@ from tests.unit.merging.methods.awkward import SHAPES, Arrays, models, task_vect
 from tests.unit.merging.methods.test_ties import by_hand
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays=task_vectors(),
     mask_lambda=st.sampled_from([0.0, 0.25, 0.4, 1.0, 2.0]),

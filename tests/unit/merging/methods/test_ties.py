@@ -74,7 +74,7 @@ def test_the_worked_example_of_an_election() -> None:
     assert all((found[name] == 4.5).all() for name in SHAPES)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays=task_vectors(),
     density=st.sampled_from([0.01, 0.2, 0.5, 0.9, 1.0]),

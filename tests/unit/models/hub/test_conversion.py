@@ -122,7 +122,7 @@ def test_the_real_size_of_vit_b_32() -> None:
         assert far(expected, ImageEncoder.from_card(card, converted)(images)) < 1e-5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     heads=st.integers(1, 3),
     head_width=st.sampled_from([4, 6]),

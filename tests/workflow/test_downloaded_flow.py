@@ -29,15 +29,14 @@ TINY_CONFIG = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A machine with a data set in the hub's cache, two in their original layout, and experts."""
+    """A machine with a data set in the hub's cache, one in its original layout, and experts."""
     folder = tmp_path_factory.mktemp("place")
     cache = folder / "hub"
     hub_standin(cache, "mnist", HUB_COUNTS)
-    original(folder / "data", "eurosat", numbers=tuple(range(1, 40)))
     original(folder / "data", "gtsrb")
     whole = load_file(ROOT / "resources" / "models" / "taskgrid-vit-4-s0.safetensors")
     tower = {k.removeprefix("visual."): v for k, v in whole.items() if k.startswith("visual.")}
-    for seed, task in enumerate(("mnist", "eurosat", "GTSRB")):
+    for seed, task in enumerate(("mnist", "GTSRB")):
         generator = torch.Generator().manual_seed(seed)
         expert = {
             key: tensor + 1e-3 * torch.randn(tensor.shape, generator=generator)
@@ -55,15 +54,10 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checkout = Checkout(tmp_path / "checkout")
-    counts = {"counts": False}
+    by_hand = {"layout": "original", "counts": False}
     checkout.config["tasks"] = [
         {"name": "mnist", "options": {"counts": HUB_COUNTS}, "limit": 30},
-        {
-            "name": "eurosat",
-            "path": str(place / "data"),
-            "options": {"layout": "original", **counts},
-        },
-        {"name": "gtsrb", "path": str(place / "data"), "options": {"layout": "original", **counts}},
+        {"name": "gtsrb", "path": str(place / "data"), "options": by_hand},
     ]
     checkout.config["finetune"]["modes"] = []
     checkout.config["experts"] = [
@@ -75,7 +69,7 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
             "check": {"tolerance": 0.1},
         }
     ]
-    checkout.config["grid"] |= {"subsets": {"sizes": [1, 3]}, "methods": ["task_arithmetic"]}
+    checkout.config["grid"] |= {"subsets": {"sizes": [1, 2]}, "methods": ["task_arithmetic"]}
     return checkout
 
 
@@ -84,9 +78,9 @@ def test_from_download_to_table_without_a_network(published: Checkout) -> None:
     grid = published.table("grid.parquet")
     assert set(grid["mode"].dropna()) == {"hub"}
     tested = grid[(grid["split"] == "test") & (grid["method"] == "zeroshot")].set_index("task")["n"]
-    assert tested.to_dict() == {"mnist": 16, "eurosat": 33, "gtsrb": 43}
-    merged = grid[(grid["size"] == 3) & (grid["split"] == "val")]
-    assert len(merged) == 3 * 3
+    assert tested.to_dict() == {"mnist": 16, "gtsrb": 43}
+    merged = grid[(grid["size"] == 2) & (grid["split"] == "val")]
+    assert len(merged) == 2 * 3
     manifest = published.json("results/downloads/mnist.json")
     assert manifest["commit"]
     assert manifest["files"][0]["sha256"]
@@ -136,4 +130,4 @@ def test_the_doctor_finds_what_lies_here(published: Checkout) -> None:
     states = {" ".join(line[1:4]): line[0] for line in lines}
     assert states["data of mnist"] == "ready"
     assert states["data of gtsrb"] == "ready"
-    assert states["expert of eurosat"] == "ready"
+    assert states["expert of gtsrb"] == "ready"
