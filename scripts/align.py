@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from taskgrid.alignment.aligning import AlignmentFiles, SideFiles, write_alignment
+from taskgrid.alignment.aligning import AlignmentFiles, write_alignment
+from taskgrid.alignment.sides import SideFiles
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.statistics.written import ShownFiles
 from taskgrid.workflow.command import parse, run
@@ -21,6 +22,12 @@ def main() -> None:
         tasks={
             task: ShownFiles(files["split"], files["images"], files.get("head"))
             for task, files in listing.tasks.items()
+            if "images" in files
+        },
+        heads={
+            task: (files["source_head"], files["head"])
+            for task, files in listing.tasks.items()
+            if "source_head" in files
         },
     )
     # Where nothing is looked at, nothing is run on a device.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from taskgrid.alignment.aligning import SideFiles
+from taskgrid.alignment.sides import SideFiles
 from taskgrid.alignment.written import transport_expert
 from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.machine.devices import use_threads

@@ -14,40 +14,18 @@ from taskgrid import plugins
 from taskgrid.alignment.door import transport_of
 from taskgrid.alignment.images import Images
 from taskgrid.alignment.kept import save_transport
-from taskgrid.alignment.seam import Side
+from taskgrid.alignment.maps import Transport
+from taskgrid.alignment.output import output_map, with_output
+from taskgrid.alignment.sides import SideFiles, read_vector
 from taskgrid.data.manifest import SplitManifest, check_images
-from taskgrid.errors import LineageError
-from taskgrid.models.card import ModelCard, check_expert
 from taskgrid.models.heads import Head
 from taskgrid.provenance.code import code_digest
 from taskgrid.provenance.digests import canonical_json, derive_seed
 from taskgrid.statistics.seam import Examples, chosen_rows
 from taskgrid.statistics.written import ShownFiles
-from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.atomic import write_json
 from taskgrid.store.images import ImageStore, PixelRows
-from taskgrid.store.weights import Lineage, State, load_state
-from taskgrid.vectors import TaskVector
-
-
-@dataclass(frozen=True)
-class SideFiles:
-    """A base as files.
-
-    Attributes:
-        card: its model card.
-        base: theta_0.
-    """
-
-    card: Path
-    base: Path
-
-    def read(self) -> Side:
-        """Read both.
-
-        Raises:
-            ArtifactError: if a file is missing or damaged.
-        """
-        return Side(load_state(self.base)[0], ModelCard.from_json(read_json(self.card)))
+from taskgrid.store.weights import Lineage, State
 
 
 @dataclass(frozen=True)
@@ -60,12 +38,14 @@ class AlignmentFiles:
         expert: theta_t of the task, for an aligner of a task.
         tasks: task -> images of it, and its head for an aligner that sees labels; empty for one that looks
             at none.
+        heads: task -> its heads at the source and at the target, where the output is mapped by them.
     """
 
     source: SideFiles
     target: SideFiles
     expert: Path | None = None
     tasks: Mapping[str, ShownFiles] = field(default_factory=dict)
+    heads: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
 
 
 def write_alignment(
@@ -116,6 +96,9 @@ def write_alignment(
         aligner, there, here, task, vector, settings["options"], settings["seed"], images
     )
     lineage |= seen
+    if files.heads:
+        found, mapped = _with_output(found, files.heads)
+        lineage |= mapped
     digest = save_transport(out, found, lineage)
     write_json(manifest, {**lineage, "source_base": there.end.base, "digest": digest})
     return (
@@ -125,21 +108,18 @@ def write_alignment(
     )
 
 
-def read_vector(there: Side, expert: Path, task: str) -> TaskVector:
-    """Read an expert of a base as its task vector.
-
-    Raises:
-        ArtifactError: if the file is missing or damaged.
-        LineageError: if it is another task's or another base's.
-    """
-    state, lineage = load_state(expert)
-    check_expert(lineage, there.the_card(), task)
-    if lineage.get("task", task) != task:
-        raise LineageError(
-            f"{expert} is the expert of task {lineage['task']!r}, not of {task!r}; tasks are found by "
-            "their names, which must mean the same in both runs"
-        )
-    return TaskVector.between(there.base, state, lineage)
+def _with_output(
+    found: Transport, heads: Mapping[str, tuple[Path, Path]]
+) -> tuple[Transport, Lineage]:
+    theirs, ours = (
+        {task: Head.load(pair[at]) for task, pair in sorted(heads.items())} for at in (0, 1)
+    )
+    mapping, missed = output_map(theirs, ours)
+    lineage = {"output": "heads", "output_missed": f"{missed:.3g}"}
+    for task in theirs:
+        lineage[f"{task}.source_head"] = theirs[task].lineage["digest"]
+        lineage[f"{task}.head"] = ours[task].lineage["digest"]
+    return with_output(found, mapping), lineage
 
 
 def _images(

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from taskgrid import plugins
 from taskgrid.alignment.images import Images
 from taskgrid.alignment.maps import Transport
-from taskgrid.alignment.seam import AlignContext, Side, get_aligner
+from taskgrid.alignment.output import output_map, with_output
+from taskgrid.alignment.seam import AlignContext, get_aligner
+from taskgrid.alignment.sides import Side
 from taskgrid.errors import ConfigError
 from taskgrid.models.batches import BatchSize
 from taskgrid.models.card import ModelCard
@@ -28,11 +29,6 @@ Carry: TypeAlias = Literal["vector", "model"]
 """What a transport is applied to: theta_t - theta_0, added to the target's base; or theta_t itself."""
 
 
-def aligners() -> tuple[str, ...]:
-    """Return the names of all aligners, sorted."""
-    return tuple(sorted(plugins.names("aligner")))
-
-
 def transport(
     aligner: str,
     source_base: Mapping[str, torch.Tensor],
@@ -44,6 +40,7 @@ def transport(
     carry: Carry = "vector",
     images: Mapping[str, Examples] | None = None,
     heads: Mapping[str, Head] | None = None,
+    source_heads: Mapping[str, Head] | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     **options: Any,
@@ -51,7 +48,7 @@ def transport(
     """Bring experts of one base to another: theta_0' + T(theta_t - theta_0) for each task.
 
     Args:
-        aligner: name of an aligner; see ``aligners()``.
+        aligner: name of an aligner; see ``alignment.aligners()``.
         source_base: theta_0, the state that the experts started from.
         source_experts: task -> theta_t, with the keys, shapes and dtypes of ``source_base``.
         target_base: theta_0', the base that they are brought to.
@@ -62,6 +59,8 @@ def transport(
         images: task -> training images, at both bases' size, for aligners that look at them; labels are seen
             by those alone whose cards say so. An aligner of a task is shown that task's images.
         heads: task -> head of the target, for aligners that see labels.
+        source_heads: task -> head of the source, of a model that is carried whole: with the same tasks'
+            ``heads`` its features are mapped to fit those as they fit its own (``output.output_map``).
         device: where aligners that look at images run both networks.
         seed: for aligners that draw.
         **options: the aligner's own options.
@@ -75,7 +74,7 @@ def transport(
         DataError: if there are no images.
         DeviceError: if the device has no memory for a single image.
         LineageError: if an expert does not fit the source, or the aligner cannot bring the one base's
-            vectors to the other.
+            vectors to the other; or heads of both are not those of the same tasks.
 
     Example:
         >>> there = transport("none", base, {"a": expert_a}, other_base)  # doctest: +SKIP
@@ -89,6 +88,10 @@ def transport(
         raise ConfigError(
             f"aligner {aligner!r} brings a task's vector over and no whole model; use carry='vector'"
         )
+    if source_heads and carry == "vector":
+        raise ConfigError(
+            "source_heads are for a model that is carried whole; use carry='model', or leave them out"
+        )
     shared: Transport | None = None
     experts = {}
     for task, expert in source_experts.items():
@@ -100,6 +103,8 @@ def transport(
             }
             shown = Images(own, heads or {}, place)
             found = transport_of(aligner, source, target, task, vector, options, seed, shown)
+            if source_heads:
+                found = with_output(found, output_map(source_heads, heads or {})[0])
             shared = None if per_task else found
         experts[task] = (
             found.model(target_base, expert)

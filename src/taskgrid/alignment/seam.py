@@ -9,61 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol, cast
 
 import torch
 
 from taskgrid import plugins
 from taskgrid.alignment.images import Batch, Images
-from taskgrid.alignment.maps import Axes, End, TensorMap, Transport
+from taskgrid.alignment.maps import Axes, TensorMap, Transport
+from taskgrid.alignment.sides import Side
 from taskgrid.alignment.taps import correlations, observe
 from taskgrid.errors import LineageError
-from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.plugins.options import Options
-from taskgrid.store.weights import State, digest_state
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """A base, as an aligner sees it.
-
-    Attributes:
-        base: theta_0.
-        card: its model card, where it is known: activation, layout and heads are no weights.
-    """
-
-    base: Mapping[str, torch.Tensor]
-    card: ModelCard | None = None
-
-    @cached_property
-    def end(self) -> End:
-        """This side as an end of a transport.
-
-        Raises:
-            LineageError: if the card is that of another base.
-        """
-        digest = digest_state(self.base)
-        if self.card is not None and self.card.base != digest:
-            raise LineageError(
-                f"the base given has digest {digest}, but its card says {self.card.base}; use the card "
-                "of this base"
-            )
-        return End.of(self.base, digest)
-
-    def the_card(self) -> ModelCard:
-        """Return the card.
-
-        Raises:
-            LineageError: if none was given.
-        """
-        if self.card is None:
-            raise LineageError(
-                "this aligner must know more of both bases than their weights; give their cards"
-            )
-        return self.card
+from taskgrid.store.weights import State
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,7 +161,7 @@ def vit_spaces(shapes: Mapping[str, tuple[int, ...]], heads: int) -> Spaces:
         kinds = (_IN_BLOCKS if block else _OUTSIDE).get(name)
         if kinds is None:
             raise LineageError(
-                f"alignment knows no tensor {key!r} in a vision transformer; use aligner `none`"
+                f"alignment knows no tensor {key!r} in a vision transformer; aligner `none` alone takes any"
             )
         if block:
             blocks.add(int(layer))

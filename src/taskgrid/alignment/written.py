@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from taskgrid.alignment.aligning import SideFiles, read_vector
 from taskgrid.alignment.kept import read_transport
+from taskgrid.alignment.sides import SideFiles, read_vector
 from taskgrid.experts.untrained import UntrainedFiles
 from taskgrid.experts.vector import vector_of
 from taskgrid.store.weights import Lineage, load_state

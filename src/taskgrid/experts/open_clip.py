@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -37,7 +38,10 @@ def convert(
                 f"{what} holds a {lineage.get('kind', 'state')}, not an expert; give the expert's file"
             )
         check_expert(lineage, card)
-    return tower_of(state, checkpoint, card, base, what, declared=bool(lineage))
+    found = tower_of(state, checkpoint, card, base, what, declared=bool(lineage))
+    # Whoever takes its vector must know that it is far from this base by right.
+    carried = {name: lineage[name] for name in ("carry",) if name in lineage}
+    return replace(found, lineage={**found.lineage, **carried})
 
 
 def tower_of(

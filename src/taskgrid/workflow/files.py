@@ -57,6 +57,8 @@ PER_TASK: Mapping[str, FileKind] = {
     "split": FileKind(paths.SPLIT),
     "head": FileKind(paths.HEAD, settled=True),
     "head_manifest": FileKind(paths.HEAD_MANIFEST),
+    "source_head": FileKind(paths.HEAD, settled=True),
+    "source_head_manifest": FileKind(paths.HEAD_MANIFEST),
     "expert": FileKind(paths.EXPERT, settled=True),
     "expert_manifest": FileKind(paths.EXPERT_MANIFEST),
     "vector": FileKind(paths.VECTOR, settled=True),

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from taskgrid.alignment import transport
-from taskgrid.alignment.aligning import AlignmentFiles, SideFiles, write_alignment
+from taskgrid.alignment.aligning import AlignmentFiles, write_alignment
 from taskgrid.alignment.kept import read_transport
+from taskgrid.alignment.sides import SideFiles
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.errors import LineageError
 from taskgrid.models.card import ModelCard

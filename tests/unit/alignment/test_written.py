@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from taskgrid.alignment import transport
-from taskgrid.alignment.aligning import AlignmentFiles, SideFiles, write_alignment
+from taskgrid.alignment.aligning import AlignmentFiles, write_alignment
+from taskgrid.alignment.sides import SideFiles
 from taskgrid.alignment.written import transport_expert
 from taskgrid.errors import LineageError
 from taskgrid.experts.untrained import UntrainedFiles

@@ -268,6 +268,7 @@ def test_transported_experts_stand_among_the_runs() -> None:
         ({**GLANCE, "calibration": {"images": -1}}, "images"),
         ({"carry": "model", "evaluation": "tangent"}, "a tangent model means nothing"),
         ({"carry": "model", "aligner": "few_shot"}, "'few_shot' brings a task's vector over"),
+        ({"output": "heads"}, "`output: heads` is for a model that is carried whole"),
         ({"form": "x"}, r"unknown key 'transport\[0\].form'; did you mean 'from'"),
     ],
 )

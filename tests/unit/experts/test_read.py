@@ -22,6 +22,7 @@ from torch import nn
 from taskgrid.errors import ArtifactError, ConfigError, LineageError, RemoteError
 from taskgrid.evaluation.opening.references import TaskManifests, _trained
 from taskgrid.experts.read import FARTHEST, Imported, read_expert
+from taskgrid.experts.vector import vector_of
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.hub.conversion import to_transformers
 from taskgrid.store.atomic import read_json, write_json
@@ -264,6 +265,16 @@ def test_an_expert_of_this_project(tmp_path: Path) -> None:
     save_state(path, expert, {"kind": "taskvector", **CARD.lineage()})
     with pytest.raises(LineageError, match="holds a taskvector, not an expert"):
         read(path)
+
+
+def test_an_expert_that_was_carried_whole_stays_one(tmp_path: Path) -> None:
+    far = {key: torch.randn_like(tensor) for key, tensor in BASE.items()}
+    lineage = {"kind": "expert", **CARD.lineage(), "carry": "model"}
+    save_state(tmp_path / "expert.safetensors", far, lineage)
+    found = read(tmp_path / "expert.safetensors")
+    assert same(found.state, far) and found.lineage["carry"] == "model"
+    vector = vector_of(BASE, found.state, found.lineage)
+    assert all(torch.allclose(vector.deltas[key], far[key] - BASE[key]) for key in BASE)
 
 
 def test_an_expert_that_says_its_base_may_be_far_from_it(tmp_path: Path) -> None:

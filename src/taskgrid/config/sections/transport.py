@@ -54,6 +54,9 @@ class TransportSpec(Section):
     carry: Literal["vector", "model"] = "vector"
     """`vector`: the expert here is this base plus the transported task vector. `model`: it is the transported
     expert itself, which methods that merge whole models want; its task vector is what it differs by."""
+    output: Literal["same", "heads"] = "same"
+    """`heads`: the features of a model that is carried whole are mapped to fit this base's heads as they fit
+    its own: by the class vectors of `calibration.tasks`, or of all tasks with an expert, at both bases."""
     evaluation: Literal["plain", "tangent"] = "plain"
     """`tangent` for experts that were trained in the tangent space."""
 
@@ -66,7 +69,12 @@ class TransportSpec(Section):
     def _known_options(self) -> Self:
         with refused():
             sees = self.sees
-        if self.calibration is not None and sees == "nothing":
+        if self.output == "heads" and self.carry == "vector":
+            raise ValueError(
+                "`output: heads` is for a model that is carried whole; a vector is added to this base, whose "
+                "features fit its heads: use `carry: model`, or leave `output` out"
+            )
+        if self.calibration is not None and sees == "nothing" and self.output == "same":
             raise ValueError(
                 f"aligner {self.aligner!r} looks at no images with these options; leave out `calibration`"
             )

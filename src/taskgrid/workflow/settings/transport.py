@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
-from taskgrid.config.sections.transport import CalibrationSpec
+from taskgrid.config.sections.transport import CalibrationSpec, TransportSpec
 from taskgrid.plugins.cards import aligner_card, plugin_options
 from taskgrid.plugins.options import Options
 from taskgrid.provenance.digests import canonical_json
@@ -88,10 +88,19 @@ def alignment_files(experiment: Experiment, *, model: str, mode: str, seed: str,
     run = {"source_card": theirs.card, "source_base": theirs.base}
     if _per_task(experiment, mode):
         run |= {"source_manifest": theirs.manifest, "source_expert": theirs.expert}
-    heads = ("head", "head_manifest") if experiment.transport(mode).sees == "labels" else ()
-    kinds, tasks = ("card", "base", "split", "images", *heads), _shown(experiment, mode, of)
+    spec = experiment.transport(mode)
+    kinds = ["card", "base"]
+    kinds += ["split", "images"] if looks(experiment, mode) else []
+    mapped = spec.output == "heads"
+    kinds += ["head", "head_manifest"] if mapped or spec.sees == "labels" else []
+    tasks = _shown(experiment, mode, of)
     ours = files_of(experiment, kinds, tasks, model=model, mode=mode, seed=seed)
-    return replace(ours, run={**ours.run, **run})
+    heads = {task: _source_heads(spec, task) if mapped else {} for task in tasks}
+    return replace(
+        ours,
+        run={**ours.run, **run},
+        tasks={task: {**found, **heads[task]} for task, found in ours.tasks.items()},
+    )
 
 
 def modules(experiment: Experiment, name: str) -> list[str]:
@@ -100,13 +109,22 @@ def modules(experiment: Experiment, name: str) -> list[str]:
 
 
 def _shown(experiment: Experiment, name: str, of: str) -> tuple[str, ...]:
-    """Return the tasks whose images an aligner looks at."""
-    calibration = experiment.transport(name).calibration
-    if not looks(experiment, name):
+    """Return the tasks whose images an aligner looks at, or by whose heads the output is mapped."""
+    spec = experiment.transport(name)
+    calibration = spec.calibration
+    if not looks(experiment, name) and spec.output == "same":
         return ()
     if calibration is not None and calibration.tasks is not None:
         return tuple(sorted(calibration.tasks))
     return (of,) if _per_task(experiment, name) else tuple(sorted(experiment.trained))
+
+
+def _source_heads(spec: TransportSpec, task: str) -> dict[str, str]:
+    patterns = {"source_head": paths.HEAD, "source_head_manifest": paths.HEAD_MANIFEST}
+    return {
+        kind: _moved(pattern.format(model=spec.model, task=task), spec.results)
+        for kind, pattern in patterns.items()
+    }
 
 
 def _per_task(experiment: Experiment, name: str) -> bool:

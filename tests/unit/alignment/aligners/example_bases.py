@@ -13,7 +13,7 @@ from torch.nn import functional
 from taskgrid.alignment.door import transport_of
 from taskgrid.alignment.images import Images
 from taskgrid.alignment.maps import Transport
-from taskgrid.alignment.seam import Side
+from taskgrid.alignment.sides import Side
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.inference import to_input
 from taskgrid.statistics.seam import Examples

@@ -202,6 +202,20 @@ def test_experts_of_another_base_come_from_the_other_results_and_need_no_check()
     assert not files.tasks
     asked = json.loads(settings.transport.alignment(given, **of))
     assert (asked["task"], asked["calibration"]) == ("", {})
+    # By heads the output is mapped whatever else is looked at: of all tasks, or those that are named.
+    whole = experiment(transport=[{**spec, "carry": "model", "output": "heads"}])
+    files = settings.transport.alignment_files(whole, **of)
+    assert [*files.tasks] == ["handwritten", "mnist", "textures"]
+    assert files.tasks["mnist"] == {
+        "head": "results/heads/m/mnist.safetensors",
+        "head_manifest": "results/heads/m/mnist.json",
+        "source_head": "../other/results/heads/vit/mnist.safetensors",
+        "source_head_manifest": "../other/results/heads/vit/mnist.json",
+    }
+    assert "../other/results/heads/vit/mnist.json" in files.followed
+    named = {**spec, "carry": "model", "output": "heads", "calibration": {"tasks": ["mnist"]}}
+    files = settings.transport.alignment_files(experiment(transport=[named]), **of)
+    assert [*files.tasks] == ["mnist"]
 
 
 ALIGNERS = {
