@@ -67,7 +67,9 @@ def watched(
         found["weights"] += _weights({**run, **expert, "task": None}, 1.0)
         colours = {"red": 200, "green": 20 * at % 255, "blue": 90}
         found["pixels"] += [
-            {**run, "task": task, "y": y, "x": x, **colours} for y in range(4) for x in range(4)
+            {**run, "task": task, "pixel_y": y, "pixel_x": x, **colours}
+            for y in range(4)
+            for x in range(4)
         ]
     for size, network in enumerate(merges):
         found["weights"] += _weights({**run, **network, "task": None}, 2.0 + size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +60,12 @@ def draw(tables: style.Tables) -> Figure:
     lines = [
         line for panel in cut for line in _lines(panel, pixels, titles, max(1, _ROWS // len(cut)))
     ]
-    columns = max(len(line.maps) for line in lines) + 1
-    figure = style.new_figure(1.0 * columns + 1.5, 1.12 * len(lines) + 0.6)
-    axes = figure.subplots(len(lines), columns, squeeze=False)
+    drawn = {words for line in lines for words in line.maps}
+    columns = [words for words in ("base", "expert", *titles.values()) if words in drawn]
+    figure = style.new_figure(1.0 * len(columns) + 2.5, 1.12 * len(lines) + 0.6)
+    axes = figure.subplots(len(lines), len(columns) + 1, squeeze=False)
     for line, row in zip(lines, axes, strict=True):
-        _draw_line(line, row, named=line is lines[0])
+        _draw_line(line, columns, row, named=line is lines[0])
     return figure
 
 
@@ -97,24 +98,27 @@ def _grid(rows: pd.DataFrame, column: str) -> Map:
 
 
 def _image(pixels: pd.DataFrame) -> NDArray[np.uint8]:
-    once = pixels.drop_duplicates(["y", "x"]).sort_values(["y", "x"])
-    size = int(once["y"].max()) + 1
+    once = pixels.drop_duplicates(["pixel_y", "pixel_x"]).sort_values(["pixel_y", "pixel_x"])
+    size = int(once["pixel_y"].max()) + 1
     colours: NDArray[np.uint8] = once[["red", "green", "blue"]].to_numpy(np.uint8)
     return colours.reshape(size, -1, 3)
 
 
-def _draw_line(line: _Line, axes: NDArray[np.object_], *, named: bool) -> None:
+def _draw_line(
+    line: _Line, columns: Sequence[str], axes: NDArray[np.object_], *, named: bool
+) -> None:
     first, *others = axes
     first.imshow(line.image, interpolation="nearest")
     first.set_ylabel(line.title, rotation=0, ha="right", va="center")
     _bare(first, "image" if named else "")
     longest = max(grid.max() for words, grid in line.maps.items() if words != "base")
-    for (words, grid), each in zip(line.maps.items(), others, strict=False):
-        top = grid.max() if words == "base" else longest
-        each.imshow(grid, vmin=0, vmax=top or 1.0, cmap="magma", interpolation="nearest")
-        each.set_xlabel(f"{grid.max():.3g}", fontsize=6.5, labelpad=1.5)
+    for words, each in zip(columns, others, strict=True):
         _bare(each, textwrap.fill(words, 13) if named else "")
-    style.hide_unused(others, len(line.maps))
+        # A run without this merge has nothing in its column.
+        if (grid := line.maps.get(words)) is not None:
+            top = grid.max() if words == "base" else longest
+            each.imshow(grid, vmin=0, vmax=top or 1.0, cmap="magma", interpolation="nearest")
+            each.set_xlabel(f"{grid.max():.3g}", fontsize=6.5, labelpad=1.5)
 
 
 def _bare(axes: Axes, title: str) -> None:

@@ -190,7 +190,8 @@ class StudyCard(Card):
         tables: its own tables, by name.
         figures: names of the figures drawn from them.
         measured: the folder of ``results`` in which a rule of the study's own leaves what it sees of each
-            run, a file for each table; empty where a study reads the grid alone.
+            run, a file for each table; empty where a study reads the grid alone. Its option ``modes`` says
+            of which runs.
     """
 
     rule: str = ""

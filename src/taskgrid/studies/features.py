@@ -24,6 +24,12 @@ CARD = StudyCard(
     "Surgery, ICML 2024",
     options={
         "study": Option(default="addition", about="the study whose chosen points are looked at"),
+        "modes": Option(
+            default=None,
+            kind="names",
+            about="whose networks are looked at: modes, ready-made or transported experts; null is every "
+            "one that is evaluated as it is",
+        ),
         "subsets": Option(
             default=None,
             kind="lists",
@@ -96,8 +102,8 @@ CARD = StudyCard(
                 "mode": None,
                 "seed": None,
                 "task": Column(kind="text", about="whose image"),
-                "y": Column(kind="integer", about="its row, from the top"),
-                "x": Column(kind="integer", about="its column"),
+                "pixel_y": Column(kind="integer", about="its row, from the top"),
+                "pixel_x": Column(kind="integer", about="its column"),
                 "red": Column(kind="integer", about="0 to 255"),
                 "green": Column(kind="integer", about="0 to 255"),
                 "blue": Column(kind="integer", about="0 to 255"),

@@ -109,6 +109,7 @@ class Brought:
         images: how many images of each task it saw, 0 for all that there are; None where it sees none.
         draw: which draw of them.
         mode: their mode, as their own run calls it.
+        carry: whether their vectors were brought here, or they themselves: ``vector`` or ``model``.
     """
 
     aligner: str
@@ -116,6 +117,7 @@ class Brought:
     images: int | None = None
     draw: int = 0
     mode: str = ""
+    carry: str = "vector"
 
 
 @dataclass(frozen=True)

@@ -211,11 +211,16 @@ def interval_over_draws(parts: Sequence[Floats], samples: int, seed: int) -> Int
     return percentiles(total, LEVEL)
 
 
+def _vectors(results: Results) -> list[str]:
+    """Return the modes whose vectors were brought: of whole models the question is another."""
+    return [mode for mode, how in results.brought.items() if how.carry == "vector"]
+
+
 def _brought(results: Results) -> pd.DataFrame:
     """Return the test rows of experts of another base, each on its own task."""
     grid = results.grid
     own = (grid["method"] == "expert") & (grid["subset"] == grid["task"])
-    return grid[own & (grid["split"] == "test") & grid["mode"].isin(list(results.brought))]
+    return grid[own & (grid["split"] == "test") & grid["mode"].isin(_vectors(results))]
 
 
 def _at_chosen_points(results: Results, options: Options) -> pd.DataFrame:
@@ -224,7 +229,7 @@ def _at_chosen_points(results: Results, options: Options) -> pd.DataFrame:
     chosen = chosen[(chosen["study"] == options.study) & (chosen["method"] == options.method)]
     on = ["model", "mode", "seed", "method", "options", "subset", "point"]
     grid = results.grid
-    alone = (grid["subset"] == grid["task"]) & grid["mode"].isin(list(results.brought))
+    alone = (grid["subset"] == grid["task"]) & grid["mode"].isin(_vectors(results))
     found = grid[alone & (grid["split"] == "test")].merge(chosen[on].drop_duplicates(), on=on)
     # Entries of the method that differ in options scale a single vector alike.
     return found.sort_values("options").drop_duplicates(["model", "mode", "seed", "task"])

@@ -525,6 +525,21 @@ def test_maps_are_those_of_the_first_image_of_the_smallest_seed(five: Example) -
     assert len({axes.images[0].get_clim() for axes in figure.axes[7:10]}) == 1
 
 
+def test_a_merge_that_a_row_lacks_leaves_its_column_empty(five: Example) -> None:
+    norms = five.watched["norms"]
+    task = sorted(task_names(5))[1]
+    lacking = norms[(norms["task"] != task) | (norms["method"] != "average")]
+    figure = draw_figure("feature_maps", {**five.tables(), "features/norms": lacking})
+    second = figure.axes[5:10]
+    assert [axes.get_title().split() for axes in figure.axes[3:5]] == [
+        ["average"],
+        ["task", "arithmetic"],
+    ]
+    assert [len(axes.images) for axes in second] == [1, 1, 1, 0, 1]
+    whole = draw_figure("feature_maps", five.tables()).axes[9]
+    assert np.array_equal(second[4].images[0].get_array(), whole.images[0].get_array())
+
+
 def test_depth_draws_shares_of_the_bases_norm(five: Example) -> None:
     figure = draw_figure("feature_depth", five.tables())
     rows = five.watched["norms"].query("token == 0 and part == 'block' and method == 'average'")

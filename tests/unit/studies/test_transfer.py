@@ -132,6 +132,12 @@ def test_a_line_is_the_mean_over_tasks_and_draws() -> None:
     assert line(table, "few_shot", 4)["over_direct"] == pytest.approx(0.35)
 
 
+def test_models_that_were_carried_whole_are_no_lines() -> None:
+    whole = Brought("none", {"tensors": "all"}, mode="standard", carry="model")
+    with_whole = World({"direct": (DIRECT, 0.2, 0.35), "whole": (whole, 0.9, 0.9)}).table()
+    assert with_whole.equals(World({"direct": (DIRECT, 0.2, 0.35)}).table())
+
+
 def test_draws_are_paired_with_the_same_draws() -> None:
     given = {
         "o-4-0": (orthogonal(4, 0), 0.5, None),

@@ -65,7 +65,7 @@ def pixel_rows(seen: Seen) -> Row:
     """Return the first image."""
     y, x = np.indices(seen.first.shape[:2]).reshape(2, -1)
     red, green, blue = seen.first.reshape(-1, 3).T
-    return {"task": seen.task, "y": y, "x": x, "red": red, "green": green, "blue": blue}
+    return {"task": seen.task, "pixel_y": y, "pixel_x": x, "red": red, "green": green, "blue": blue}
 
 
 def similarity_rows(seen: Seen) -> Iterator[Row]:
