@@ -1,14 +1,14 @@
-"""The page on results: `python -m tools.results RESULTS docs/results.md`.
+"""The page on results: `python -m tools.results METHODS TWO_BASES docs/results.md`.
 
-Made from the tables of a finished run of `presets/methods.yaml`, whose folder of results is named; nothing on
-the page is written by hand, and whatever order comes out is reported.
+Made from the tables of finished runs of `presets/methods.yaml` and `presets/two-bases.yaml`, whose folders of
+results are named; no number on the page is written by hand, and whatever comes out is reported.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ import pandas as pd
 from taskgrid.plugins.cards import merger_card
 from taskgrid.results import read_frame, read_grid
 from taskgrid.store.atomic import write_text
+from tools import two_bases
+from tools.pages import markdown, percent
 
 _HEAD = """# Results on the embedded default
 
-Made from the tables of a run of `presets/methods.yaml` by `python -m tools.results results
-docs/results.md`; whatever order came out is reported. How options and λ were chosen, what is tested and
-what *tied* means: [comparison](studies/comparison.md). The methods: [overview](methods/README.md).
+Made from the tables of runs of `presets/methods.yaml` and, at the end, `presets/two-bases.yaml` by
+`python -m tools.results METHODS TWO_BASES docs/results.md`; whatever order came out is reported. How options
+and λ were chosen, what is tested and what *tied* means: [comparison](studies/comparison.md). The methods:
+[overview](methods/README.md).
 
 """
 
@@ -54,11 +57,11 @@ def page(methods: pd.DataFrame, grid: pd.DataFrame) -> str:
         parts.append(
             f"## {model}, mode {mode}, seed {seed}\n\n"
             f"{len(tasks)} tasks, all merged: {', '.join(tasks)}; {int(own['n'].sum()):,} test images. "
-            f"Zero-shot {_percent(base['accuracy'].mean())}, experts on their own tasks "
-            f"{_percent(own['accuracy'].mean())}.\n\n{_words(lines)}\n\n"
+            f"Zero-shot {percent(base['accuracy'].mean())}, experts on their own tasks "
+            f"{percent(own['accuracy'].mean())}.\n\n{_words(lines)}\n\n"
         )
         rows = [_row(line, entries) for line in lines.to_dict("records")]
-        parts.append(_markdown(_HEADS, rows))
+        parts.append(markdown(_HEADS, rows))
     return "".join([*parts, _NOTES])
 
 
@@ -117,12 +120,8 @@ def _chosen(line: Mapping[Any, Any], entries: set[str]) -> str:
 
 
 def _interval(line: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (_percent(line[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    value, low, high = (percent(line[f"{name}{end}"]) for end in ("", "_low", "_high"))
     return f"{value} ({low} to {high})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _seconds(value: float) -> str:
@@ -133,12 +132,7 @@ def _p(value: float) -> str:
     return "< 0.01" if value < 0.01 else f"{value:.2f}"
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 if __name__ == "__main__":
-    results, made = Path(sys.argv[1]), Path(sys.argv[2])
+    results, across, made = map(Path, sys.argv[1:])
     table = read_frame(results / "tables" / "comparison" / "methods.parquet")
-    write_text(made, page(table, read_grid(results)))
+    write_text(made, page(table, read_grid(results)) + two_bases.section(two_bases.read(across)))
