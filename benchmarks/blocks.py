@@ -28,8 +28,12 @@ def images_per_job(experiment: Experiment, method: str) -> list[int]:
         own = min(int(cut.fraction * counts["train"]), cut.limit)
         images[task] = lambdas * (counts.get("val") or own) + counts["test"]
     return [
-        sum(images[task] for name in experiment.subsets(block) for task in parse_subset(name))
-        for block in experiment.blocks
+        sum(
+            images[task]
+            for name in experiment.subsets(method, block)
+            for task in parse_subset(name)
+        )
+        for block in experiment.blocks(method)
     ]
 
 

@@ -75,11 +75,11 @@ def plans_of(experiment: Experiment, setting: Setting, whole: bool) -> Iterator[
     for label in experiment.methods:
         method = read_method(experiment.method(label).name, experiment.method(label).options, 0)
         lambdas = experiment.lambdas(label)
-        for block in experiment.blocks:
+        for block in experiment.blocks(label):
             yield make_plan(
-                setting.restrict(tasks(experiment, block.label)),
+                setting.restrict(tasks(experiment, label, block.label)),
                 method,
-                experiment.subsets(block),
+                experiment.subsets(label, block),
                 lambdas if whole or len(lambdas) == 1 else lambdas[:-1],
             )
 
@@ -93,7 +93,8 @@ def main() -> None:
     experiment = Experiment(read_config(*files))
     setting = setting_of(experiment)
     print(machine())
-    print(f"{args.preset}: {len(experiment.numbers)} subsets, {len(experiment.blocks)} blocks")
+    blocks = experiment.blocks(experiment.methods[0])
+    print(f"{args.preset}: {len(experiment.numbers)} subsets, {len(blocks)} blocks")
     with tempfile.TemporaryDirectory() as folder:
         for what, whole in (("but one lambda", False), ("that lambda too", True), ("again", True)):
             started = time.perf_counter()

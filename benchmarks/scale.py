@@ -45,8 +45,11 @@ studies: [addition, comparison]
 
 def points(experiment: Experiment) -> int:
     """Return the number of grid points: run, method, subset and coefficients."""
-    per_run = sum(len(experiment.lambdas(method)) for method in experiment.methods)
-    return len(experiment.runs) * len(experiment.numbers) * per_run
+    return sum(
+        len(experiment.lambdas(method)) * len(experiment.numbers_of(method))
+        for run in experiment.runs
+        for method in experiment.methods_of(run.mode)
+    )
 
 
 def plan(config: Path) -> None:
@@ -120,7 +123,7 @@ def main() -> None:
         print(machine())
         print(
             f"{points(experiment):,} points: {len(experiment.runs)} runs, {len(experiment.methods)} methods, "
-            f"{len(experiment.numbers)} subsets in {len(experiment.blocks)} blocks"
+            f"{len(experiment.numbers)} subsets in {len(experiment.blocks(experiment.methods[0]))} blocks"
         )
         if "plan" in args.what or not args.what:
             for _ in range(args.turns):

@@ -27,7 +27,7 @@ rule watch:
             E,
             w.model,
             8000,
-            8 + settings.features.networks(E, w.study),
+            8 + settings.features.networks(E, w.mode, w.study),
             vectors=True,
         ),
         runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 240),
@@ -37,7 +37,7 @@ rule watch:
         listing=lambda w, input: settings.features.files(E, **w).listing(
             input.followed, input.settled
         ),
-        code=lambda w: code("watch.py", *settings.features.modules(E)),
+        code=lambda w: code("watch.py", *settings.features.modules(E, w.mode, w.study)),
     message:
         "look inside the networks ({wildcards.mode}, seed {wildcards.seed})"
     shell:

@@ -65,7 +65,7 @@ rule conflict:
 
 rule conflict_table:
     input:
-        runs=runs.run_files(paths.CONFLICTS, E.expert_runs),
+        runs=runs.run_files(paths.CONFLICTS, runs.merged_runs(E)),
     output:
         table="results/tables/conflicts.parquet",
     log:

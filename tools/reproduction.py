@@ -108,12 +108,11 @@ def cost(experiment: Experiment) -> Cost:
         for task in experiment.trained:
             trained[mode] += parts[task][0] * (experiment.recipe(task, mode)["epochs"] or 0)
     val, test = (sum(part[place] for part in parts.values()) for place in (1, 2))
-    for block in experiment.blocks:
-        for subset in experiment.subsets(block):
+    for method in experiment.methods:
+        for subset in experiment.subsets(method):
             own = [parts[task] for task in subset.split("+")]
-            for method in experiment.methods:
-                scales = sum(point != "0.00" for point in experiment.points(method, subset))
-                swept += sum(part[1] * scales + part[2] for part in own)
+            scales = sum(point != "0.00" for point in experiment.points(method, subset))
+            swept += sum(part[1] * scales + part[2] for part in own)
     training, grid = 0.0, 0.0
     for model in experiment.models:
         operations = forward_operations(experiment.model(model).architecture)

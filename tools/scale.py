@@ -23,7 +23,7 @@ from taskgrid.config.architectures import architecture_config
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.plugins.cards import plugin_options
 from taskgrid.store.atomic import write_text
-from taskgrid.workflow.runs import plain_runs, proven_runs
+from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import features, figures, learn, statistics, studies
 from tools.reproduction import BF16, FP32, cost, forward_operations, image_counts, markdown
 
@@ -69,15 +69,12 @@ def scale(experiment: Experiment) -> Scale:
     """Count what an experiment comes to that trains its experts on published tasks of one model."""
     (model,) = experiment.models
     images = {task: image_counts(experiment, task) for task in experiment.tasks}
-    runs, subsets = (
-        len(experiment.runs),
-        [parse_subset(name) for block in experiment.blocks for name in experiment.subsets(block)],
-    )
+    runs = len(experiment.runs)
     tower = 4 * experiment.parameters(model)
     points, rows, learning, outcomes, learned = 0, 0, 0.0, 0.0, 0.0
     for method in experiment.methods:
         name = experiment.method(method).name
-        for subset in subsets:
+        for subset in map(parse_subset, experiment.subsets(method)):
             sweep = experiment.points(method, subset)
             moved = sum(point != "0.00" for point in sweep)
             points += runs * len(sweep)
@@ -94,7 +91,7 @@ def scale(experiment: Experiment) -> Scale:
     return Scale(
         points=points,
         rows=rows + 2 * tasks * (1 + runs * tasks),
-        merges=runs * len(experiment.methods) * len(subsets),
+        merges=runs * sum(len(experiment.subsets(method)) for method in experiment.methods),
         jobs=jobs(experiment),
         learning=learning,
         outcomes=outcomes,
@@ -109,22 +106,24 @@ def scale(experiment: Experiment) -> Scale:
 
 def jobs(experiment: Experiment) -> dict[str, int]:
     """Return the jobs of each rule where nothing is there yet."""
-    runs, tasks, blocks = len(experiment.runs), len(experiment.tasks), len(experiment.blocks)
-    merges = runs * len(experiment.methods)
+    runs, tasks = len(experiment.runs), len(experiment.tasks)
+    blocks = runs * sum(len(experiment.blocks(method)) for method in experiment.methods)
     proven = len(proven_runs(experiment))
     per_task, of_base = (len(statistics.labels(experiment, per)) for per in _PER)
     return {
         **dict.fromkeys(("download", "dataset", "split", "head"), tasks),
         **dict.fromkeys(("finetune", "record_expert", "taskvector"), runs * tasks),
         **dict.fromkeys(("conflict", "reference"), runs),
-        **dict.fromkeys(("merge", "eval", "record_block"), merges * blocks),
+        **dict.fromkeys(("merge", "eval", "record_block"), blocks),
         **dict.fromkeys(("base", "conflict_table", "grid", "pages", "sync", "all"), 1),
         "precision": proven,
         "precision_table": int(proven > 0),
         "statistic": per_task * runs * tasks,
         "base_statistic": of_base * len(experiment.models),
-        "learn": len(learn.methods(experiment)) * runs * len(experiment.numbers),
-        "watch": len(features.labels(experiment)) * len(plain_runs(experiment)),
+        "learn": runs * sum(len(experiment.subsets(label)) for label in learn.methods(experiment)),
+        "watch": sum(
+            len(studies.looked_at(experiment, label)) for label in features.labels(experiment)
+        ),
         "study": len(studies.every_table(experiment)),
         "figure": len(figures.names(experiment)),
     }

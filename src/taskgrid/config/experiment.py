@@ -14,7 +14,7 @@ from taskgrid.config.architectures import (
     parameters,
     weights_fingerprint,
 )
-from taskgrid.config.methods import check_methods
+from taskgrid.config.methods import check_method
 from taskgrid.config.needs import all_statistics, needs_of, tasks_seen
 from taskgrid.config.outside import check_outside
 from taskgrid.config.root import POSTHOC, Config
@@ -31,10 +31,12 @@ from taskgrid.config.tasks import files_of, resolved_task
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.lattice.budgets import least_budget
-from taskgrid.lattice.points import point_order, read_point
+from taskgrid.lattice.points import point_order
 from taskgrid.lattice.subsets import parse_subset, subset_name, subset_number, subset_of_number
 from taskgrid.plugins.cards import merger_card, mode_card, plugin_options
-from taskgrid.sentences import choices
+
+_GRID = ""
+"""Whose subsets those of the grid are: no label of a method."""
 
 _PROBED = 0.3
 """A lambda at which merges of several tasks are about at their best."""
@@ -143,6 +145,14 @@ class Experiment:
         """Labels of the merge methods."""
         return tuple(self._methods)
 
+    def methods_of(self, mode: str) -> tuple[str, ...]:
+        """Return the labels of the methods that merge the experts of a run's mode."""
+        return tuple(
+            label
+            for label, method in self._methods.items()
+            if method.modes is None or mode in method.modes
+        )
+
     @property
     def studies(self) -> tuple[str, ...]:
         """Labels of the studies."""
@@ -163,9 +173,15 @@ class Experiment:
                 numbers of tasks, a statistic has no images, the lattice's budget is too small, or a
                 recipe is all warm-up.
         """
-        self._check_some("grid.subsets", self.numbers)
+        for label, method in self._methods.items():
+            key = "grid.subsets" if method.subsets is None else f"subsets of method {label!r}"
+            self._check_some(key, self.numbers_of(label))
         self._check_points()
-        check_methods(self._methods, self.trained, self.numbers, self._modes)
+        for label, method in self._methods.items():
+            merged = {
+                mode: spec for mode, spec in self._modes.items() if label in self.methods_of(mode)
+            }
+            check_method(label, method, self.trained, self.numbers_of(label), merged)
         for label in self.statistics:
             self.tasks_seen(label)
         if self.config.lattice is not None:
@@ -191,8 +207,9 @@ class Experiment:
             )
 
     def _check_points(self) -> None:
-        there = set(self.numbers)
         for label, method in self._methods.items():
+            # Those of the grid are for whatever method merges their tasks.
+            there = {*(self.numbers if method.points is None else self.numbers_of(label))}
             for subset in map(dict, self.config.grid.entries_of(method)):
                 if subset_number(subset, self.trained) not in there:
                     raise ConfigError(
@@ -282,43 +299,6 @@ class Experiment:
         """Return the statistics of other tasks that a fine-tuning mode needs: name -> label."""
         return needs_of(self._modes[mode], self.config.statistics)
 
-    def point_tasks(
-        self, model: str, mode: str, seed: str, method: str, subset: str, point: str
-    ) -> tuple[str, ...]:
-        """Return the tasks of a grid point that a person names, which need not be on the grid.
-
-        Raises:
-            ConfigError: if a name does not exist, or the point is called otherwise in tables.
-        """
-        tasks = parse_subset(subset)
-        if not tasks:
-            raise ConfigError("a grid point has at least one task; lambda 0.00 of any is the base")
-        runs = {(run.model, run.mode, str(run.seed)) for run in self.runs}
-        for what, name, there in (
-            ("model", model, self.models),
-            ("mode", mode, sorted({mode for _, mode, _ in runs})),
-            ("seed", seed, sorted({seed for _, _, seed in runs})),
-            ("method", method, self.methods),
-            *(("task", task, self.trained) for task in tasks),
-        ):
-            if name not in there:
-                raise ConfigError(f"there is no {what} {name!r}; {choices(name, there)}")
-        if (model, mode, seed) not in runs:
-            raise ConfigError(
-                f"there are no experts {model}/{mode}/{seed}; there are: "
-                f"{', '.join('/'.join(run) for run in sorted(runs))}"
-            )
-        named = read_point(point).named
-        if named and tuple(named) != tasks:
-            raise ConfigError(
-                f"the point {point!r} names {', '.join(named)}; name each task of {subset_name(tasks)}"
-            )
-        if subset_name(tasks) != subset:
-            raise ConfigError(
-                f"this grid point is called {subset_name(tasks)}/{point}; ask for that instead"
-            )
-        return tasks
-
     def image_size(self, model: str) -> int:
         """Return the side of a model's images, in pixels."""
         return image_size(self._models[model].architecture)
@@ -370,29 +350,45 @@ class Experiment:
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
-        """Numbers of the subsets on the grid, increasing.
+        """Numbers of all subsets that any method merges, increasing.
 
         Raises:
-            ConfigError: if there would be more than 65,536.
+            ConfigError: if there would be more than 65,536 of a method.
         """
-        return self.config.grid.design().numbers(self.trained)
+        return tuple(sorted({number for found in self._numbers.values() for number in found}))
 
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """Blocks of the grid; each holds at least one subset."""
-        return wide_blocks_of(self.numbers, self.config.grid.block_size)
+    def numbers_of(self, method: str) -> tuple[int, ...]:
+        """Numbers of the subsets that a method merges, increasing."""
+        return self._numbers[self._shared(method)]
+
+    def blocks(self, method: str) -> tuple[Block, ...]:
+        """Blocks of a method's subsets; each holds at least one."""
+        return self._blocks[self._shared(method)]
 
     def block(self, label: str) -> Block:
         """Return a block by its label."""
         return Block.parse(label, self.config.grid.block_size)
 
-    def subsets(self, block: Block) -> tuple[str, ...]:
-        """Return the names of a block's subsets, by increasing number."""
-        return tuple(
-            subset_name(subset_of_number(number, self.trained))
-            for number in self._numbers_of(block)
-        )
+    def subsets(self, method: str, block: Block | None = None) -> tuple[str, ...]:
+        """Return the names of the subsets that a method merges, or those of a block, by increasing number."""
+        numbers = self.numbers_of(method)
+        if block is not None:
+            numbers = numbers[bisect_left(numbers, block.start) : bisect_left(numbers, block.stop)]
+        return tuple(subset_name(subset_of_number(number, self.trained)) for number in numbers)
 
-    def _numbers_of(self, block: Block) -> tuple[int, ...]:
-        numbers = self.numbers
-        return numbers[bisect_left(numbers, block.start) : bisect_left(numbers, block.stop)]
+    def _shared(self, method: str) -> str:
+        # Methods without subsets of their own share the grid's, which are counted once.
+        return method if self._methods[method].subsets is not None else _GRID
+
+    @cached_property
+    def _numbers(self) -> dict[str, tuple[int, ...]]:
+        grid = self.config.grid
+        designs = {
+            self._shared(label): grid.design_of(spec) for label, spec in self._methods.items()
+        }
+        return {shared: design.numbers(self.trained) for shared, design in designs.items()}
+
+    @cached_property
+    def _blocks(self) -> dict[str, tuple[Block, ...]]:
+        size = self.config.grid.block_size
+        return {shared: wide_blocks_of(found, size) for shared, found in self._numbers.items()}

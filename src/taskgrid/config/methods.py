@@ -11,41 +11,42 @@ from taskgrid.lattice.subsets import subset_name, subset_of_number
 from taskgrid.plugins.cards import merger_card, mode_card, plugin_options
 
 
-def check_methods(
-    methods: Mapping[str, MethodSpec],
+def check_method(
+    label: str,
+    method: MethodSpec,
     trained: tuple[str, ...],
     numbers: Sequence[int],
     modes: Mapping[str, ModeSpec],
 ) -> None:
-    """Check methods against the tasks and subsets of the grid.
+    """Check a method against the tasks and subsets that it merges.
 
     Args:
-        methods: by label.
+        label: its name in paths and tables.
+        method: the method.
         trained: the tasks that are merged.
-        numbers: the subsets on the grid.
-        modes: how experts are trained, by label.
+        numbers: its subsets.
+        modes: how experts that it merges are trained, by label.
 
     Raises:
         ConfigError: if weights by task lack one, or add up to zero over a subset where they are divided by
             that; an option counts more tasks than any subset has; a method merges another number of tasks
             than a subset has, or it merges factors and a mode has none.
     """
-    for label, method in methods.items():
-        _check_options(label, method, trained, numbers)
-        card = merger_card(method.name)
-        for mode, spec in modes.items() if card.factors else ():
-            if not mode_card(spec.name).factors:
-                raise ConfigError(
-                    f"method {label!r} merges LoRA experts only, but mode {mode!r} trains others; leave one "
-                    "of them out, or give them an experiment each"
-                )
-        for number in numbers if card.tasks is not None else ():
-            if number.bit_count() != card.tasks:
-                subset = subset_name(subset_of_number(number, trained))
-                raise ConfigError(
-                    f"method {label!r} merges {card.tasks} tasks, but {subset} is on the grid; write "
-                    f"grid.subsets: {{sizes: [{card.tasks}]}}, or leave the method out"
-                )
+    _check_options(label, method, trained, numbers)
+    card = merger_card(method.name)
+    for mode, spec in modes.items() if card.factors else ():
+        if not mode_card(spec.name).factors:
+            raise ConfigError(
+                f"method {label!r} merges LoRA experts only, but mode {mode!r} trains others; name "
+                "the others in the method's `modes`"
+            )
+    for number in numbers if card.tasks is not None else ():
+        if number.bit_count() != card.tasks:
+            subset = subset_name(subset_of_number(number, trained))
+            raise ConfigError(
+                f"method {label!r} merges {card.tasks} tasks, but {subset} is on the grid; give it "
+                f"`subsets: {{sizes: [{card.tasks}]}}`"
+            )
 
 
 def _check_options(

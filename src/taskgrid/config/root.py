@@ -25,6 +25,7 @@ from taskgrid.config.sections.tracking import TrackingSpec
 from taskgrid.config.sections.transport import TransportSpec
 from taskgrid.config.sections.values import Named, Section, refused, unique
 from taskgrid.config.shipped import published_lineages, published_names
+from taskgrid.lattice.designs import Design
 from taskgrid.lattice.nodes import node_levels
 from taskgrid.plugins import names
 from taskgrid.plugins.cards import merger_card, mode_card
@@ -155,6 +156,13 @@ class Config(Section):
         again = self.evaluation.posthoc
         if again is not None and again not in runs:
             raise ValueError(f"evaluation.posthoc names {shown(again)}; {choices(again, runs)}")
+        for method in self.grid.methods:
+            for mode in method.modes or ():
+                if mode not in (there := [*runs, *([POSTHOC] if again else [])]):
+                    raise ValueError(
+                        f"merge method {method.path_name!r} merges modes {shown(mode)}, which there are "
+                        f"not; {choices(mode, there)}"
+                    )
         belong = [(f"experts {expert.name!r}", expert.model) for expert in self.experts]
         belong += [(f"transport {each.name!r}", each.to) for each in self.transport]
         for what, model in belong:
@@ -187,12 +195,15 @@ class Config(Section):
 
     def _named_tasks(self) -> Iterator[tuple[str, str]]:
         """Yield every task with an expert that is named elsewhere, and the key that names it."""
-        designs = [("grid", self.grid.design())]
-        designs += [("lattice", self.lattice.design())] if self.lattice is not None else []
+        designs: list[tuple[str, object]] = [("grid.subsets.include", self.grid.subsets)]
+        designs += [("lattice.subsets.include", self.lattice.subsets)] if self.lattice else []
+        designs += [
+            (f"subsets of merge method {method.path_name!r}: include", method.subsets)
+            for method in self.grid.methods
+        ]
         for key, design in designs:
-            yield from (
-                (f"{key}.subsets.include", name) for subset in design.include for name in subset
-            )
+            included = design.include if isinstance(design, Design) else ()
+            yield from ((key, name) for subset in included for name in subset)
         for method in self.grid.methods:
             owner = f"of merge method {method.path_name!r}"
             key = "grid.points" if method.points is None else f"points {owner}"

@@ -156,7 +156,7 @@ def evaluate_grid(
     )
     asked = [StudyRef(name, name, dict(own)) for name, own in read_named("studies", studies)]
     known = Field(setting.experts, setting.controls)
-    check_studies(asked, known, {parse_subset(name) for name in merges})
+    check_studies(asked, known, [{parse_subset(name) for name in merges}])
     spec = read_curves(curves.nodes, curves.tolerance) if curves is not None else None
     # Every request is planned, and so refused where it has to be, before the first image is measured.
     plans = [

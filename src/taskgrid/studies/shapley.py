@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -142,24 +142,24 @@ class Shapley(Reading):
                     )
 
     def table(self, name: str, results: Results) -> pa.Table:
-        """Return the values of every run and method.
+        """Return the values of every run and method that merges every subset of the players.
 
         Raises:
-            DataError: if a subset of the players was not evaluated, or a player has no expert.
+            DataError: if there is none, or a player has no expert.
             ArtifactError: if an outcome behind a row is not stored any more.
         """
         test = results.grid[results.grid["split"] == "test"]
         chosen = results.selected[results.selected["study"] == self.options.study]
         on = [*RUN, "subset", "point"]
         merged = test.merge(chosen[on].drop_duplicates([*RUN, "subset"]), on=on)
-        rows: list[dict[str, Any]] = []
+        games: dict[tuple[Any, ...], _Game] = {}
         for run, part in merged.groupby(list(RUN), sort=True):
             model, mode, seed, method, _ = run
             own = test[test["model"] == model]
             experts = own[
                 (own["method"] == "expert") & (own["mode"] == mode) & (own["seed"] == seed)
             ]
-            game = _Game(
+            games[run] = _Game(
                 words=f"{method} ({model}, {mode}, seed {seed})",
                 players=self._players(set(experts["subset"]), results.tasks),
                 merges=_keys(part),
@@ -168,7 +168,14 @@ class Shapley(Reading):
                 options=self.options,
                 find=results.find,
             )
-            rows += [{**dict(zip(RUN, run, strict=True)), **row} for row in game.rows()]
+        whole = {run: game for run, game in games.items() if not game.lacking}
+        for game in () if whole else games.values():
+            game.refuse()
+        rows = [
+            {**dict(zip(RUN, run, strict=True)), **row}
+            for run, game in whole.items()
+            for row in game.rows()
+        ]
         return laid_out(CARD.tables[name], rows)
 
     def _players(self, trained: set[str], tasks: Sequence[str]) -> tuple[str, ...]:
@@ -196,7 +203,6 @@ class _Game:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a row per player, without what names the run."""
-        self._check()
         games = [game for task in self.players if (game := self._on(task)) is not None]
         if not games:
             raise DataError(
@@ -231,22 +237,27 @@ class _Game:
     def _name(self, number: int) -> str:
         return subset_name(subset_of_number(number, self.players))
 
-    def _check(self) -> None:
-        lacking = {
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The subsets without a row that the values need."""
+        found = {
             self._name(number): None
             for task in self.players
             for number in self._sets(task)
             if (self._name(number), task) not in self.merges
         }
-        if lacking:
-            advice = "evaluate all of them, or name fewer `tasks`"
-            if self.options.outside:
-                advice = f"set evaluation.outside to true, and {advice}"
-            raise DataError(
-                f"Shapley values need every subset of the {len(self.players)} tasks: {len(lacking)} of "
-                f"{(1 << len(self.players)) - 1} lack a row on test at a point that "
-                f"{self.options.study!r} chose for {self.words}, e.g. {next(iter(lacking))}; {advice}"
-            )
+        return tuple(found)
+
+    def refuse(self) -> NoReturn:
+        """Say what is lacking."""
+        advice = "evaluate all of them, or name fewer `tasks`"
+        if self.options.outside:
+            advice = f"set evaluation.outside to true, and {advice}"
+        raise DataError(
+            f"Shapley values need every subset of the {len(self.players)} tasks: {len(self.lacking)} of "
+            f"{(1 << len(self.players)) - 1} lack a row on test at a point that "
+            f"{self.options.study!r} chose for {self.words}, e.g. {self.lacking[0]}; {advice}"
+        )
 
     def _on(self, task: str) -> _Played | None:
         """Return what the game comes to on the images of a task; None where it has no score."""

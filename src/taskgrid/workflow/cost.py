@@ -71,10 +71,14 @@ def lattice_memory(experiment: Experiment, model: str) -> int:
 
 def table_memory(experiment: Experiment) -> int:
     """Return the MB of the grid's tables: 2.6 GB were measured for a million rows (docs/scale.md)."""
-    members = sum(number.bit_count() for number in experiment.numbers)
     # Of every subset a sweep on validation and a point on test, on each of its tasks.
-    per_run = sum(len(experiment.lambdas(method)) + 1 for method in experiment.methods)
-    rows = len(experiment.runs) * per_run * members
+    per_run = {
+        method: (len(experiment.lambdas(method)) + 1)
+        * sum(number.bit_count() for number in experiment.numbers_of(method))
+        for method in experiment.methods
+    }
+    merged = (method for run in experiment.runs for method in experiment.methods_of(run.mode))
+    rows = sum(per_run[method] for method in merged)
     return round(max(4000, 1000 + rows * _ROW))
 
 

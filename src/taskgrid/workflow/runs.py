@@ -26,6 +26,16 @@ def proven_runs(experiment: Experiment) -> list[Run]:
     return [] if experiment.config.evaluation.precision == "fp32" else list(experiment.runs)
 
 
+def merged_runs(experiment: Experiment) -> list[Run]:
+    """Return the sets of experts that any method merges."""
+    merged = {
+        experiment.experts_of(run.mode)
+        for run in experiment.runs
+        if experiment.methods_of(run.mode)
+    }
+    return [run for run in experiment.expert_runs if run.mode in merged]
+
+
 def experts(experiment: Experiment) -> list[dict[str, Any]]:
     """Return model, mode, seed and task of every expert."""
     return [
@@ -46,7 +56,7 @@ def lattices(experiment: Experiment) -> list[dict[str, Any]]:
     return [
         {**asdict(run), "method": method}
         for run in plain_runs(experiment)
-        for method in experiment.methods
+        for method in experiment.methods_of(run.mode)
         if not experiment.learns(method)
     ]
 
@@ -66,8 +76,8 @@ def block_files(experiment: Experiment, pattern: str, runs: Iterable[Run]) -> li
     return [
         pattern.format(**asdict(run), method=method, block=block.label)
         for run in runs
-        for method in experiment.methods
-        for block in experiment.blocks
+        for method in experiment.methods_of(run.mode)
+        for block in experiment.blocks(method)
     ]
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from taskgrid.config import Experiment, merge_overlay, parse_config, read_config
 from taskgrid.config.architectures import image_size
+from taskgrid.config.named import point_tasks
 from taskgrid.errors import ConfigError
 from tests.unit.example_config import changed
 
@@ -81,6 +82,16 @@ SECRET = "https://me:s3cret@host/x?token=s3cret"
             "studies",
             [{"name": "addition", "label": "grid.parquet"}],
             ["studies[0].label is 'grid.parquet'", "taken for a file"],
+        ),
+        (
+            "grid/methods",
+            [{"name": "ties", "modes": ["linaer"]}],
+            ["merge method 'ties' merges modes 'linaer', which there are not"],
+        ),
+        (
+            "grid/methods",
+            [{"name": "ties", "subsets": {"include": [["a", "q"]]}}],
+            ["subsets of merge method 'ties': include names task 'q', which is not in tasks"],
         ),
         (
             "grid/methods",
@@ -209,7 +220,7 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
         (
             "grid/methods",
             ["average", "slerp"],
-            r"method 'slerp' merges 2 tasks, but a is on the grid; write grid.subsets: \{sizes: \[2\]\}",
+            r"method 'slerp' merges 2 tasks, but a is on the grid; give it `subsets: \{sizes: \[2\]\}`",
         ),
         (
             "grid/methods",
@@ -219,7 +230,7 @@ def test_ready_made_experts_belong_to_tasks_that_there_are(
         (
             "grid/methods",
             ["average", "knots"],
-            "method 'knots' merges LoRA experts only, but mode 'standard' trains others; leave one of",
+            "method 'knots' merges LoRA experts only, but mode 'standard' trains others; name",
         ),
         ("tasks/0/classes", "no.txt", "task 'a': no.txt does not exist; correct `classes`"),
         (
@@ -296,8 +307,9 @@ def test_a_task_may_change_its_recipe() -> None:
 )
 def test_subsets_by_design(subsets: Any, names: list[str]) -> None:
     experiment = Experiment(parse_config(changed("grid/subsets", subsets)))
-    (block,) = experiment.blocks
-    assert list(experiment.subsets(block)) == names
+    (method, *_) = experiment.methods
+    (block,) = experiment.blocks(method)
+    assert list(experiment.subsets(method, block)) == names
 
 
 def test_all_subsets_of_too_many_tasks_are_refused() -> None:
@@ -533,7 +545,7 @@ def test_a_point_that_a_person_names_is_found_or_explained(
     experiment = Experiment(parse_config(raw))
     point = {"model": "first", "mode": "standard", "seed": "0", "method": "average"}
     point |= {"subset": "a+b", "point": "0.30"}
-    assert experiment.point_tasks(**point) == ("a", "b")
-    assert experiment.point_tasks(**{**point, "point": "-0.125"}) == ("a", "b")
+    assert point_tasks(experiment, **point) == ("a", "b")
+    assert point_tasks(experiment, **{**point, "point": "-0.125"}) == ("a", "b")
     with pytest.raises(ConfigError, match=words):
-        experiment.point_tasks(**{**point, **change})
+        point_tasks(experiment, **{**point, **change})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskgrid.config import Experiment, parse_config
+from taskgrid.config.named import point_tasks
 from taskgrid.errors import ConfigError
 from tests.unit.example_config import GOOD, changed
 
@@ -73,6 +74,19 @@ def test_points_of_a_subset_that_is_not_on_the_grid_are_refused() -> None:
         Experiment(parse_config(raw)).check()
 
 
+def test_points_are_of_subsets_that_a_method_merges() -> None:
+    raw = changed("grid/points", [{"a": 0.1, "b": 0.2}])
+    raw["grid"]["subsets"] = {"sizes": [1]}
+    raw["grid"]["methods"] = ["task_arithmetic", {"name": "ties", "subsets": {"sizes": [2]}}]
+    with pytest.raises(ConfigError, match="data/a does not exist"):
+        Experiment(parse_config(raw)).check()
+    raw["grid"]["methods"][0] = {"name": "task_arithmetic", "points": [{"a": 0.1, "b": 0.2}]}
+    with pytest.raises(
+        ConfigError, match=r"method 'task_arithmetic' has points of a\+b, which is not"
+    ):
+        Experiment(parse_config(raw)).check()
+
+
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_a_control_task_changes_no_number_wherever_it_stands(place: int) -> None:
     raw = changed("grid/block_size", 4)
@@ -81,9 +95,11 @@ def test_a_control_task_changes_no_number_wherever_it_stands(place: int) -> None
     found = Experiment(parse_config(raw))
     assert found.tasks == tuple(task["name"] for task in raw["tasks"])
     assert found.trained == plain.trained == ("a", "b", "c")
-    assert (found.numbers, found.blocks) == (plain.numbers, plain.blocks)
-    for block in plain.blocks:
-        assert found.subsets(block) == plain.subsets(block)
+    assert found.numbers == plain.numbers
+    for method in plain.methods:
+        assert found.blocks(method) == plain.blocks(method)
+        for block in plain.blocks(method):
+            assert found.subsets(method, block) == plain.subsets(method, block)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +124,9 @@ def test_a_control_task_is_in_no_subset(raw: Any, words: str) -> None:
 def test_a_control_task_has_no_experts_to_ask_for() -> None:
     found = Experiment(parse_config(changed("tasks", [*GOOD["tasks"], CONTROL])))
     with pytest.raises(ConfigError, match="there is no task 'z'; there are: a, b, c"):
-        found.point_tasks("tiny", "standard", "0", "task_arithmetic", "a+z", "0.30")
-    assert found.point_tasks(
-        "tiny", "standard", "0", "task_arithmetic", "a+b", "a:0.30,b:0.10"
+        point_tasks(found, "tiny", "standard", "0", "task_arithmetic", "a+z", "0.30")
+    assert point_tasks(
+        found, "tiny", "standard", "0", "task_arithmetic", "a+b", "a:0.30,b:0.10"
     ) == (
         "a",
         "b",

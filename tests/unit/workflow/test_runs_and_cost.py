@@ -8,6 +8,7 @@ import pytest
 
 from taskgrid.lattice.blocks import Block, wide_blocks_of
 from taskgrid.workflow import cost, paths, project, runs
+from taskgrid.workflow.settings import tables
 from tests.unit.workflow.example_experiment import experiment
 
 LATTICE = {"budget": 30, "lambdas": [0.3], "audit": 19}
@@ -19,6 +20,48 @@ def test_blocks_are_listed_per_run_and_method() -> None:
         for method in ("task_arithmetic", "average")
         for block in ("00000", "00001")
     ]
+
+
+def test_a_method_merges_the_experts_and_subsets_that_it_is_given() -> None:
+    pairs = {"name": "slerp", "subsets": {"sizes": [2]}}
+    whole = {"name": "average", "modes": ["attention"], "subsets": {"leave_out": 0}}
+    given = experiment(
+        finetune={"modes": ["standard", "attention"]},
+        grid={
+            "methods": ["task_arithmetic", pairs, whole],
+            "subsets": {"sizes": [1]},
+            "block_size": 64,
+        },
+    )
+    found = runs.block_files(given, paths.BLOCK_ROWS, given.runs)
+    assert [tuple(file.split("/")[3:6:2]) for file in found] == [
+        ("standard", "task_arithmetic"),
+        ("standard", "slerp"),
+        ("attention", "task_arithmetic"),
+        ("attention", "slerp"),
+        ("attention", "average"),
+    ]
+    assert {method: given.subsets(method) for method in given.methods} == {
+        "task_arithmetic": ("textures", "mnist", "handwritten"),
+        "slerp": ("mnist+textures", "handwritten+textures", "handwritten+mnist"),
+        "average": ("handwritten+mnist+textures",),
+    }
+    assert given.numbers == (1, 2, 3, 4, 5, 6, 7)
+    costs = tables.costs(given)
+    assert [(part["labels"]["mode"], part["method"]) for part in costs] == [
+        tuple(file.split("/")[3:6:2]) for file in found
+    ]
+
+
+def test_experts_that_nobody_merges_are_not_compared() -> None:
+    only = {"name": "average", "modes": ["posthoc"]}
+    given = experiment(
+        finetune={"modes": ["standard", "attention"]},
+        grid={"methods": [only]},
+        evaluation={"posthoc": "attention"},
+    )
+    assert [run.mode for run in runs.merged_runs(given)] == ["attention"]
+    assert runs.merged_runs(experiment()) == list(experiment().expert_runs)
 
 
 @pytest.mark.parametrize("tasks", [3, 20])

@@ -17,7 +17,7 @@ from taskgrid.config.sections.sweeps import (
     points_by_subset,
     scales,
 )
-from taskgrid.config.sections.values import Named, Positive, Section
+from taskgrid.config.sections.values import Name, Named, Positive, Section, unique
 from taskgrid.lattice.designs import Design
 from taskgrid.plugins.cards import merger_card
 
@@ -32,6 +32,10 @@ class MethodSpec(NeedySpec):
     thresholds. A method that has a single model per subset takes none."""
     points: Points | None = None
     """Points with coefficients of their own, if not the grid's."""
+    subsets: Subsets | None = None
+    """Which tasks are merged, if not the grid's: a method of two tasks takes `{sizes: [2]}`."""
+    modes: list[Name] | None = Field(None, min_length=1)
+    """Whose experts are merged: labels of modes, names of `experts` and `transport`, `posthoc`. null: all."""
 
     @model_validator(mode="after")
     def _no_lambda_in_vain(self) -> Self:
@@ -40,6 +44,11 @@ class MethodSpec(NeedySpec):
                 f"merge method {self.name!r} has one model for each subset and no lambda; remove `lambdas`"
             )
         return self
+
+    @field_validator("modes")
+    @classmethod
+    def _distinct_modes(cls, value: list[str] | None) -> list[str] | None:
+        return None if value is None else unique(value)
 
     @property
     def has_lambda(self) -> bool:
@@ -77,10 +86,11 @@ class GridSpec(Section):
         distinct(self.methods)
         return self
 
-    def design(self) -> Design:
-        """Return which subsets are on the grid."""
-        assert isinstance(self.subsets, Design)
-        return self.subsets
+    def design_of(self, method: MethodSpec) -> Design:
+        """Return which subsets a method merges."""
+        design = self.subsets if method.subsets is None else method.subsets
+        assert isinstance(design, Design)
+        return design
 
     def lambdas_of(self, method: MethodSpec) -> tuple[str, ...]:
         """Return a method's scaling coefficients as text, in increasing order."""

@@ -34,15 +34,13 @@ class Asked:
 
     Attributes:
         study: label of the study whose chosen points are looked at.
-        subsets: names of the merges.
-        methods: label -> name, options and needs of each merge method.
+        methods: label -> name, options, needs and ``subsets``, the names of its merges, of each merge method.
         images: training images of each task; 0 takes all.
         lambdas: further coefficients at which features are looked at.
         weights_at: coefficients at which weights are measured.
     """
 
     study: str
-    subsets: Sequence[str]
     methods: Mapping[str, Mapping[str, Any]]
     images: int = 256
     lambdas: Sequence[float] = ()
@@ -138,7 +136,7 @@ def all_edits(
         )
         own = open_files(replace(files, learned=learned), setting, ref.learned)
         shared = _sharing(own, resident)
-        for subset in map(parse_subset, asked.subsets):
+        for subset in map(parse_subset, spec["subsets"]):
             yield merge_edit(
                 Resident(shared, resident.device),
                 ref,

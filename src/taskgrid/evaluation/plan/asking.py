@@ -43,25 +43,35 @@ class Asked:
 
 
 def check_studies(
-    refs: Iterable[StudyRef], known: Field, subsets: Container[tuple[str, ...]]
+    refs: Iterable[StudyRef], known: Field, merged: Sequence[Container[tuple[str, ...]]]
 ) -> None:
     """Refuse studies whose options the experiment does not fit, before anything is measured.
 
     Args:
         refs: the studies.
         known: all tasks of the experiment.
-        subsets: all subsets that are merged.
+        merged: what is merged together: the subsets of each method that has others. A study needs one
+            whose subsets it can ask.
 
     Raises:
         ConfigError: if there is one; the text says what to do.
     """
     for ref in refs:
-        try:
-            get_study(ref.name, ref.options).check(known, subsets)
-        except ConfigError as error:
-            named = f"study {ref.name!r}" in str(error)
-            lead = "" if named else f"study {ref.label!r}: "
-            raise ConfigError(together([f"{lead}{error}"])) from None
+        refused = [error for subsets in merged if (error := _refused(ref, known, subsets))]
+        if len(refused) == len(merged):
+            raise refused[0] from None
+
+
+def _refused(
+    ref: StudyRef, known: Field, subsets: Container[tuple[str, ...]]
+) -> ConfigError | None:
+    try:
+        get_study(ref.name, ref.options).check(known, subsets)
+    except ConfigError as error:
+        named = f"study {ref.name!r}" in str(error)
+        lead = "" if named else f"study {ref.label!r}: "
+        return ConfigError(together([f"{lead}{error}"]))
+    return None
 
 
 def ask(

@@ -27,9 +27,9 @@ def files(
     experiment: Experiment, *, model: str, mode: str, seed: str, method: str, block: str
 ) -> Files:
     """Return what a block is evaluated with."""
-    tasks, labels = merge.tasks(experiment, block), experiment.needs(method).values()
+    tasks, labels = merge.tasks(experiment, method, block), experiment.needs(method).values()
     found = files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed, labels=labels)
-    subsets = experiment.subsets(experiment.block(block))
+    subsets = experiment.subsets(method, experiment.block(block))
     learned = merge.learned(experiment, subsets, model=model, mode=mode, seed=seed, method=method)
     return replace(found, learned=learned)
 

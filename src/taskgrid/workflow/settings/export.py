@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from taskgrid.config import Experiment
+from taskgrid.config.named import point_tasks
 from taskgrid.errors import ConfigError
 from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance.digests import canonical_json
@@ -32,7 +33,7 @@ def files(
     """
     # First, because it says which of the names is wrong.
     text, task = _parted(scale)
-    tasks = experiment.point_tasks(model, mode, seed, method, subset, text)
+    tasks = point_tasks(experiment, model, mode, seed, method, subset, text)
     _check_model(experiment.method(method).name, tasks, task)
     run = {"model": model, "mode": mode, "seed": seed}
     learned = merge.learned(experiment, [subset], **run, method=method)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
-from taskgrid.lattice.subsets import canonical_subset, subset_name, subset_number
+from taskgrid.lattice.subsets import subset_name, subset_number, subset_of_number
 from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.sentences import choices as choices_of
+from taskgrid.sentences import shown
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
 from taskgrid.workflow.runs import plain_runs
@@ -30,55 +31,64 @@ def check(experiment: Experiment) -> None:
     """Refuse the study where no network would be looked at.
 
     Raises:
-        ConfigError: if all experts are tangent models.
+        ConfigError: if all experts are tangent models, or a mode is named that there is not.
     """
+    plain = sorted({run.mode for run in plain_runs(experiment)})
     for label in labels(experiment):
-        if not plain_runs(experiment):
+        for mode in _options(experiment, label)["modes"] or ():
+            if mode not in plain:
+                raise ConfigError(
+                    f"study {label!r} has modes with {shown(mode)}; "
+                    f"{choices_of(mode, plain, 'modes that are evaluated as they are')}"
+                )
+        if not plain:
             raise ConfigError(
                 f"study {label!r} looks at networks as they are, but all experts are evaluated as tangent "
                 "models; take it out of `studies`, or add experts of another mode"
             )
 
 
-def methods(experiment: Experiment) -> list[str]:
-    """Return the labels of the methods whose merges are networks: those that merge logits have none."""
-    names = {label: experiment.method(label).name for label in experiment.methods}
-    return [label for label, name in names.items() if merger_card(name).gives != "logits"]
+def merges(experiment: Experiment, mode: str, study: str) -> dict[str, list[str]]:
+    """Return the merges that are looked at: method -> subsets; those that merge logits have no network."""
+    numbers = [
+        subset_number(tasks, experiment.trained)
+        for tasks in _options(experiment, study)["subsets"] or [experiment.trained]
+    ]
+    found = {
+        label: [
+            subset_name(subset_of_number(number, experiment.trained))
+            for number in numbers
+            if number in experiment.numbers_of(label)
+        ]
+        for label in experiment.methods_of(mode)
+        if merger_card(experiment.method(label).name).gives != "logits"
+    }
+    return {label: subsets for label, subsets in found.items() if subsets}
 
 
 @lru_cache(maxsize=1)
 def files(experiment: Experiment, *, model: str, mode: str, seed: str, study: str) -> Files:
     """Return what the networks of a run are made of, and images to look at them with."""
-    needed = [
-        label for method in methods(experiment) for label in experiment.needs(method).values()
-    ]
+    looked_at = merges(experiment, mode, study)
+    needed = [label for method in looked_at for label in experiment.needs(method).values()]
     run = {"model": model, "mode": mode, "seed": seed}
     found = files_of(experiment, KINDS, experiment.trained, **run, labels=dict.fromkeys(needed))
     learned = {
         f"{method}/{subset}": path
-        for method in methods(experiment)
-        for subset, path in merge.learned(
-            experiment, _subsets(experiment, study), **run, method=method
-        ).items()
+        for method, subsets in looked_at.items()
+        for subset, path in merge.learned(experiment, subsets, **run, method=method).items()
     }
     return replace(found, learned=learned)
 
 
 def choices(experiment: Experiment, *, model: str, mode: str, seed: str, study: str) -> list[str]:
     """Return the files that say which points were chosen for the merges that are looked at."""
-    numbers = [
-        subset_number(name.split("+"), experiment.trained) for name in _subsets(experiment, study)
-    ]
-    blocks = [
-        block.label
-        for block in experiment.blocks
-        if any(block.start <= number < block.stop for number in numbers)
-    ]
     run = {"model": model, "mode": mode, "seed": seed}
     return [
-        paths.BLOCK_CHOICES.format(**run, method=method, block=block)
-        for method in methods(experiment)
-        for block in blocks
+        paths.BLOCK_CHOICES.format(**run, method=method, block=block.label)
+        for method, subsets in merges(experiment, mode, study).items()
+        for block in experiment.blocks(method)
+        if {*subsets} & {*experiment.subsets(method, block)}
     ]
 
 
@@ -87,36 +97,32 @@ def run(experiment: Experiment, *, model: str, mode: str, seed: str, study: str)
     options = _options(experiment, study)
     asked = {
         **{name: options[name] for name in ("study", "images", "lambdas", "weights_at")},
-        "subsets": _subsets(experiment, study),
         "methods": {
             label: {
                 "name": experiment.method(label).name,
                 "options": merge.options(experiment, label),
                 "needs": experiment.needs(label),
+                "subsets": subsets,
             }
-            for label in methods(experiment)
+            for label, subsets in merges(experiment, mode, study).items()
         },
     }
     return canonical_json({"model": model, "mode": mode, "seed": int(seed), "asked": asked})
 
 
-def modules(experiment: Experiment) -> list[str]:
+def modules(experiment: Experiment, mode: str, study: str) -> list[str]:
     """Return the plug-ins that merge."""
-    found = [module for label in methods(experiment) for module in merge.modules(experiment, label)]
+    looked_at = merges(experiment, mode, study)
+    found = [module for label in looked_at for module in merge.modules(experiment, label)]
     return [*dict.fromkeys(found)]
 
 
-def networks(experiment: Experiment, study: str) -> int:
+def networks(experiment: Experiment, mode: str, study: str) -> int:
     """Return how many merges are held beside one another, each as what it is prepared from and a network."""
     points = 1 + len(_options(experiment, study)["lambdas"])
-    return len(methods(experiment)) * len(_subsets(experiment, study)) * (2 + points)
+    return sum(map(len, merges(experiment, mode, study).values())) * (2 + points)
 
 
 def _options(experiment: Experiment, study: str) -> dict[str, Any]:
     options: dict[str, Any] = studies.reference(experiment, study)["options"]
     return options
-
-
-def _subsets(experiment: Experiment, study: str) -> Sequence[str]:
-    wanted = _options(experiment, study)["subsets"] or [experiment.trained]
-    return [subset_name(canonical_subset(tasks)) for tasks in wanted]

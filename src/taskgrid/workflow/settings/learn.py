@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from taskgrid.config import Experiment
+from taskgrid.config.named import point_tasks
 from taskgrid.errors import ConfigError
 from taskgrid.lattice.subsets import subset_name, subset_of_number
 from taskgrid.provenance.digests import canonical_json
@@ -30,7 +31,7 @@ def check(experiment: Experiment) -> None:
         ConfigError: if there is one; the text says what to do.
     """
     for label in methods(experiment):
-        for number in experiment.numbers:
+        for number in experiment.numbers_of(label):
             name = subset_name(subset_of_number(number, experiment.trained))
             if len(name) > _LONGEST:
                 raise ConfigError(
@@ -49,7 +50,7 @@ def files(
     Raises:
         ConfigError: if a name does not exist, or the subset is called otherwise in tables.
     """
-    tasks = experiment.point_tasks(model, mode, seed, method, subset, "1.00")
+    tasks = point_tasks(experiment, model, mode, seed, method, subset, "1.00")
     return files_of(experiment, KINDS, tasks, model=model, mode=mode, seed=seed)
 
 

@@ -21,11 +21,11 @@ KINDS = ("card", "dataset", "split", "head_manifest", "vector_manifest", "statis
 
 
 @cache
-def tasks(experiment: Experiment, block: str) -> tuple[str, ...]:
+def tasks(experiment: Experiment, method: str, block: str) -> tuple[str, ...]:
     """Return the tasks that a block is evaluated on: those that its studies measure, or all by config."""
     if experiment.config.evaluation.outside:
         return experiment.tasks
-    subsets = [parse_subset(name) for name in experiment.subsets(experiment.block(block))]
+    subsets = [parse_subset(name) for name in experiment.subsets(method, experiment.block(block))]
     refs = [
         StudyRef(**studies.reference(experiment, label)) for label in studies.asking(experiment)
     ]
@@ -44,13 +44,13 @@ def files(
     found = files_of(
         experiment,
         KINDS,
-        tasks(experiment, block),
+        tasks(experiment, method, block),
         model=model,
         mode=mode,
         seed=seed,
         labels=labels,
     )
-    subsets = experiment.subsets(experiment.block(block))
+    subsets = experiment.subsets(method, experiment.block(block))
     more = learned(experiment, subsets, model=model, mode=mode, seed=seed, method=method)
     return replace(found, learned=more)
 
@@ -76,7 +76,7 @@ def splits(
 ) -> Files:
     """Return the splits that a block was evaluated on; they are no matter of the method."""
     return files_of(
-        experiment, ("split",), tasks(experiment, block), model=model, mode=mode, seed=seed
+        experiment, ("split",), tasks(experiment, method, block), model=model, mode=mode, seed=seed
     )
 
 
@@ -93,7 +93,7 @@ def plan(
             "method": spec.name,
             "options": options(experiment, method),
             "needs": experiment.needs(method),
-            "subsets": experiment.subsets(experiment.block(block)),
+            "subsets": experiment.subsets(method, experiment.block(block)),
             "lambdas": experiment.lambdas(method),
             "points": points(experiment, method, block),
             "outside": evaluation.outside,
@@ -117,7 +117,7 @@ def options(experiment: Experiment, method: str) -> dict[str, Any]:
 def points(experiment: Experiment, method: str, block: str) -> dict[str, list[str]]:
     """Return the points with coefficients of their own, by the name of their subset."""
     named = experiment.config.grid.points_of(experiment.method(method))
-    there = experiment.subsets(experiment.block(block))
+    there = experiment.subsets(method, experiment.block(block))
     found = {subset_name(subset): list(texts) for subset, texts in named.items()}
     return {name: texts for name, texts in found.items() if name in there}
 

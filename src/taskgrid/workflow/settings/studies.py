@@ -7,6 +7,7 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.config.experiment import Run
 from taskgrid.config.sections.transport import CalibrationSpec
 from taskgrid.errors import ConfigError
 from taskgrid.evaluation.plan.asking import StudyRef, check_studies
@@ -51,9 +52,31 @@ def check(experiment: Experiment) -> None:
             raise ConfigError(
                 f"studies: {ref.label!r} is the name of a rule; give the study another `label`"
             )
-    numbers = experiment.numbers
-    subsets = {canonical_subset(subset_of_number(one, experiment.trained)) for one in numbers}
-    check_studies(refs, field(experiment), subsets)
+    grids = {frozenset(experiment.numbers_of(method)) for method in experiment.methods}
+    trained = experiment.trained
+    merged = [
+        {canonical_subset(subset_of_number(number, trained)) for number in numbers}
+        for numbers in sorted(grids, key=len, reverse=True)
+    ]
+    check_studies(refs, field(experiment), merged)
+    if labels_of(experiment, "transfer"):
+        _check_lines(experiment)
+
+
+def _check_lines(experiment: Experiment) -> None:
+    """Refuse transports that the study `transfer` would take for one another."""
+    seen: dict[str, str] = {}
+    for name in experiment.transports:
+        spec, how = experiment.transport(name), _brought(experiment, name)
+        if spec.carry == "model":
+            continue
+        for model in [spec.to] if spec.to else experiment.models:
+            line = canonical_json({**how, "mode": "", "model": model, "seed": spec.seed})
+            if (other := seen.setdefault(line, name)) != name:
+                raise ConfigError(
+                    f"study 'transfer' cannot tell transports {other!r} and {name!r} apart: both have one "
+                    "aligner with the same options, images and draw; give them an experiment each"
+                )
 
 
 def reference(experiment: Experiment, label: str) -> dict[str, Any]:
@@ -94,6 +117,7 @@ def _brought(experiment: Experiment, name: str) -> dict[str, Any]:
         "images": shown and shown.images,
         "draw": shown.draw if shown else 0,
         "mode": spec.mode,
+        "carry": spec.carry,
     }
 
 
@@ -108,9 +132,15 @@ def tables(experiment: Experiment, label: str) -> list[str]:
 def measured(experiment: Experiment, label: str, table: str) -> list[str]:
     """Return what a rule of the study's own saw for a table, a file for each run, where it has a rule."""
     folder = study_card(experiment.study(label).name).measured
-    runs = plain_runs(experiment) if folder else []
+    runs = looked_at(experiment, label) if folder else []
     known = {"measured": folder, "study": label, "table": table}
     return [paths.STUDY_MEASURED.format(**known, **asdict(run)) for run in runs]
+
+
+def looked_at(experiment: Experiment, label: str) -> list[Run]:
+    """Return the runs that a study with a rule of its own looks at: never tangent models."""
+    modes = reference(experiment, label)["options"]["modes"]
+    return [run for run in plain_runs(experiment) if modes is None or run.mode in modes]
 
 
 def labels_of(experiment: Experiment, name: str) -> list[str]:

@@ -33,7 +33,9 @@ def grid(experiment: Experiment) -> str:
 def costs(experiment: Experiment) -> list[dict[str, Any]]:
     """Return every method of every run with the files that say how long its merges took."""
     return [
-        _cost(experiment, run, method) for run in experiment.runs for method in experiment.methods
+        _cost(experiment, run, method)
+        for run in experiment.runs
+        for method in experiment.methods_of(run.mode)
     ]
 
 
@@ -81,19 +83,22 @@ def _cost(experiment: Experiment, run: Run, method: str) -> dict[str, Any]:
     at = {**labels, "method": method}
     learned: dict[str, str] = {}
     if experiment.learns(method):
-        subsets = [one for block in experiment.blocks for one in experiment.subsets(block)]
-        learned = {one: paths.LEARNED_TIMING.format(**at, subset=one) for one in subsets}
+        learned = {
+            one: paths.LEARNED_TIMING.format(**at, subset=one) for one in experiment.subsets(method)
+        }
     trained = {**labels, "mode": experiment.experts_of(run.mode)}
     needs = experiment.needs(method).values()
     of_base = [one for one in needs if one in statistics.labels(experiment, "base")]
     own = [one for one in needs if one not in of_base]
     # Of a task that is in no subset, nobody makes a statistic.
-    merged = subset_of_number(reduce(or_, experiment.numbers, 0), experiment.trained)
+    merged = subset_of_number(reduce(or_, experiment.numbers_of(method), 0), experiment.trained)
     return {
         "labels": labels,
         "method": name,
         "options": merge.options(experiment, method),
-        "blocks": [paths.BLOCK_TIMING.format(**at, block=one.label) for one in experiment.blocks],
+        "blocks": [
+            paths.BLOCK_TIMING.format(**at, block=one.label) for one in experiment.blocks(method)
+        ],
         "learned": learned,
         "statistics": {
             **{

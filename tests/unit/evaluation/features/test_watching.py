@@ -76,12 +76,11 @@ class Run:
             at / "base.json", at / "base.safetensors", self.flow.files, learned=learned
         )
         specs = {
-            label: {"name": METHODS[label][0], "options": METHODS[label][1], "needs": {}}
-            for label in methods
+            label: {"name": name, "options": options, "needs": {}, "subsets": ["a+b"]}
+            for label, (name, options, *_) in METHODS.items()
+            if label in methods
         }
-        asked = Asked(
-            **{"study": "addition", "subsets": ["a+b"], "images": IMAGES, **more}, methods=specs
-        )
+        asked = Asked(**{"study": "addition", "images": IMAGES, **more}, methods=specs)
         points = [chosen(*METHODS[label]) for label in METHODS]
         found = watch(files, self.setting, asked, points, CPU, lambda *_: Silent())
         return {name: table.to_pandas() for name, table in found.items()}
@@ -210,7 +209,7 @@ def test_weights_are_measured_along_lambda(run: Run, seen: dict[str, pd.DataFram
 
 
 def test_the_first_image_is_kept(run: Run, seen: dict[str, pd.DataFrame]) -> None:
-    rows = seen["pixels"][seen["pixels"]["task"] == "a"].sort_values(["y", "x"])
+    rows = seen["pixels"][seen["pixels"]["task"] == "a"].sort_values(["pixel_y", "pixel_x"])
     wanted = run.images("a")[0]
     assert np.array_equal(rows[["red", "green", "blue"]].to_numpy().reshape(wanted.shape), wanted)
 

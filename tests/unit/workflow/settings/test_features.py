@@ -46,11 +46,47 @@ def test_settings_say_what_is_looked_at() -> None:
     asked = known.pop("asked")
     assert known == {"model": "m", "mode": "standard", "seed": 0}
     assert (asked["study"], asked["images"], asked["lambdas"]) == ("addition", 5, [0.5])
-    assert asked["subsets"] == ["handwritten+mnist+textures"] and asked["weights_at"][-1] == 2
+    assert asked["weights_at"][-1] == 2
     # Merged logits have no network to look into.
     assert [*asked["methods"]] == ["average"]
     assert asked["methods"]["average"]["name"] == "average"
-    assert settings.features.networks(given, "features") == 1 * 1 * (2 + 2)
+    assert asked["methods"]["average"]["subsets"] == ["handwritten+mnist+textures"]
+    assert settings.features.networks(given, "standard", "features") == 1 * 1 * (2 + 2)
+
+
+def test_of_modes_that_are_named_the_others_are_not_looked_at() -> None:
+    study = {"name": "features", "options": {"modes": ["attention"]}}
+    given = experiment(studies=["addition", study], finetune={"modes": ["standard", "attention"]})
+    assert settings.studies.measured(given, "features", "bias") == [
+        "results/features/m/attention/0/features/bias.parquet"
+    ]
+    study["options"] = {"modes": ["atention"]}
+    given = experiment(studies=["addition", study], finetune={"modes": ["standard", "attention"]})
+    with pytest.raises(ConfigError, match="has modes with 'atention'; did you mean 'attention'"):
+        settings.features.check(given)
+
+
+def test_a_method_is_looked_at_where_it_merges_what_is_asked_for() -> None:
+    given = experiment(
+        studies=STUDIES,
+        finetune={"modes": ["standard", "attention"]},
+        grid={
+            "methods": [
+                "task_arithmetic",
+                {"name": "slerp", "subsets": {"sizes": [2]}},
+                {"name": "average", "modes": ["attention"]},
+            ]
+        },
+    )
+    every = ["handwritten+mnist+textures"]
+    assert settings.features.merges(given, "standard", "features") == {"task_arithmetic": every}
+    assert settings.features.merges(given, "attention", "features") == {
+        "task_arithmetic": every,
+        "average": every,
+    }
+    assert settings.features.modules(given, "standard", "features") == [
+        "taskgrid.merging.methods.task_arithmetic"
+    ]
 
 
 def test_what_was_learned_is_listed_by_method_and_subset() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from taskgrid.config import Experiment
 from taskgrid.errors import ConfigError
 from taskgrid.workflow import stages as settings
 from tests.unit.workflow.example_experiment import BLOCK, experiment
@@ -73,7 +74,7 @@ def test_a_study_knows_which_experts_were_brought_from_another_base() -> None:
     )
     known = json.loads(settings.studies.settings(given, "transfer"))["brought"]
     assert known["plain"] == {
-        **{"aligner": "none", "images": None, "draw": 0, "mode": "lora"},
+        **{"aligner": "none", "images": None, "draw": 0, "mode": "lora", "carry": "vector"},
         "options": {"activation": "same", "tensors": "all"},
     }
     few = known["few"]
@@ -89,6 +90,20 @@ def test_a_study_knows_which_experts_were_brought_from_another_base() -> None:
     )
 
 
+def test_transports_that_a_study_would_take_for_one_another_are_refused() -> None:
+    entry = {"from": "results", "model": "n", "mode": "lora", "to": "m", "aligner": "none"}
+    models = [{"name": name, "architecture": "taskgrid-vit-4", "pretrained": "s0"} for name in "mn"]
+
+    def given(*more: dict[str, Any]) -> Experiment:
+        transports = [{**entry, "name": "first"}, *({**entry, **one} for one in more)]
+        return experiment(models=models, transport=transports, studies=["addition", "transfer"])
+
+    settings.studies.check(given({"name": "whole", "carry": "model"}))
+    settings.studies.check(given({"name": "other", "options": {"tensors": "shared"}}))
+    with pytest.raises(ConfigError, match="cannot tell transports 'first' and 'second' apart"):
+        settings.studies.check(given({"name": "second", "mode": "standard"}))
+
+
 CONTROL = [
     "textures",
     "handwritten",
@@ -101,12 +116,16 @@ SQUARE = ["textures", "handwritten", "street_digits", "catalogue"]
 def test_a_block_has_the_control_of_its_single_tasks_and_the_fourth_task_of_its_triples() -> None:
     analogy = {"name": "analogy", "options": {"quadruples": [SQUARE]}}
     plain = experiment(tasks=CONTROL)
-    assert settings.merge.tasks(plain, "00000") == ("handwritten", "textures")
+    assert settings.merge.tasks(plain, "average", "00000") == ("handwritten", "textures")
     negated = experiment(tasks=CONTROL, studies=["addition", "negation"])
-    assert settings.merge.tasks(negated, "00000") == ("catalogue", "handwritten", "textures")
+    assert settings.merge.tasks(negated, "average", "00000") == (
+        "catalogue",
+        "handwritten",
+        "textures",
+    )
     # The second block has the single task street_digits, and the triple.
     assert "catalogue" in settings.merge.tasks(
-        experiment(tasks=CONTROL, studies=[analogy]), "00001"
+        experiment(tasks=CONTROL, studies=[analogy]), "average", "00001"
     )
     for given in (plain, negated, experiment(tasks=CONTROL, studies=["addition", analogy])):
         settings.studies.check(given)
