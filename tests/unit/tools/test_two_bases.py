@@ -90,7 +90,8 @@ def test_the_section_says_what_the_tables_say() -> None:
         {"mode": mode, "task": "a", "cosine": cosine}
         for mode, cosine in (("direct", 0.01), ("turned-4-0", 0.1), ("turned-4-1", 0.2))
     )
-    said = two_bases.section(two_bases.Run(grid, selected, curves, pairs, cosines))
+    channels = pd.DataFrame([{"space": "queries", "same": 0.011, "matched": 0.449}])
+    said = two_bases.section(two_bases.Run(grid, selected, curves, pairs, cosines, channels))
     assert "Zero-shot, s1 has 45.0, its own experts have 90.0." in said
     merged = [row for row in said.splitlines() if "methods/" in row]
     assert merged == [
@@ -103,6 +104,7 @@ def test_the_section_says_what_the_tables_say() -> None:
     assert "| [`rebasin`](aligners/rebasin.md) (weights) |  | 3 | 42.0 (40.0 to 44.0) |  |" in said
     assert "| [`orthogonal`](aligners/orthogonal.md) | 4 | 3 | 51.0 (49.0 to 53.0) |  |" in said
     assert "| turned-4 | 0.150 (0.100 to 0.200) |" in said
+    assert "| queries | 0.01 | 0.45 |" in said
 
 
 def test_vectors_are_compared_with_those_of_the_targets_own_experts(tmp_path: Path) -> None:
