@@ -29,6 +29,7 @@ _HEAD = """
 What are experts and task vectors of one base worth on another, which was pre-trained apart from it? Both
 are shipped: s0 and s1, one architecture from other seeds. Means over both tasks, with 95 % intervals; λ
 was chosen on validation.
+
 """
 
 _MERGED = """### An expert of each base, merged
@@ -68,8 +69,8 @@ for one that has nothing to do with it.
 
 _CHANNELS = """
 What the orthogonal maps gain is hardly the vector's: random numbers in its place gain about as much
-([orthogonal](aligners/orthogonal.md)). And renaming can bring together only channels that there are
-twice. Correlations of what the channels of s0 and s1 are on 64 training images of each task, means over
+([orthogonal](aligners/orthogonal.md)). And renaming can bring together only channels that both
+bases have. Correlations of what the channels of s0 and s1 are on 64 training images of each task, means over
 channels and blocks; of two numberings of one network they would be 1 when matched:
 
 """
