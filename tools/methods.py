@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from taskgrid.merging.bases.algebra import Factored, Fold
 from taskgrid.plugins.cards import MergerCard, merger_card
 from taskgrid.plugins.options import Option
 from taskgrid.store.atomic import write_text
+from tools.pages import markdown
 
 _OPTIONS = re.compile(r"^\| option \| default.*\n\|[-| ]*\|\n(?:\|.*\n)*", re.MULTILINE)
 
@@ -52,7 +52,7 @@ def overview() -> str:
     for sees, (title, about) in _SEES.items():
         lines = [_line(name, card) for name, card in cards.items() if _sees(card) == sees]
         if lines:
-            parts.append(f"\n## {title}\n\n{about}\n\n{_markdown(_HEADS, lines)}")
+            parts.append(f"\n## {title}\n\n{about}\n\n{markdown(_HEADS, lines)}")
     return "".join(parts)
 
 
@@ -66,7 +66,7 @@ def remake(page: str, card: MergerCard) -> str:
         return page
     if _OPTIONS.search(page) is None:
         raise ValueError("the page has no table that begins with `| option | default`")
-    table = _markdown(
+    table = markdown(
         ["option", "default, others", "what it does", "origin of the default"],
         [[f"`{name}`", _values(one), one.about, one.origin] for name, one in card.options.items()],
     )
@@ -119,12 +119,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"{value:g}" if isinstance(value, int | float) else f"`{value}`"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from taskgrid.config.load import read_config
 from taskgrid.data.published.reading import read_description
 from taskgrid.sentences import unknown
 from taskgrid.store.atomic import write_text
+from tools.pages import markdown
 
 _BLOCK = re.compile(r"(?<=<!-- made: )(?P<what>[^>]*?)( -->\n)(?P<old>.*?)(?=<!-- end -->)", re.S)
 
@@ -293,12 +294,6 @@ def _pair(rows: pd.DataFrame) -> str:
         for metric in ("accuracy", "normalized")
     ]
     return values[0] if not values[1] else " / ".join(value or "-" for value in values)
-
-
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

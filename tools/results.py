@@ -18,7 +18,7 @@ from taskgrid.plugins.cards import merger_card
 from taskgrid.results import read_frame, read_grid
 from taskgrid.store.atomic import write_text
 from tools import two_bases
-from tools.pages import markdown, percent
+from tools.pages import interval, markdown, percent
 
 _HEAD = """# Results on the embedded default
 
@@ -96,8 +96,8 @@ def _row(line: Mapping[Any, Any], entries: Mapping[str, set[str]]) -> list[str]:
     return [
         f"[`{method}`](methods/{method}.md){marks}",
         _chosen(line, entries[method]),
-        _interval(line, "accuracy"),
-        _interval(line, "normalized"),
+        interval(line, "accuracy"),
+        interval(line, "normalized"),
         "yes" if line["tied"] else "",
         "" if pd.isna(line["p_holm"]) else _p(line["p_holm"]),
         line["sees"],
@@ -117,11 +117,6 @@ def _chosen(line: Mapping[Any, Any], entries: set[str]) -> str:
     if merger_card(line["method"]).coefficient != "none":
         words.append(f"λ {line['point']}" + (" (edge)" if line["at_edge"] else ""))
     return ", ".join(words)
-
-
-def _interval(line: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (percent(line[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})"
 
 
 def _seconds(value: float) -> str:

@@ -25,7 +25,8 @@ from taskgrid.plugins.cards import plugin_options
 from taskgrid.store.atomic import write_text
 from taskgrid.workflow.runs import proven_runs
 from taskgrid.workflow.settings import features, figures, learn, statistics, studies
-from tools.reproduction import BF16, FP32, cost, forward_operations, image_counts, markdown
+from tools.pages import markdown
+from tools.reproduction import BF16, FP32, cost, forward_operations, image_counts
 
 ROOT = Path(__file__).parents[1]
 

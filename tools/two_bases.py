@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from taskgrid.statistics.seam import Examples
 from taskgrid.store.images import ImageStore
 from taskgrid.store.weights import load_state
 from taskgrid.vectors import TaskVector
-from tools.pages import markdown, percent
+from tools.pages import interval, markdown, percent
 
 _SOURCE, _TARGET, _OWN = "s0", "s1", "standard"
 
@@ -207,7 +207,7 @@ def _merged(selected: pd.DataFrame) -> Iterator[Sequence[str]]:
             _set(row["mode"]),
             f"[`{row['method']}`](methods/{row['method']}.md)",
             str(row["point"]),
-            _interval(row, "test_accuracy"),
+            interval(row, "test_accuracy"),
         )
 
 
@@ -220,7 +220,7 @@ def _barriers(pairs: pd.DataFrame) -> Iterator[Sequence[str]]:
             percent(row["first"]),
             percent(row["second"]),
             f"{row['t']:.2f}",
-            f"{percent(row['barrier'])} ({percent(row['low'])} to {percent(row['high'])})",
+            interval(row, "barrier", "low", "high"),
         )
 
 
@@ -240,10 +240,10 @@ def _transfer(curves: pd.DataFrame) -> Iterator[Sequence[str]]:
             _aligner(row),
             "" if pd.isna(row["images"]) else str(int(row["images"])),
             str(row["repeats"]),
-            _interval(row, "accuracy"),
-            _interval(lines.iloc[0].to_dict(), "accuracy") if len(lines) else "",
-            _interval(row, "over_direct"),
-            _interval(row, "over_few_shot"),
+            interval(row, "accuracy"),
+            interval(lines.iloc[0].to_dict(), "accuracy") if len(lines) else "",
+            interval(row, "over_direct"),
+            interval(row, "over_few_shot"),
         )
 
 
@@ -266,11 +266,3 @@ def _why(found: pd.DataFrame) -> Iterator[Sequence[str]]:
 def _alike(found: pd.DataFrame) -> Iterator[Sequence[str]]:
     for row in found.to_dict("records"):
         yield str(row["space"]), f"{row['same']:.2f}", f"{row['matched']:.2f}"
-
-
-def _interval(row: dict[Any, Any], name: str) -> str:
-    values: Iterable[float] = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    if any(pd.isna(value) for value in values):
-        return ""
-    value, low, high = map(percent, values)
-    return f"{value} ({low} to {high})"

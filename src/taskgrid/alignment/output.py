@@ -67,12 +67,12 @@ def with_output(transport: Transport, found: torch.Tensor) -> Transport:
     Raises:
         LineageError: if it carries no output of a vision transformer as it is.
     """
-    axes = transport.map.axes.get(_OUT) if isinstance(transport.map, Axes) else None
+    every = transport.map.axes if isinstance(transport.map, Axes) else {}
+    axes = every.get(_OUT)
     if axes is None or isinstance(axes, Blocks) or any(one is not None for one in axes[1:]):
         raise LineageError(
             "the output is mapped behind a transport that carries `proj` of a vision transformer; bring "
             "the model over with another aligner"
         )
     inner = axes[0] if axes else None
-    assert isinstance(transport.map, Axes)
-    return replace(transport, map=Axes({**transport.map.axes, _OUT: (inner, found)}))
+    return replace(transport, map=Axes({**every, _OUT: (inner, found)}))

@@ -156,9 +156,10 @@ class Config(Section):
         again = self.evaluation.posthoc
         if again is not None and again not in runs:
             raise ValueError(f"evaluation.posthoc names {shown(again)}; {choices(again, runs)}")
+        there = [*runs, POSTHOC] if again is not None else runs
         for method in self.grid.methods:
             for mode in method.modes or ():
-                if mode not in (there := [*runs, *([POSTHOC] if again else [])]):
+                if mode not in there:
                     raise ValueError(
                         f"merge method {method.path_name!r} merges modes {shown(mode)}, which there are "
                         f"not; {choices(mode, there)}"
