@@ -17,6 +17,7 @@ def main() -> None:
         dataset.classes,
         SplitRule(settings["fraction"], settings["limit"], settings["seed"]),
         allow_overlap=settings["allow_overlap"],
+        drop_duplicates=settings.get("drop_duplicates", False),
         partial=dataset.partial,
     )
     split.write(args.split)

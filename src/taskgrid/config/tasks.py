@@ -24,7 +24,7 @@ def resolved_task(task: TaskSpec, config: Config) -> TaskSpec:
             changes["options"].setdefault("prompts", lineage)
         changes["path"] = task.path or folder
         # The papers take the official splits as they are, also where an image stands in two.
-        changes["allow_overlap"] = True
+        changes["allow_overlap"] = task.duplicates == "refuse"
     return task.model_copy(update=changes)
 
 

@@ -176,8 +176,9 @@ def _checked(source: Source, *, allow_overlap: bool) -> Iterator[_Item]:
             if origin.get(name, split) != split:
                 if not allow_overlap:
                     raise SplitError(
-                        f"the id {name!r} stands in {origin[name]} and in {split}; rename one, or "
-                        "set `allow_overlap: true` on the task if its splits may overlap"
+                        f"the id {name!r} stands in {origin[name]} and in {split}; rename one, or set on "
+                        "the task `duplicates: drop_from_train`, where it is the same image, or "
+                        "`allow_overlap: true`, where splits may overlap"
                     )
                 name = f"{split}:{name}"
             if name in origin:

@@ -12,7 +12,9 @@ permutation, as the task-arithmetic papers do (Ilharco et al. 2023; Ortiz-Jimene
 **Overlap.** No image may stand in two splits, by id or by the pixels as decoded.
 
 * Between splits that the *source* provides, an overlap is a leak in the data: `SplitError`, unless
-  the task says ``allow_overlap: true``.
+  the task says ``allow_overlap: true``, or ``duplicates: drop_from_train``: then the source's training
+  images that its own validation or test images repeat are ``dropped``, whether they would train or
+  were cut from train. All others stay where the papers' permutation puts them.
 * Where the cut is *ours*, duplicates among the training images are nobody's mistake (real data sets
   hold a few). Grouping them would change the papers' permutation, so the held-out images stay as
   the papers have them, and their duplicates leave the training split. The manifest lists these
@@ -22,7 +24,7 @@ permutation, as the task-arithmetic papers do (Ilharco et al. 2023; Ortiz-Jimene
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -57,6 +59,7 @@ def make_split(
     rule: SplitRule | None = None,
     *,
     allow_overlap: bool = False,
+    drop_duplicates: bool = False,
     partial: bool = False,
 ) -> SplitManifest:
     """Split a task's images; see the module's text for the rules.
@@ -67,6 +70,7 @@ def make_split(
         classes: class names in label order.
         rule: how missing splits are cut; the papers' by default.
         allow_overlap: accept overlap between the source's own splits, and drop no duplicates.
+        drop_duplicates: drop the source's training images that its own other splits repeat.
         partial: accept that a class is left without a training image, because just some of the
             task's images were taken.
 
@@ -81,8 +85,9 @@ def make_split(
     }
     if not rows["train"]:
         raise SplitError(f"task {task!r} has no training images")
-    if not allow_overlap:
-        _refuse_overlap(task, index, rows)
+    own = _own_digests(task, index, rows) if drop_duplicates else frozenset[str]()
+    if not (allow_overlap or drop_duplicates):
+        _refuse_overlap(task, index, rows, SPLITS)
     words: list[str] = []
     dropped: list[int] = []
     for cut in (_Cut("test", rule.test_fraction, None), _Cut("val", rule.fraction, rule.limit)):
@@ -90,7 +95,7 @@ def make_split(
             words.append(f"{cut.split}: the source's own")
             continue
         rest, held = _cut(task, rows["train"], cut, rule.seed)
-        seen = set() if allow_overlap else {index.digests[row] for row in held}
+        seen = set() if allow_overlap else {index.digests[row] for row in held} - own
         twins = [row for row in rest if index.digests[row] in seen]
         rows[cut.split] = held
         rows["train"] = sorted(set(rest) - set(twins))
@@ -102,6 +107,10 @@ def make_split(
         dropped += twins
         note = "duplicates allowed" if allow_overlap else f"{len(twins)} duplicates left train"
         words.append(f"{cut.words}, fixed permutation with seed {rule.seed}, {note}")
+    if drop_duplicates:
+        twins = _take_twins(task, index, rows, own)
+        dropped += twins
+        words.append(f"{len(twins)} training images dropped that the source's own others repeat")
     if not partial:
         _refuse_lost(task, index, classes, rows["train"])
     ids = {split: tuple(sorted(index.ids[row] for row in rows[split])) for split in SPLITS}
@@ -179,15 +188,58 @@ def _refuse_lost(
         )
 
 
-def _refuse_overlap(task: str, index: ImageIndex, rows: dict[Split, list[int]]) -> None:
-    for first, second in combinations(SPLITS, 2):
+def _own_digests(
+    task: str, index: ImageIndex, rows: Mapping[Split, Sequence[int]]
+) -> frozenset[str]:
+    """Return the pixels of the source's own held-out images; refuse what leaving train cannot mend."""
+    _refuse_overlap(task, index, rows, ("val", "test"))
+    known = dict(zip(index.ids, index.digests, strict=True))
+    held = [(split, row) for split in ("val", "test") for row in rows[split]]
+    for split, row in held:
+        # So an id is written that stood in another split before.
+        name = index.ids[row].removeprefix(f"{split}:")
+        if known.get(name, index.digests[row]) != index.digests[row]:
+            raise SplitError(
+                f"task {task!r}: the id {name!r} stands in two of the source's splits, with other pixels in "
+                f"{split}; rename one, or set `allow_overlap: true` on the task instead of `duplicates`"
+            )
+    return frozenset(index.digests[row] for _, row in held)
+
+
+def _take_twins(
+    task: str, index: ImageIndex, rows: dict[Split, list[int]], own: Collection[str]
+) -> list[int]:
+    """Take the source's training images with some pixels out of all splits, and return them."""
+    taken: list[int] = []
+    for split in SPLITS:
+        twins = {
+            row
+            for row in rows[split]
+            if index.origins[row] == "train" and index.digests[row] in own
+        }
+        rows[split] = [row for row in rows[split] if row not in twins]
+        if not rows[split]:
+            raise SplitError(
+                f"task {task!r}: `duplicates: drop_from_train` leaves no image in {split}: the source's own "
+                "validation or test images repeat all of them; take the duplicates out"
+            )
+        taken += sorted(twins)
+    return taken
+
+
+def _refuse_overlap(
+    task: str, index: ImageIndex, rows: Mapping[Split, Sequence[int]], among: Sequence[Split]
+) -> None:
+    for first, second in combinations(among, 2):
         for keys, what in ((index.ids, "the same id"), (index.digests, "the same pixels")):
             known = {keys[row]: row for row in reversed(rows[first])}
             pairs = [(known[keys[row]], row) for row in rows[second] if keys[row] in known]
             if pairs:
                 left, right = (index.ids[row] for row in pairs[0])
                 more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+                mended = first == "train" and keys is index.digests
+                way = "set `duplicates: drop_from_train` to train without it, " if mended else ""
                 raise SplitError(
                     f"task {task!r}: {left!r} in {first} and {right!r} in {second} have {what}{more}; "
-                    "take one out, or set `allow_overlap: true` on the task to accept it"
+                    f"take one out, {way}or set `allow_overlap: true` on the task to accept it"
                 )

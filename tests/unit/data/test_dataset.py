@@ -200,6 +200,26 @@ def test_one_image_in_two_folders_is_a_leak_unless_allowed(tmp_path):
     assert allowed.counts["test"] == 13
 
 
+def test_real_images_that_leaked_into_train_are_dropped(tmp_path):
+    path = SHARED_DATA / "mnist" / "mnist.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    arrays = dict(np.load(path))
+    for name in ("images", "labels", "ids"):
+        train, test = arrays[f"train_{name}"], arrays[f"test_{name}"]
+        # The first seven under their own ids in both splits, which is how they leak in tables.
+        arrays[f"train_{name}"] = np.concatenate([train, test[:7]])
+    leaky = tmp_path / "leaky.npz"
+    np.savez(leaky, **arrays)
+    shutil.copy(path.with_name("classes.json"), tmp_path)
+    with pytest.raises(SplitError, match="`duplicates: drop_from_train`, where it is the same image"):
+        build(spec("npz", leaky), tmp_path / "refused", size=24)
+    manifest, store = build(spec("npz", leaky, allow_overlap=True), tmp_path / "out", size=24)
+    found = make_split("digits", store.index, manifest.classes, drop_duplicates=True)
+    assert found.dropped == tuple(sorted(map(str, arrays["test_ids"][:7])))
+    assert (len(found.train) + len(found.val), len(found.test)) == (3000, 1000)
+
+
 def test_the_split_ignores_how_a_folder_was_filled(tmp_path):
     # The same files, created in another order.
     first = image_folders(tmp_path / "first", per_class=8)
@@ -386,8 +406,10 @@ def test_real_sets(tmp_path, name):
     found = split_of(task, manifest, store)
     found.write(tmp_path / "split.json")
     assert SplitManifest.read(tmp_path / "split.json") == found
-    # The five sets hold no duplicates, so nothing is dropped.
+    # The five sets hold no duplicates, so nothing is dropped, nor would be on request.
     assert tuple(found.counts.values()) == (*COUNTS[name], 0)
+    asked = make_split(task.name, store.index, manifest.classes, drop_duplicates=True)
+    assert asked.digest == found.digest
     assert store.pixels.shape == (sum(COUNTS[name]), 24, 24, 3)
     rows = store.rows(found.val)
     assert set(store.labels[rows].tolist()) <= set(range(len(manifest.classes)))

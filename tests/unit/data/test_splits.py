@@ -157,6 +157,63 @@ def test_overlap_of_the_sources_splits_names_the_pair_and_the_way_out(counts, pa
     assert {left, right} <= {*allowed.train, *allowed.val, *allowed.test}
 
 
+def test_training_images_that_own_test_images_repeat_are_dropped_on_request():
+    plain = split(index(train=200, test=5))
+    twins = (plain.val[0], plain.train[0])
+    rows = [int(name.removeprefix("train/")) for name in twins]
+    found = index({**dict.fromkeys(rows, "same"), 203: "same"}, train=200, test=5)
+    with pytest.raises(SplitError, match=r"set `duplicates: drop_from_train` to train without it"):
+        split(found)
+    made = split(found, drop_duplicates=True)
+    # What is left stands where the papers' permutation puts it.
+    assert (made.val, made.train, made.test) == (plain.val[1:], plain.train[1:], plain.test)
+    assert made.dropped == tuple(sorted(twins))
+    assert made.rule.endswith("; 2 training images dropped that the source's own others repeat")
+    assert split(index(train=200, test=5), drop_duplicates=True).digest == plain.digest
+
+
+@settings(max_examples=60)
+@given(counts=COUNTS, twins=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 60)), max_size=6))
+def test_dropping_leaves_no_overlap_and_touches_no_own_split(counts, twins):
+    digests = {row: f"twins of {min(pair)}" for pair in twins for row in pair}
+    found = index(digests, **{name: counts[name] for name in SPLITS if name in counts})
+    try:
+        made = split(found, drop_duplicates=True)
+    except SplitError as error:
+        # Of 30 images or more, five pairs cannot repeat all that train or are cut; own splits may clash.
+        assert "in val and" in str(error) or "leaves no image in val" in str(error)
+        return
+    parts = [made.train, made.val, made.test]
+    assert sorted(name for part in (*parts, made.dropped) for name in part) == sorted(found.ids)
+    digest_of = dict(zip(found.ids, found.digests, strict=True))
+    train, val, test = ({digest_of[name] for name in part} for part in parts)
+    assert not (train & val or train & test or val & test)
+    assert all(name.startswith("train/") for name in made.dropped)
+    assert {digest_of[name] for name in made.dropped} <= val | test
+
+
+def test_dropping_mends_no_overlap_but_that_of_train():
+    with pytest.raises(SplitError, match="'val/00002' in val .* have the same pixels; take one out"):
+        split(index({22: "same", 25: "same"}, train=20, val=5, test=5), drop_duplicates=True)
+    every = index(dict.fromkeys(range(20), "same") | {24: "same"}, train=20, val=1, test=5)
+    with pytest.raises(SplitError, match="leaves no image in train: the source's own"):
+        split(every, drop_duplicates=True)
+
+
+def test_one_id_is_one_image_or_refused():
+    plain = index({3: "same", 21: "same"}, train=20, test=5)
+    names = list(plain.ids)
+    # So the dataset rule writes an id that stood in train before.
+    names[21] = f"test:{names[3]}"
+    shared = ImageIndex(tuple(names), plain.labels, plain.origins, plain.digests)
+    made = split(shared, drop_duplicates=True)
+    assert (made.dropped, names[21] in made.test) == ((names[3],), True)
+    names[21], names[22] = plain.ids[21], f"test:{names[3]}"
+    clash = ImageIndex(tuple(names), plain.labels, plain.origins, plain.digests)
+    with pytest.raises(SplitError, match=r"the id 'train/00003' stands in two .* other pixels in test"):
+        split(clash, drop_duplicates=True)
+
+
 def test_overlap_by_id_is_an_error():
     plain = index(train=20, test=5)
     found = ImageIndex(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictStr, field_validator, model_validator
 
@@ -33,7 +33,12 @@ class TaskSpec(Section):
     templates: list[Text] | Place | None = None
     """Prompt templates with `{}` for the class name, or a file of them."""
     allow_overlap: StrictBool = False
-    """Accept images that stand in two of the source's own splits."""
+    """Accept images that stand in two of the source's own splits, and leave every split as it is: a model
+    may then be tested on what it was trained on, as in the papers, who take official splits as they are.
+    `published` tasks are always read so, unless `duplicates` says otherwise."""
+    duplicates: Literal["refuse", "drop_from_train"] = "refuse"
+    """What becomes of training images whose pixels the source's own validation or test images repeat: an
+    error, or they are dropped, and the split's manifest lists them."""
     allow_missing_classes: StrictBool = False
     """Accept classes without an image among the source's own validation or test images; without a
     training image none is accepted."""
@@ -74,6 +79,11 @@ class TaskSpec(Section):
             )
         if self.source not in ("builtin", "published") and self.path is None:
             raise ValueError(f"task {self.name!r} has source {self.source!r} and needs `path`")
+        if self.allow_overlap and self.duplicates != "refuse":
+            raise ValueError(
+                f"task {self.name!r} has `allow_overlap: true`, which keeps duplicates, and `duplicates: "
+                f"{self.duplicates}`, which does not; leave one of them out"
+            )
         if self.finetune and not self.expert:
             raise ValueError(f"task {self.name!r} has no expert to train; remove `finetune`")
         return self

@@ -48,7 +48,10 @@ def dataset(experiment: Experiment, *, pixels: str, task: str) -> str:
 
 def _data(experiment: Experiment, task: str) -> dict[str, Any]:
     """Return what a task's images depend on; how it is trained, or whether, is none of it."""
-    return experiment.task(task).model_dump(include={field.name for field in fields(TaskData)})
+    spec = experiment.task(task)
+    known = spec.model_dump(include={field.name for field in fields(TaskData)})
+    # Images that stand in two splits are decoded for both; the split then drops those of train.
+    return known if spec.duplicates == "refuse" else {**known, "allow_overlap": True}
 
 
 def _originals(experiment: Experiment, task: str) -> str:
@@ -85,10 +88,12 @@ def modules(experiment: Experiment, task: str) -> list[str]:
 
 def split(experiment: Experiment, task: str) -> str:
     """Return the settings of a split."""
+    spec = experiment.task(task)
     return canonical_json(
         {
             "task": task,
-            "allow_overlap": experiment.task(task).allow_overlap,
+            "allow_overlap": spec.allow_overlap,
+            **({"drop_duplicates": True} if spec.duplicates == "drop_from_train" else {}),
             **experiment.config.split.model_dump(),
         }
     )

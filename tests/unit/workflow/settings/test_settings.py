@@ -165,6 +165,25 @@ def test_images_depend_on_the_data_of_a_task_alone(ask: str) -> None:
     assert TaskData(**known).path == "data/mnist.npz"
 
 
+def test_what_becomes_of_duplicates_is_said_of_tasks_that_ask() -> None:
+    plain = {"name": "mine", "source": "npz", "path": "data/mnist.npz"}
+    for extra, own, dataset, split in (
+        ({}, {}, False, {"allow_overlap": False}),
+        ({"allow_overlap": True}, {}, True, {"allow_overlap": True}),
+        ({"duplicates": "drop_from_train"}, {"drop_duplicates": True}, True, {}),
+    ):
+        given = experiment(tasks=["textures", {**plain, **extra}])
+        known = json.loads(settings.data.dataset(given, pixels="24px", task="mine"))["task"]
+        assert known["allow_overlap"] is dataset and "duplicates" not in known
+        asked = json.loads(settings.data.split(given, "mine"))
+        assert {"allow_overlap": False, **split, **own}.items() <= asked.items()
+        assert ("drop_duplicates" in asked) is bool(own)
+    # The papers take official splits as they are, unless they are asked not to.
+    for extra, allowed in (({}, True), ({"duplicates": "drop_from_train"}, False)):
+        given = experiment(tasks=["textures", {"name": "dtd", **extra}])
+        assert json.loads(settings.data.split(given, "dtd"))["allow_overlap"] is allowed
+
+
 def test_ready_made_experts_are_imported_and_checked(tmp_path: Path) -> None:
     given = experiment(tasks=["mnist"], **HUB)
     assert settings.experts.files(given, "theirs", "mnist") == []
