@@ -13,6 +13,7 @@ from taskgrid.evaluation.plan.rows import GRID
 from taskgrid.evaluation.tangent.peaks import CONTINUOUS
 from taskgrid.plugins.cards import Column, study_card
 from taskgrid.store.columns import COLUMNS, card_columns
+from tools.questions import questions
 
 _HEAD = """# Result tables
 
@@ -74,12 +75,12 @@ TABLES = (
 
 
 def reference() -> str:
-    """Return the page: a section per table, every column with its type and its words."""
+    """Return the page: questions, then a section per table, every column with its type and its words."""
     parts = [
         _section(table.file, table.row, {name: COLUMNS[name] for name in table.columns})
         for table in TABLES
     ]
-    return _HEAD + "".join([*parts, *_own()])
+    return _HEAD + questions() + "".join([*parts, *_own()])
 
 
 def _own() -> Iterator[str]:
