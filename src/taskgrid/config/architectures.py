@@ -7,7 +7,7 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plugins.resources import resource_path
@@ -18,13 +18,28 @@ from taskgrid.sentences import did_you_mean, shown, tail
 from taskgrid.store.foreign import kind_of
 from taskgrid.store.index import read_index, whole
 
+RANDOM = "random"
+"""In place of a tag: weights that nobody trained."""
+
+
+def is_own(architecture: str) -> bool:
+    """Return whether an architecture is the path of somebody's own model config; names never end so."""
+    return architecture.endswith(".json")
+
 
 def architecture_config(architecture: str) -> dict[str, Any]:
     """Return the model config (open_clip's JSON) of an architecture.
 
+    Args:
+        architecture: a name, or the path of a model config; as open_clip writes them, with how images are
+            prepared under ``preprocess_cfg``, or as ``open_clip_config.json`` of a hub's repository.
+
     Raises:
-        ConfigError: if neither `resources/models` nor open_clip has it; close names are listed.
+        ConfigError: if neither `resources/models` nor open_clip has it, and close names are listed; or a
+            file is missing or no model config.
     """
+    if is_own(architecture):
+        return _own_config(architecture)
     for folder in _folders():
         path = folder / f"{architecture}.json"
         # A name, and no way out of the folder.
@@ -34,6 +49,34 @@ def architecture_config(architecture: str) -> dict[str, Any]:
     known = sorted(path.stem for folder in _folders() for path in folder.glob("*.json"))
     hint = did_you_mean(architecture, known, most=3) or "give one of open_clip's"
     raise ConfigError(f"unknown architecture {shown(architecture)}; {hint.strip()}")
+
+
+def _own_config(path: str) -> dict[str, Any]:
+    where = f"the model config {tail(path)}"
+    try:
+        config = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{where} does not exist (looked from {Path.cwd()}); correct `architecture`"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} cannot be read as JSON ({error}); correct it") from None
+    if isinstance(config, dict) and isinstance(config.get("model_cfg"), dict):
+        config = {**config["model_cfg"], "preprocess_cfg": config.get("preprocess_cfg", {})}
+    for key, kind in {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            raise ConfigError(
+                f"{where} is none of open_clip's: it lacks {key!r}; docs/models.md shows one"
+            )
+    return cast(dict[str, Any], config)
+
+
+def no_tag(architecture: str, pretrained: str) -> ConfigError:
+    """Return the sentence that refuses a tag of weights for somebody's own architecture."""
+    return ConfigError(
+        f"pretrained: {shown(pretrained)} is no file, and an architecture of your own "
+        f"({tail(architecture)}) has no tags; give a safetensors file, hf-hub:owner/name@revision, or random"
+    )
 
 
 @cache
@@ -128,6 +171,8 @@ def local_weights(architecture: str, pretrained: str) -> Path | None:
     path = Path(pretrained).expanduser()
     is_path = bool(path.suffix) or len(path.parts) > 1
     if not is_path:
+        if is_own(architecture) and pretrained != RANDOM and not path.is_file():
+            raise no_tag(architecture, pretrained)
         return path if path.is_file() else None
     if not path.exists() and not path.is_symlink():
         meant = meant_repository(pretrained)

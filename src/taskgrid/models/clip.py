@@ -12,9 +12,11 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import download_pretrained
+from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
+from taskgrid.config.architectures import RANDOM, architecture_config, is_own, no_tag
 from taskgrid.errors import ArtifactError, ConfigError, LineageError
 from taskgrid.models.card import Activation, ModelCard
 from taskgrid.models.hub.conversion import clip_to_open_clip, is_transformers
@@ -35,7 +37,6 @@ from taskgrid.store.atomic import read_foreign_json
 from taskgrid.store.foreign import ENDINGS, kind_of
 from taskgrid.store.weights import State, digest_state
 
-RANDOM = "random"
 _VISUAL = "visual."
 _TOWER_KEYS = ("embed_dim", "vision_cfg", "quick_gelu")
 
@@ -111,7 +112,7 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
 
     Args:
         architecture: name of a model config ``<architecture>.json`` in ``resources``, or of an
-            open_clip architecture.
+            open_clip architecture; or the path of a model config, which ends in ``.json``.
         pretrained: tag of a shipped file ``<architecture>-<pretrained>.safetensors`` in
             ``resources``; an open_clip tag; ``hf-hub:owner/name@revision``; or the path of a
             safetensors file or of an index of shards. Weights in transformers' layout are converted.
@@ -119,8 +120,8 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
         resources: folder of model configs and weights; default: the one shipped with taskgrid.
 
     Raises:
-        ConfigError: if the architecture or the tag does not exist, or the model is of a kind that
-            has no plain image tower.
+        ConfigError: if the architecture or the tag does not exist, a model config is none, or the model
+            is of a kind that has no plain image tower.
         LineageError: if the weights do not fit the architecture: keys, shapes, QuickGELU, or what
             the configuration beside them says.
         ArtifactError: if the weights cannot be downloaded or read.
@@ -132,21 +133,21 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
     name = f"weights {pretrained!r} of {architecture!r}"
     notes: tuple[str, ...] = ()
     if pretrained == RANDOM:
-        model = _build(config, seed=0)
+        model = _build(architecture, config, seed=0)
     elif pretrained.startswith(HUB):
         fetched = fetch_weights(Reference.parse(pretrained))
         name = f"weights {fetched.pretrained!r}"
         preprocess = _check_surroundings(
             fetched.surroundings, preprocess, config, architecture, name
         )
-        model = _build(config)
+        model = _build(architecture, config)
         _load_file(model, fetched.path, architecture, config, name)
         pretrained = fetched.pretrained
     elif (file := _file_of(architecture, pretrained, folder)) is not None:
         name = f"weights {file}"
         around = beside(file)
         preprocess = _check_surroundings(around, preprocess, config, architecture, name)
-        model = _build(config)
+        model = _build(architecture, config)
         known = _load_file(model, file, architecture, config, name)
         if not (known or around.declared or file.stem == f"{architecture}-{pretrained}"):
             notes = (
@@ -157,7 +158,7 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
         tag = _tag_of(architecture, pretrained, config, folder)
         preprocess = merge_preprocess_dict(preprocess, tag)
         path = _download(tag, name)
-        model = _build(config)
+        model = _build(architecture, config)
         _load_download(model, path, name)
     # Checkpoints store half precision to save space; every computation here starts from float32.
     model.float().eval().requires_grad_(False)
@@ -178,9 +179,12 @@ def _shipped() -> Path | None:
 def _config_of(architecture: str, folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return open_clip's model config and how images are prepared before a tag has its say."""
     preprocess = asdict(PreprocessCfg())
+    by_path = is_own(architecture)
     shipped = folder / f"{architecture}.json" if folder is not None else None
-    if shipped is not None and shipped.is_file():
-        config = read_foreign_json(shipped)
+    if by_path or (shipped is not None and shipped.is_file()):
+        config = (
+            architecture_config(architecture) if by_path else read_foreign_json(cast(Path, shipped))
+        )
         # open_clip keeps this key apart from the model's own; its constructors refuse it.
         return config, merge_preprocess_dict(preprocess, config.pop("preprocess_cfg", {}))
     found = open_clip.get_model_config(architecture) if ":" not in architecture else None
@@ -250,6 +254,8 @@ def _file_of(architecture: str, pretrained: str, folder: Path | None) -> Path | 
 def _tag_of(
     architecture: str, pretrained: str, config: Mapping[str, Any], folder: Path | None
 ) -> dict[str, Any]:
+    if is_own(architecture):
+        raise no_tag(architecture, pretrained)
     tag = cast(dict[str, Any], open_clip.get_pretrained_cfg(architecture, pretrained))
     other = sibling(architecture)
     known = tag or open_clip.get_pretrained_cfg(other, pretrained)
@@ -275,7 +281,7 @@ def _tag_of(
     return tag
 
 
-def _build(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
+def _build(architecture: str, config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
     values = copy.deepcopy(dict(config))
     custom = values.pop("custom_text", False) or "hf_model_name" in values["text_cfg"]
     # The full checkpoint follows: no tower fetches weights of its own.
@@ -286,7 +292,12 @@ def _build(config: Mapping[str, Any], seed: int | None = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        return cast(nn.Module, CustomTextCLIP(**values) if custom else CLIP(**values))
+        try:
+            return cast(nn.Module, CustomTextCLIP(**values) if custom else CLIP(**values))
+        except (AssertionError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"architecture {architecture!r} cannot be built ({first_line(error)}); correct its config"
+            ) from error
 
 
 def _load_file(
@@ -368,13 +379,15 @@ def _describe(
 
 
 def _tokenizer_of(architecture: str, config: Mapping[str, Any]) -> Any:
-    if open_clip.get_model_config(architecture) is None:
-        text = config["text_cfg"]
-        return open_clip.SimpleTokenizer(
-            context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
-        )
+    text = config["text_cfg"]
+    length, options = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
     try:
-        return open_clip.get_tokenizer(architecture)
+        if not is_own(architecture) and open_clip.get_model_config(architecture) is not None:
+            return open_clip.get_tokenizer(architecture)
+        if name := text.get("hf_tokenizer_name"):
+            mode = text.get("tokenizer_mode")
+            return HFTokenizer(name, context_length=length, tokenizer_mode=mode, **options)
+        return open_clip.SimpleTokenizer(context_length=length, **options)
     except Exception as error:
         # Tokenizers of Hugging Face models are downloads too.
         raise ArtifactError(

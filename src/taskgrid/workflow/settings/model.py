@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from taskgrid.config import Experiment
-from taskgrid.provenance.digests import canonical_json
+from taskgrid.config.architectures import architecture_config, is_own
+from taskgrid.provenance.digests import canonical_json, digest
 
 
 def base(experiment: Experiment, model: str) -> str:
     """Return the settings that name a base model: of its tower, and of its heads."""
     spec = experiment.model(model)
-    return canonical_json({"architecture": spec.architecture, "pretrained": spec.pretrained})
+    known = {"architecture": spec.architecture, "pretrained": spec.pretrained}
+    if is_own(spec.architecture):
+        # What a name stands for never changes; what a file holds may.
+        known["config"] = digest(architecture_config(spec.architecture))
+    return canonical_json(known)
 
 
 def pretrain(seed: str) -> str:
