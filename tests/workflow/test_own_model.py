@@ -38,4 +38,4 @@ def test_an_architecture_by_path_is_followed(tmp_path: Path) -> None:
     assert fresh.plan(HEAD) == {"base": 1, "head": 1}
     fresh.config["models"][0]["pretrained"] = "openai"
     outcome = fresh.snakemake("-n", HEAD)
-    assert outcome.code != 0 and "of your own (own.json) has no tags" in outcome.text
+    assert outcome.code != 0 and "of your own (my models/own.json) has no tags" in outcome.text

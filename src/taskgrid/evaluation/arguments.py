@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
-from taskgrid.errors import ConfigError, DeviceError
+from taskgrid.errors import ConfigError, DataError, DeviceError
 from taskgrid.evaluation.plan.setting import SPLITS, Evaluation
 from taskgrid.lattice.nodes import CurveSpec
 from taskgrid.lattice.points import point_text
@@ -94,6 +95,62 @@ def read_named(key: str, values: Any) -> tuple[tuple[str, Mapping[str, Any]], ..
     if isinstance(values, Mapping):
         return tuple((str(name), dict(options)) for name, options in values.items())
     return tuple((name, {}) for name in read_names(key, values))
+
+
+def check_examples(
+    task: str, split: str, pixels: Any, labels: Any, *, size: int, classes: int
+) -> None:
+    """Refuse images that the model would read as others, or not at all.
+
+    Args:
+        task: whose images they are.
+        split: of which split.
+        pixels: should be ``(n, size, size, 3)`` uint8, RGB, not normalised.
+        labels: should be ``(n,)`` whole numbers below ``classes``.
+        size: the model's side in pixels.
+        classes: how many classes the head has.
+
+    Raises:
+        DataError: if they are not; says how they become so.
+    """
+    what = f"task {task!r}: its {split} images"
+    if not isinstance(pixels, np.ndarray):
+        raise DataError(f"{what} are a {type(pixels).__name__}; give a NumPy array of uint8")
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"{what} are {pixels.dtype}; give uint8 from 0 to 255, not normalised: of numbers from 0 to 1 "
+            "that is (255 * images).round().astype('uint8')"
+        )
+    if pixels.shape[1:] != (size, size, 3) or not len(pixels):
+        raise DataError(
+            f"{what} have the shape {pixels.shape}, but the model takes (n, {size}, {size}, 3); "
+            f"{_reshaped(pixels.shape, size)}"
+        )
+    found = np.asarray(labels)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise DataError(
+            f"{what} have labels that are {found.dtype} of shape {found.shape}; give a whole number for each"
+        )
+    if len(found) != len(pixels):
+        raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(found)} labels")
+    if not 0 <= found.min() <= found.max() < classes:
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise DataError(
+            f"{what} have the label {wrong}, but its head has {classes} classes: labels run from 0 to "
+            f"{classes - 1}"
+        )
+
+
+def _reshaped(shape: tuple[int, ...], size: int) -> str:
+    if not shape or not shape[0]:
+        return "give at least one image"
+    if len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]:
+        return "channels come last: images.transpose(0, 2, 3, 1)"
+    if len(shape) == 3:
+        return "grey is repeated: images[..., None].repeat(3, axis=-1)"
+    if len(shape) == 4 and shape[3] == 3:
+        return f"resize each by taskgrid.data.preprocess.prepare(image, {size})"
+    return "give RGB images of its size"
 
 
 def read_device(device: torch.device | str) -> torch.device:

@@ -85,6 +85,8 @@ def evaluate_grid(
     Every lambda is measured on validation; test is read for the lambda that each study chooses
     (column ``role`` says ``selected``), unless ``curves_on`` asks for more.
 
+    ``taskgrid.notebook.open_results`` gives base, card, tasks and experts of a finished run.
+
     Args:
         base: theta_0.
         card: its model card.
@@ -123,7 +125,7 @@ def evaluate_grid(
         ConfigError: if a name or an option is unknown, a value cannot be, or there is nothing to merge.
         DeviceError: if there is no such device.
         LineageError: if experts, vectors or heads do not belong to the base.
-        DataError: if images and labels do not fit together.
+        DataError: if images are not as the model takes them, or do not fit to their labels.
     """
     curved = cast(tuple[Split, ...], read_names("curves_on", curves_on))
     check_choices(

@@ -164,7 +164,9 @@ def test_mistakes_are_told_as_far_as_a_person_reads() -> None:
 def test_duplicates_are_kept_or_dropped_and_not_both() -> None:
     dropped = {"name": "a", "source": "npz", "path": "a.npz", "duplicates": "drop_from_train"}
     parse_config(changed("tasks", [dropped]))
-    with pytest.raises(ConfigError, match="`allow_overlap: true`, which keeps duplicates, and `dup"):
+    with pytest.raises(
+        ConfigError, match="`allow_overlap: true`, which keeps duplicates, and `dup"
+    ):
         parse_config(changed("tasks", [{**dropped, "allow_overlap": True}]))
 
 

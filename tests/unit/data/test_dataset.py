@@ -212,7 +212,9 @@ def test_real_images_that_leaked_into_train_are_dropped(tmp_path):
     leaky = tmp_path / "leaky.npz"
     np.savez(leaky, **arrays)
     shutil.copy(path.with_name("classes.json"), tmp_path)
-    with pytest.raises(SplitError, match="`duplicates: drop_from_train`, where it is the same image"):
+    with pytest.raises(
+        SplitError, match="`duplicates: drop_from_train`, where it is the same image"
+    ):
         build(spec("npz", leaky), tmp_path / "refused", size=24)
     manifest, store = build(spec("npz", leaky, allow_overlap=True), tmp_path / "out", size=24)
     found = make_split("digits", store.index, manifest.classes, drop_duplicates=True)

@@ -193,7 +193,9 @@ def test_dropping_leaves_no_overlap_and_touches_no_own_split(counts, twins):
 
 
 def test_dropping_mends_no_overlap_but_that_of_train():
-    with pytest.raises(SplitError, match="'val/00002' in val .* have the same pixels; take one out"):
+    with pytest.raises(
+        SplitError, match=r"'val/00002' in val .* have the same pixels; take one out"
+    ):
         split(index({22: "same", 25: "same"}, train=20, val=5, test=5), drop_duplicates=True)
     every = index(dict.fromkeys(range(20), "same") | {24: "same"}, train=20, val=1, test=5)
     with pytest.raises(SplitError, match="leaves no image in train: the source's own"):
@@ -210,7 +212,9 @@ def test_one_id_is_one_image_or_refused():
     assert (made.dropped, names[21] in made.test) == ((names[3],), True)
     names[21], names[22] = plain.ids[21], f"test:{names[3]}"
     clash = ImageIndex(tuple(names), plain.labels, plain.origins, plain.digests)
-    with pytest.raises(SplitError, match=r"the id 'train/00003' stands in two .* other pixels in test"):
+    with pytest.raises(
+        SplitError, match=r"the id 'train/00003' stands in two .* other pixels in test"
+    ):
         split(clash, drop_duplicates=True)
 
 

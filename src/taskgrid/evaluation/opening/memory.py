@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from taskgrid.errors import ConfigError, DataError, LineageError
+from taskgrid.evaluation.arguments import check_examples
 from taskgrid.evaluation.engine.material import LabelledImages, Material, TaskMaterial
 from taskgrid.evaluation.opening.references import tower_of
 from taskgrid.evaluation.plan import keys
@@ -26,7 +27,7 @@ from taskgrid.store.weights import State, digest_state
 from taskgrid.vectors import TaskVector, subtract
 
 Examples = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images ``(n, S, S, 3)`` uint8 at the model's size, and their labels ``(n,)``."""
+"""Images ``(n, S, S, 3)`` uint8 at the model's size, RGB, not normalised; and their labels ``(n,)``."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Held:
         Raises:
             LineageError: if the base is not its card's, or a head is of another text tower.
             ConfigError: if a task has a vector, but no images and no head.
-            DataError: if images and labels do not fit together.
+            DataError: if images are not as the model takes them, or do not fit to their labels.
         """
         content = digest_state(self.base)
         if content != self.card.base:
@@ -152,12 +153,14 @@ class Held:
         return TaskVector(self.vectors[task]).apply_to(self.base, 1.0)
 
     def _ref(self, task: str) -> TaskRef:
-        head = self.tasks[task].head
+        head, parts = self.tasks[task].head, self.tasks[task].parts
         check_head(head, self.card)
+        for split, own in parts.items():
+            check_examples(task, split, *own, size=self.card.image_size, classes=len(head.classes))
         trained = task in self.vectors
         return TaskRef(
             head=digest_state({"weight": head.weight}),
-            parts={split: _part(task, split, own) for split, own in self.tasks[task].parts.items()},
+            parts={split: _part(own) for split, own in parts.items()},
             expert=digest_state(self._expert(task)) if trained else None,
             vector=digest_state(dict(self.vectors[task])) if trained else None,
             statistics=_digests(self._statistics(task)),
@@ -247,10 +250,8 @@ def _images(task: EvaluationTask, split: Shown) -> LabelledImages:
     return LabelledImages(pixels, np.arange(len(labels)), np.asarray(labels, dtype=np.int64))
 
 
-def _part(task: str, split: Shown, examples: Examples) -> Part:
+def _part(examples: Examples) -> Part:
     pixels, labels = examples
-    if len(pixels) != len(labels):
-        raise DataError(f"task {task!r} has {len(pixels)} {split} images, but {len(labels)} labels")
     content = digest_bytes(
         np.ascontiguousarray(pixels).tobytes() + np.asarray(labels, dtype=np.int64).tobytes()
     )

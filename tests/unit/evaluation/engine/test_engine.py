@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from taskgrid import plugins
+from taskgrid.data.preprocess import prepare
 from taskgrid.errors import ConfigError, DataError, DeviceError, LineageError
 from taskgrid.evaluation import EvaluationTask, evaluate_grid
 from taskgrid.evaluation.engine.engine import Engine
@@ -495,6 +496,52 @@ def test_what_does_not_fit_is_said(small: World) -> None:
     )
     with pytest.raises(LineageError, match="vector of task 'a' was made from base"):
         grid(small, experts=None, vectors={"a": foreign_vector})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x / 255, y), "are float64; give uint8 from 0 to 255"),
+        (lambda x, y: (x.astype(np.int64), y), "are int64; give uint8"),
+        (lambda x, y: (torch.from_numpy(x), y), "are a Tensor; give a NumPy array"),
+        (lambda x, y: (x.transpose(0, 3, 1, 2), y), r"images.transpose\(0, 2, 3, 1\)"),
+        (lambda x, y: (x.repeat(2, 1).repeat(2, 2), y), r"\(13, 16, 16, 3\).*prepare\(image, 8\)"),
+        (lambda x, y: (x[..., 0], y), r"grey is repeated: images\[..., None\].repeat\(3"),
+        (lambda x, y: (x[..., :1], y), "give RGB images of its size"),
+        (lambda x, y: (x[:0], y[:0]), "give at least one image"),
+        (lambda x, y: (x, y[:, None]), r"labels that are int64 of shape \(13, 1\)"),
+        (lambda x, y: (x, y.astype(float)), "labels that are float64"),
+        (lambda x, y: (x, y * 0 - 1), "the label -1, but its head has 4 classes"),
+        (lambda x, y: (x, y * 0 + 4), "the label 4, .* labels run from 0 to 3"),
+    ],
+)
+def test_images_of_another_form_are_answered_by_what_to_do(
+    small: World, change: Callable[..., Any], words: str
+) -> None:
+    task = small.tasks["a"]
+    given = EvaluationTask(task.head, change(*task.val), task.test)
+    with pytest.raises(DataError, match=f"^task 'a': its val images .*{words}") as raised:
+        grid(small, tasks={**small.tasks, "a": given})
+    assert "\n" not in str(raised.value)
+
+
+def test_what_the_sentences_say_to_do_helps(small: World) -> None:
+    task = small.tasks["a"]
+    pixels, labels = task.val
+    expected = grid(small, subsets=["a"])
+    for mended in (
+        (255 * (pixels / 255)).round().astype("uint8"),
+        pixels.transpose(0, 3, 1, 2).transpose(0, 2, 3, 1),
+    ):
+        given = EvaluationTask(task.head, (mended, labels.tolist()), task.test)
+        frame = grid(small, subsets=["a"], tasks={**small.tasks, "a": given})
+        pd.testing.assert_frame_equal(frame, expected)
+    for mended in (
+        np.stack([prepare(image, 8) for image in pixels.repeat(2, 1).repeat(2, 2)]),
+        pixels[..., 0][..., None].repeat(3, axis=-1),
+    ):
+        given = EvaluationTask(task.head, (mended, labels), task.test)
+        assert len(grid(small, subsets=["a"], tasks={**small.tasks, "a": given})) == len(expected)
 
 
 @pytest.mark.parametrize(
