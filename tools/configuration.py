@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from pydantic import BaseModel
+
 from taskgrid.config.root import Config
 from taskgrid.config.sections.values import MOST
 
@@ -93,11 +95,19 @@ def _bounded(part: Any) -> Any:
 
 
 def _section(title: str, schema: dict[str, Any]) -> str:
-    lines = [
-        f"\n## {title}\n",
-        f"\n{_sentence(schema)}\n",
-        "\n| key | value | default | |\n|---|---|---|---|\n",
-    ]
+    return f"\n## {title}\n\n{_sentence(schema)}\n\n{_keys(schema)}"
+
+
+def options(model: type[BaseModel]) -> str:
+    """Return the table of the keys of a section, or of the options of a task source."""
+    schema = model.model_json_schema()
+    for key, text in _texts(model).items():
+        schema["properties"][key]["description"] = text
+    return _keys(schema)
+
+
+def _keys(schema: dict[str, Any]) -> str:
+    lines = ["| key | value | default | |\n|---|---|---|---|\n"]
     for key, value in schema["properties"].items():
         default = "*required*" if key in schema.get("required", []) else _default(value)
         text = value.get("description", "").replace("\n", " ").replace("|", "\\|")

@@ -10,6 +10,7 @@ from taskgrid.data.published.reading import descriptions
 from taskgrid.plugins.resources import resource_path
 from taskgrid.store.atomic import read_foreign_json
 from taskgrid.store.images import SPLITS, Split
+from tools.sources import own_data
 
 _ORDER = (
     *("cars", "dtd", "eurosat", "gtsrb", "mnist", "resisc45", "sun397", "svhn"),
@@ -20,10 +21,10 @@ _ORDER = (
 )
 """The 8 tasks, those added to make 14 and 20, the control task; others follow by name."""
 
-_HEAD = """# Data sets of the literature
+_HEAD = """
+## Data sets of the literature
 
-Made from `resources/tasks/*.yaml` by `python -m tools.datasets`; a test keeps the two
-equal. A task with `source: published` is read from one of two layouts:
+A task with `source: published` is read from one of two layouts:
 
 - **hub**: Parquet files of a repository on the Hugging Face hub, at the commit below. Where no
   commit could be verified (`none`), the first download records the newest one and later runs are
@@ -44,7 +45,7 @@ project's tests, which use local stand-ins of the same layouts.
 
 
 def page() -> str:
-    """Return the page: two tables, then a section per data set."""
+    """Return the page: one's own images, two tables of the literature's, then a section per data set."""
     known = descriptions()
     order = [*(name for name in _ORDER if name in known), *sorted(set(known) - set(_ORDER))]
     shown = [known[name] for name in order]
@@ -53,7 +54,9 @@ def page() -> str:
         map(_overview_row, shown),
     )
     hub = _table(("data set", "repository", "commit", "train", "test"), map(_hub_row, shown))
-    return "".join([_HEAD, "\n", overview, "\n## On the hub\n\n", hub, *map(_section, shown)])
+    return "".join(
+        [own_data(), _HEAD, "\n", overview, "\n## On the hub\n\n", hub, *map(_section, shown)]
+    )
 
 
 def _overview_row(item: Description) -> tuple[str, ...]:

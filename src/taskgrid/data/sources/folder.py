@@ -29,15 +29,11 @@ _HELD_OUT = ("val", "test", "unclear")
 
 
 class FolderOptions(SourceOptions):
-    """Options of the source ``folder``.
-
-    Attributes:
-        folders: which folder below ``path`` is which split, where their names do not say it (some
-            data sets call their test images ``val``); ``.`` is ``path`` itself. All others are left
-            out.
-    """
+    """Options of the source ``folder``."""
 
     folders: dict[Split, str] | None = None
+    """Which folder below `path` is which split, where their names do not say it (some data sets call their
+    test images `val`); `.` is `path` itself. All others are left out."""
 
 
 class FolderSource(Source):

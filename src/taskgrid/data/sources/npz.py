@@ -59,8 +59,11 @@ class NpzOptions(SourceOptions):
     """Options of the source ``npz``: names of the arrays, ``{split}`` being train, val or test."""
 
     images: str = "{split}_images"
+    """Name of the arrays of images, `{split}` being `train`, `val` or `test`."""
     labels: str = "{split}_labels"
+    """Name of the arrays of labels."""
     ids: str = "{split}_ids"
+    """Name of the arrays of unique names, text or whole numbers; without them images are numbered."""
 
 
 @dataclass(frozen=True)

@@ -39,20 +39,16 @@ _LABEL_NAMES = ("label", "labels")
 
 
 class ParquetOptions(SourceOptions):
-    """Options of the source ``parquet``.
-
-    Attributes:
-        image_column: the column of encoded images; found by itself where there is just one.
-        label_column: the column of labels; found by itself where there is just one.
-        id_column: a column of unique names; without it images are numbered.
-        files: a glob below ``path`` for each split, where the files are not called as Hugging Face
-            calls them.
-    """
+    """Options of the source ``parquet``."""
 
     image_column: str | None = None
+    """The column of encoded images; found by itself where there is just one."""
     label_column: str | None = None
+    """The column of labels; found by itself where there is just one."""
     id_column: str | None = None
+    """A column of unique names; without it images are numbered."""
     files: dict[Split, str] | None = None
+    """A glob below `path` for each split, where the files are not called as Hugging Face calls them."""
 
 
 @dataclass(frozen=True)
