@@ -115,6 +115,15 @@ class TaskVector:
     Attributes:
         deltas: float32 tensors by name.
         lineage: what the vector was made from; ``base`` is the digest of theta_0.
+
+    Examples:
+        >>> base = {"weight": torch.tensor([1.0, 1.0])}
+        >>> cars = TaskVector.between(base, {"weight": torch.tensor([4.0, 1.0])})
+        >>> dogs = TaskVector.between(base, {"weight": torch.tensor([1.0, 5.0])})
+        >>> (cars + dogs).norm(), cars.cosine(dogs)
+        (5.0, 0.0)
+        >>> (cars - 0.5 * dogs).apply_to(base, scale=0.5)["weight"]
+        tensor([2.5000, 0.0000])
     """
 
     deltas: State

@@ -76,9 +76,11 @@ def transport(
         LineageError: if an expert does not fit the source, or the aligner cannot bring the one base's
             vectors to the other; or heads of both are not those of the same tasks.
 
-    Example:
-        >>> there = transport("none", base, {"a": expert_a}, other_base)  # doctest: +SKIP
-        >>> merged = merge("task_arithmetic", other_base, there, 0.4)  # doctest: +SKIP
+    Examples:
+        >>> base, expert = {"weight": torch.tensor([1.0, 2.0])}, {"weight": torch.tensor([1.5, 2.0])}
+        >>> other_base = {"weight": torch.tensor([3.0, 3.0])}
+        >>> transport("none", base, {"a": expert}, other_base)["a"]["weight"]
+        tensor([3.5000, 3.0000])
     """
     if not source_experts:
         raise ConfigError("there is no expert to transport; give at least one")

@@ -78,6 +78,10 @@ def point_text(coefficients: float | Decimal | str | Mapping[str, float]) -> str
 
     Raises:
         ConfigError: if a coefficient is not finite or needs more than six decimals.
+
+    Examples:
+        >>> point_text(0.3), point_text({"b": -0.5, "a": 0.3}), point_text({"a": 0.3, "b": 0.3})
+        ('0.30', 'a:0.30,b:-0.50', '0.30')
     """
     if isinstance(coefficients, Mapping):
         return _of_named(coefficients).text

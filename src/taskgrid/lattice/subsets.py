@@ -30,7 +30,12 @@ def canonical_subset(tasks: Iterable[str]) -> tuple[str, ...]:
 
 
 def subset_name(tasks: Iterable[str]) -> str:
-    """Join task names to a subset's name: ``["svhn", "dtd"]`` -> ``"dtd+svhn"``."""
+    """Join task names to a subset's name.
+
+    Examples:
+        >>> subset_name(["svhn", "dtd"])
+        'dtd+svhn'
+    """
     return "+".join(canonical_subset(tasks))
 
 
@@ -44,6 +49,10 @@ def subset_number(tasks: Iterable[str], order: Sequence[str]) -> int:
 
     Raises:
         ConfigError: if a task is not in ``order``.
+
+    Examples:
+        >>> subset_number(["dtd", "svhn"], order=["mnist", "dtd", "svhn"])
+        6
     """
     bits = {task: 1 << i for i, task in enumerate(order)}
     number = 0

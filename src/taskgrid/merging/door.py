@@ -59,8 +59,18 @@ def merge(
         LineageError: if an expert does not fit the base; names the key and both values. Or if the
             method needs statistics of data that are not given.
 
-    Example:
-        >>> merged = merge("task_arithmetic", base, {"a": expert_a, "b": expert_b}, 0.4)  # doctest: +SKIP
+    Examples:
+        >>> base = {"weight": torch.tensor([1.0, 1.0, 1.0])}
+        >>> experts = {
+        ...     "a": {"weight": torch.tensor([2.0, 1.0, 0.0])},
+        ...     "b": {"weight": torch.tensor([1.0, 3.0, 2.0])},
+        ... }
+        >>> merge("task_arithmetic", base, experts, 0.5)["weight"]
+        tensor([1.5000, 2.0000, 1.0000])
+        >>> merge("task_arithmetic", base, experts, {"a": 1.0, "b": -0.5})["weight"]
+        tensor([ 2.0000,  0.0000, -0.5000])
+        >>> merge("ties", base, experts, 1.0, density=1.0)["weight"]
+        tensor([2., 3., 2.])
     """
     recipe = MergeRecipe.of(method, options, seed)
     if recipe.per_task:
@@ -88,6 +98,12 @@ def merge_per_task(
 
     Returns:
         task -> its model. Of a method that gives a single model, that model for every task.
+
+    Examples:
+        >>> base = {"weight": torch.zeros(2)}
+        >>> experts = {"a": {"weight": torch.tensor([1.0, 4.0])}, "b": {"weight": torch.tensor([3.0, 0.0])}}
+        >>> merge_per_task("tall_mask", base, experts)["a"]["weight"]
+        tensor([0., 4.])
     """
     recipe = MergeRecipe.of(method, options, seed)
     prepared, factor = _prepared(recipe, base, experts, scale, statistics, learned)

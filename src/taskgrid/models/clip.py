@@ -126,6 +126,11 @@ def load_clip(architecture: str, pretrained: str, *, resources: Path | None = No
             the configuration beside them says.
         ArtifactError: if the weights cannot be downloaded or read.
         RemoteError: if a repository of the hub cannot be had.
+
+    Examples:
+        >>> clip = load_clip("taskgrid-vit-4", "s0")
+        >>> clip.card().image_size
+        24
     """
     folder = resources if resources is not None else _shipped()
     config, preprocess = _config_of(architecture, folder)

@@ -97,6 +97,12 @@ def build_head(
 
     Raises:
         ConfigError: if there is no class or no template, or a template lacks ``{}``.
+
+    Examples:
+        >>> from taskgrid.models import load_clip
+        >>> head = build_head(load_clip("taskgrid-vit-4", "s0"), ["zero", "one"], ["the digit {}."])
+        >>> head.classes, head.weight.shape[0]
+        (('zero', 'one'), 2)
     """
     if not classes:
         raise ConfigError("a head needs at least one class name")

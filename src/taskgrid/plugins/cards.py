@@ -265,7 +265,13 @@ AnyCard = TypeVar("AnyCard", bound=Card)
 
 
 def merger_card(name: str) -> MergerCard:
-    """Return the card of a merge method; raises as ``read_card``."""
+    """Return the card of a merge method; raises as ``read_card``.
+
+    Examples:
+        >>> card = merger_card("slerp")
+        >>> card.tasks, card.gives, sorted(card.options)
+        (2, 'model', ['on', 't'])
+    """
     return _typed("merger", name, MergerCard)
 
 
