@@ -12,18 +12,20 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test test-slurm chaos check bench peers ui mlflow-server report lock audit sbom clean
+.PHONY: help run test test-slurm test-tutorial chaos check bench peers ui mlflow-server report docs lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
 	@echo 'make test    everything that can be tested without a GPU or a cluster'
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
+	@echo 'make test-tutorial  docs/tutorial.md to the letter (minutes)'
 	@echo 'make chaos   RUNS runs (20) that are killed at random moments, and a full disk: each must end the same'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
 	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
 	@echo 'make mlflow-server   an MLflow server on http://127.0.0.1:5000, for trying (docs/registry.md)'
+	@echo 'make docs    the documentation site, site/index.html; links and names are checked'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
 	@echo 'make audit   ask which pinned packages have known vulnerabilities'
 	@echo 'make sbom    what is pinned as a CycloneDX document, sbom.json'
@@ -46,6 +48,9 @@ test: $(READY)
 # SLURM is unpacked into .slurm, not installed.
 test-slurm: $(READY)
 	python -m pytest tests/slurm -m slurm
+
+test-tutorial: $(READY)
+	python -m pytest tests/workflow/test_tutorial.py -m tutorial
 
 chaos: $(READY)
 	python -m tests.chaos --runs $(RUNS) --seed $(SEED)
@@ -91,24 +96,40 @@ mlflow-server: $(READY)
 	python -c 'import psycopg' 2>/dev/null || python -m pip install --quiet --disable-pip-version-check 'psycopg[binary]>=3.2,<4'
 	python profiles/mlflow-server/start.py
 
+# An environment of its own, made in seconds: the site is built from the sources, which nothing imports. Not
+# --quiet, by which MkDocs would let warnings pass.
+DOCS := .venv-docs
+
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build
+	@echo 'documentation: site/index.html  its search wants a server: python3 -m http.server --directory site'
+
+$(DOCS)/.ready: requirements-docs.lock
+	"$$PYTHON" -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
 UV := $(BIN)/uv
 
 $(UV): $(READY)
 	python -m pip install --quiet --disable-pip-version-check uv
 
+COMPILE := uv pip compile --universal --python-version 3.11 --no-annotate --no-header --generate-hashes --upgrade
+
 lock: $(UV)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate --no-header --generate-hashes --upgrade --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock
+	$(COMPILE) --group docs --output-file requirements-docs.lock
 
 # Each in an environment of its own, for their dependencies are not ours. Without --strict, an index that
 # tells nothing of a package counts as one that knows no vulnerability.
 audit: $(UV)
-	uvx --from 'pip-audit>=2.10,<3' pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
+	uvx --from 'pip-audit>=2.10,<3' pip-audit --strict --requirement requirements.lock --requirement requirements-docs.lock --require-hashes --disable-pip
 
 sbom: $(UV)
 	uvx --from 'cyclonedx-bom>=7,<8' cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file sbom.json
 
 clean:
-	rm -rf $(VENV) .venv-peers .slurm
+	rm -rf $(VENV) $(DOCS) .venv-peers .slurm site
 
 $(READY): requirements.lock pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }

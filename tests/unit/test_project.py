@@ -28,8 +28,9 @@ def test_environments_pin_what_the_lock_file_pins(env: Path) -> None:
         assert re.search(rf"^{re.escape(pin)} [;\\]", lock, re.MULTILINE), pin
 
 
-def test_every_pin_has_hashes_and_every_requirement_a_pin() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-docs.lock"])
+def test_every_pin_has_hashes_and_every_requirement_a_pin(file: str) -> None:
+    lock = (ROOT / file).read_text()
     pins = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]
     assert {len(pin.splitlines()) > 1 for pin in pins} == {True}
     assert {
@@ -37,8 +38,12 @@ def test_every_pin_has_hashes_and_every_requirement_a_pin() -> None:
         for pin in pins
         for line in pin.splitlines()[1:]
     } == {True}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = read["project"]
+    wanted = {
+        "requirements.lock": project["dependencies"] + project["optional-dependencies"]["dev"],
+        "requirements-docs.lock": read["dependency-groups"]["docs"],
+    }[file]
     names = {re.split("[<>=]", line)[0].lower().replace("_", "-") for line in wanted}
     assert names <= {pin.split("==")[0] for pin in pins}
 
