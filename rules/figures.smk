@@ -35,11 +35,12 @@ rule figure:
         runtime=30,
     params:
         script=script("figure.py"),
+        settings=settings.figures.sheet(E),
         listing=lambda w, input: settings.figures.listing(E, w.figure, input.tables),
         caption=lambda w: figure_card(w.figure).caption,
         code=lambda w: code("figure.py", plugins.module_of("figure", w.figure)),
     message:
         "draw {wildcards.figure}"
     shell:
-        "{params.script} --figure {wildcards.figure:q} --listing {params.listing:q}"
-        " --pdf {output.pdf:q} --png {output.png:q} 2>&1 | tee {log:q}"
+        "{params.script} --figure {wildcards.figure:q} --settings {params.settings:q}"
+        " --listing {params.listing:q} --pdf {output.pdf:q} --png {output.png:q} 2>&1 | tee {log:q}"

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from taskgrid.plots import frames, style
+from taskgrid.plots import curves, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -22,7 +23,7 @@ CARD = FigureCard(
     What pairs of task vectors are to each other in every layer, from pixels to features, mean over seeds.
     Cosine; share of weights with equal signs, of those that both tasks moved; share of the strongest left
     singular directions that both have in common, mean over the layer's matrices; and the larger norm by the
-    smaller one. Thin: a pair. Thick: the median over pairs. In colour: the pairs with the largest and
+    smaller one. Thin: a pair. Thick: the median over pairs. Marked: the pairs with the largest and
     the smallest cosine of whole vectors. Dashed: vectors that have nothing to do with each other
     and are of one size. Weights only: no data split is involved.
     """,
@@ -51,48 +52,44 @@ _QUANTITIES = (
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
-    """Draw every quantity against depth: a column per model and mode."""
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
+    """Draw every quantity against depth: a row of each, a column per model and mode."""
     table = tables["conflicts"]
     pairs = table[table["task_a"] != table["task_b"]]
     if pairs.empty:
-        return style.message("fewer than two task vectors: there is no pair to compare")
+        return sheet.message("fewer than two task vectors: there is no pair to compare")
     norms = pairs["norm_ratio"].astype(float).replace(0.0, np.nan)
     pairs = pairs.assign(ratio=np.maximum(norms, 1 / norms))
     marked = _extremes(pairs)
     cut = frames.panels(pairs)
-    width = max(1.45 * len(cut) + 0.9, 4.2)
-    figure = style.new_figure(width, 1.15 * len(_QUANTITIES) + 1.0)
-    axes = figure.subplots(len(_QUANTITIES), len(cut), squeeze=False, sharex="col", sharey="row")
+    figure, axes = curves.frame(sheet, len(_QUANTITIES), len(cut), 0.95, _handles(marked, sheet))
     for column, panel in enumerate(cut):
-        axes[0, column].set_title(panel.title)
         rows = panel.rows[panel.rows["layer"] != "all"]
         layers = rows[["depth", "layer"]].drop_duplicates().sort_values("depth")["layer"]
         for quantity, each in zip(_QUANTITIES, axes[:, column], strict=True):
             _draw_lines(each, quantity, rows, marked)
-        style.name_layers(axes[-1, column], [str(layer) for layer in layers])
+        curves.finish(sheet, axes[:, column], panel.title, [str(layer) for layer in layers])
     for quantity, each in zip(_QUANTITIES, axes[:, 0], strict=True):
         each.set_ylabel(quantity.words)
     figure.align_ylabels(list(axes[:, 0]))
-    style.legend_below(figure, _handles(marked))
     return figure
 
 
-def _extremes(pairs: pd.DataFrame) -> dict[tuple[str, str], style.Colour]:
-    """Return the pairs with the largest and the smallest cosine of whole vectors, with colours."""
+def _extremes(pairs: pd.DataFrame) -> dict[tuple[str, str], style.Look]:
+    """Return the pairs with the largest and the smallest cosine of whole vectors, with looks."""
     whole = pairs[pairs["layer"] == "all"].dropna(subset=["cosine"])
     means = whole.groupby(_PAIR)["cosine"].mean().sort_values(kind="stable")
     if len(means) < 2:
         return {}
-    colours = style.category_colours(["least", "most"])
-    return {means.index[-1]: colours["most"], means.index[0]: colours["least"]}
+    looks = style.looks(["least", "most"])
+    return {means.index[-1]: looks["most"], means.index[0]: looks["least"]}
 
 
 def _draw_lines(
     axes: Axes,
     quantity: _Quantity,
     rows: pd.DataFrame,
-    marked: Mapping[tuple[str, str], style.Colour],
+    marked: Mapping[tuple[str, str], style.Look],
 ) -> None:
     lines = quantity.factor * rows.pivot_table(
         index="depth", columns=_PAIR, values=quantity.column, aggfunc="mean"
@@ -100,21 +97,22 @@ def _draw_lines(
     if quantity.level is not None:
         axes.axhline(quantity.level, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     for _, values in lines.items():
-        axes.plot(values.index, values, color=_THIN, linewidth=0.5, zorder=2)
-    for pair, colour in marked.items():
+        axes.plot(values.index, values, color=_THIN, linewidth=0.4, zorder=2)
+    for pair, look in marked.items():
         if pair in lines:
-            axes.plot(lines.index, lines[pair], color=colour, linewidth=1.2, zorder=3)
+            axes.plot(
+                lines.index, lines[pair], zorder=3, **look.line(markersize=2.8, linewidth=1.0)
+            )
     if len(lines.columns) > 2:
         axes.plot(lines.index, lines.median(axis=1), color="0.1", linewidth=1.6, zorder=4)
 
 
-def _handles(marked: Mapping[tuple[str, str], style.Colour]) -> list[Line2D]:
-    words = dict(zip(("most alike", "least alike"), marked.items(), strict=False))
-    return [
+def _handles(marked: Mapping[tuple[str, str], style.Look], sheet: Sheet) -> list[Line2D]:
+    handles = [
         Line2D([], [], color="0.1", linewidth=1.6, label="median of pairs"),
         Line2D([], [], color=_THIN, linewidth=0.8, label="a pair"),
-        *(
-            Line2D([], [], color=colour, label=f"{said}: {style.label(a)}, {style.label(b)}")
-            for said, ((a, b), colour) in words.items()
-        ),
     ]
+    for said, (pair, look) in zip(("most alike", "least alike"), marked.items(), strict=False):
+        names = " and ".join(map(style.label, sheet.ordered(pair)))
+        handles.append(Line2D([], [], label=f"{said}: {names}", **look.line()))
+    return handles

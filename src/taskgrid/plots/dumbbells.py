@@ -15,15 +15,6 @@ from matplotlib.ticker import MaxNLocator
 
 from taskgrid.plots import style
 
-SIZE = 4.0
-OPEN: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
-
-
-def largest_first(rows: pd.DataFrame, by: str, value: str) -> list[str]:
-    """Return what lines are about, the largest mean value first."""
-    means = rows.groupby(by)[value].mean().sort_values(kind="stable")
-    return [str(name) for name in means.index[::-1]]
-
 
 def lanes(
     rows: pd.DataFrame, titles: Mapping[tuple[str, str], str]
@@ -38,6 +29,11 @@ def lanes(
         own = rows[(rows["method"] == method) & (rows["options"] == options)]
         if not own.empty:
             yield own, (place - (len(titles) - 1) / 2) * 0.6 / len(titles), title
+
+
+def height(lines: int, methods: int, least: float = 0.17) -> float:
+    """Return how many inches so many lines take, with a lane for each method."""
+    return lines * max(least, 0.085 * methods + 0.05)
 
 
 def frame(axes: Axes, names: Sequence[str], *, named: bool, ticks: int = 5) -> None:
@@ -56,45 +52,36 @@ def draw_between(
     y: Sequence[float],
     base: pd.Series,
     model: pd.Series,
-    colour: style.Colour,
+    look: style.Look,
     title: str,
     met: Sequence[bool],
 ) -> None:
     """Draw scores of the base and of a model, in percent; a choice that is not met is a cross."""
     before, after = 100 * base.to_numpy(float), 100 * model.to_numpy(float)
-    axes.hlines(y, before, after, color=colour, linewidth=1.2, zorder=2)
-    marks: dict[str, Any] = {"linestyle": "", "markersize": SIZE, "color": colour}
-    axes.plot(before, y, marker="o", label=f"{title}: zero-shot", zorder=3, **marks | OPEN)
-    for wanted, marker in ((True, "o"), (False, "X")):
+    axes.hlines(y, before, after, color=look.colour, linewidth=1.0, zorder=2)
+    axes.plot(before, y, label=f"{title}: zero-shot", zorder=3, **look.marks(**style.HOLLOW))
+    for wanted, marker in ((True, look.marker), (False, "X")):
         at = [place for place, one in enumerate(met) if bool(one) is wanted]
         if at:
-            axes.plot(
-                after[at],
-                [y[place] for place in at],
-                marker=marker,
-                label=f"{title}: {'chosen' if wanted else 'not met'}",
-                zorder=4,
-                **marks,
-            )
+            words = f"{title}: {'chosen' if wanted else 'not met'}"
+            own = [y[place] for place in at]
+            axes.plot(after[at], own, label=words, zorder=4, **look.marks(marker=marker))
 
 
 def draw_interval(
-    axes: Axes, y: Sequence[float], low: pd.Series, high: pd.Series, colour: style.Colour
+    axes: Axes, y: Sequence[float], low: pd.Series, high: pd.Series, look: style.Look
 ) -> None:
     """Draw intervals, in percent, behind the marks."""
-    axes.hlines(y, 100 * low, 100 * high, color=colour, linewidth=4.0, alpha=0.3, zorder=1)
+    axes.hlines(y, 100 * low, 100 * high, color=look.colour, linewidth=3.5, alpha=0.3, zorder=1)
 
 
 def handles(
-    colours: dict[str, style.Colour], *, base: str = "zero-shot", unmet: bool = False
+    looks: Mapping[str, style.Look], *, base: str = "zero-shot", unmet: bool = False
 ) -> list[Line2D]:
     """Return what the legend of dumbbells says."""
-    marks: dict[str, Any] = {"linestyle": "", "markersize": SIZE, "color": "0.25"}
-    found = [
-        Line2D([], [], color=colour, marker="o", markersize=SIZE, label=title)
-        for title, colour in colours.items()
-    ]
-    found.append(Line2D([], [], marker="o", label=base, **marks | OPEN))
+    marks: dict[str, Any] = {"linestyle": "", "color": style.GREY}
+    found = [Line2D([], [], label=title, **look.marks()) for title, look in looks.items()]
+    found.append(Line2D([], [], marker="o", label=base, **marks, **style.HOLLOW))
     if unmet:
         found.append(Line2D([], [], marker="X", label="not met", **marks))
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from taskgrid.plots import frames, style
+from taskgrid.plots import curves, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -33,33 +36,32 @@ PARTS = {
     "block": "stream",
 }
 
-_EXPERT: style.Colour = (0.1, 0.1, 0.1)
+_EXPERT: dict[str, Any] = {"color": "0.1", "linestyle": style.REFERENCE["experts"]}
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
-    """Draw every part against depth: a column per model and mode."""
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
+    """Draw every part against depth: a row of each, a column per model and mode."""
     rows = tables["features/norms"]
     rows = rows[(rows["token"] == 0) & rows["chosen"].astype(bool) & (rows["norm_base"] > 0)]
     if rows.empty:
-        return style.message("no network was looked at yet")
+        return sheet.message("no network was looked at yet")
     rows = rows.assign(moved=100 * rows["norm_delta"] / rows["norm_base"])
     titles = frames.merge_titles(rows)
-    colours = style.category_colours(list(titles.values()))
-    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
-    figure = style.new_figure(max(1.45 * len(cut) + 0.9, 4.2), 0.95 * len(PARTS) + 1.0)
-    axes = figure.subplots(len(PARTS), len(cut), squeeze=False, sharex="col", sharey="row")
+    looks = style.looks(list(titles.values()))
+    cut = frames.panels(rows)
+    merges = [Line2D([], [], label=title, **look.line()) for title, look in looks.items()]
+    own = Line2D([], [], label="expert", **_EXPERT)
+    figure, axes = curves.frame(sheet, len(PARTS), len(cut), 0.85, [own, *merges])
     for column, panel in enumerate(cut):
-        axes[0, column].set_title(panel.title)
         for each, part in zip(axes[:, column], PARTS, strict=True):
-            _draw_lines(each, panel.rows[panel.rows["part"] == part], titles, colours)
+            _draw_lines(each, panel.rows[panel.rows["part"] == part], titles, looks)
+            each.set_ylim(bottom=0)
         layers = panel.rows[["depth", "layer"]].drop_duplicates().sort_values("depth")["layer"]
-        style.name_layers(axes[-1, column], [str(layer) for layer in layers])
+        curves.finish(sheet, axes[:, column], panel.title, [str(layer) for layer in layers])
     for each, words in zip(axes[:, 0], PARTS.values(), strict=True):
         each.set_ylabel(f"{words} [%]")
-        each.set_ylim(bottom=0)
     figure.align_ylabels(list(axes[:, 0]))
-    style.legend_below(figure, _handles(colours))
     return figure
 
 
@@ -67,19 +69,10 @@ def _draw_lines(
     axes: Axes,
     rows: pd.DataFrame,
     titles: dict[tuple[str, str], str],
-    colours: dict[str, style.Colour],
+    looks: dict[str, style.Look],
 ) -> None:
     for (method, options), own in rows.groupby(["method", "options"], sort=True):
         line = own.groupby("depth")["moved"].mean()
-        if method == "expert":
-            dashes = style.REFERENCE["experts"]
-            axes.plot(line.index, line, color=_EXPERT, linestyle=dashes, linewidth=1.0, zorder=3)
-        else:
-            colour = colours[titles[str(method), str(options)]]
-            axes.plot(line.index, line, color=colour, marker=".", markersize=3, zorder=2)
-
-
-def _handles(colours: dict[str, style.Colour]) -> list[Line2D]:
-    dashes = style.REFERENCE["experts"]
-    own = Line2D([], [], color=_EXPERT, linestyle=dashes, linewidth=1.0, label="expert")
-    return [own, *(Line2D([], [], color=colour, label=title) for title, colour in colours.items())]
+        expert = method == "expert"
+        look = _EXPERT if expert else looks[titles[str(method), str(options)]].line(markersize=2.8)
+        axes.plot(line.index, line, zorder=3 if expert else 2, **look)

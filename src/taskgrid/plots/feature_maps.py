@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from taskgrid.plots import frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -21,19 +21,19 @@ CARD = FigureCard(
     category="Inside the network",
     tables=("features/norms", "features/pixels"),
     caption="""
-    An image of the training split of each task (the first tasks by name, of the smallest seed),
+    An image of the training split of each task (the first tasks, of the smallest seed),
     and norms of what the last block leaves in the residual stream for each of its patches: of
     the base, and of the difference that the task's expert and merges make to it. Bright is
     long; below each map its largest norm. The maps of differences in a row share one scale.
     Merges are those of the study, at the point that was chosen for each on **validation**; at
-    most four are shown.
+    most four are shown, in a column two.
     """,
 )
 
 _ROWS = 6
 """Images that the page has room for."""
 
-_MERGES = 4
+_MERGES = {"column": 2, "page": 4}
 
 Map = NDArray[np.float64]
 
@@ -48,35 +48,38 @@ class _Line:
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     """Draw a row per image: the image, the base, the expert, merges."""
     norms, pixels = tables["features/norms"], tables["features/pixels"]
     if norms.empty or pixels.empty:
-        return style.message("no network was looked at yet")
+        return sheet.message("no network was looked at yet")
     norms = norms[(norms["part"] == "block") & (norms["token"] > 0) & norms["chosen"].astype(bool)]
-    titles = dict(list(frames.merge_titles(norms).items())[:_MERGES])
-    by = [key for key in ("study", "model", "mode") if key in norms]
-    cut = frames.panels(norms[norms["layer"] != "output"], by)
-    lines = [
-        line for panel in cut for line in _lines(panel, pixels, titles, max(1, _ROWS // len(cut)))
-    ]
+    titles = dict(list(frames.merge_titles(norms).items())[: _MERGES[sheet.width]])
+    cut = frames.panels(norms[norms["layer"] != "output"])
+    tasks = sheet.ordered(norms["task"])[: max(1, _ROWS // len(cut))]
+    lines = [line for panel in cut for line in _lines(panel, pixels, titles, tasks)]
     drawn = {words for line in lines for words in line.maps}
     columns = [words for words in ("base", "expert", *titles.values()) if words in drawn]
-    figure = style.new_figure(1.0 * len(columns) + 2.5, 1.12 * len(lines) + 0.6)
+    names = max(style.text_width(line.title, style.TEXT) for line in lines) + 0.1
+    room = min((sheet.inches - names) / (len(columns) + 1) - 0.05, 0.95)
+    heads = max(style.wrapped(title, room).count("\n") + 1 for title in titles.values())
+    figure = sheet.figure(len(lines) * (room + 0.22) + 0.13 * heads)
     axes = figure.subplots(len(lines), len(columns) + 1, squeeze=False)
     for line, row in zip(lines, axes, strict=True):
-        _draw_line(line, columns, row, named=line is lines[0])
+        _draw_line(line, columns, row, room, named=line is lines[0])
     return figure
 
 
 def _lines(
-    panel: frames.Panel, pixels: pd.DataFrame, titles: dict[tuple[str, str], str], most: int
+    panel: frames.Panel, pixels: pd.DataFrame, titles: dict[tuple[str, str], str], tasks: list[str]
 ) -> Iterator[_Line]:
     """Yield the images of a panel."""
     rows = panel.rows[panel.rows["depth"] == panel.rows["depth"].max()]
     rows = rows[rows["seed"] == rows["seed"].min()]
-    for task in sorted(rows["task"].unique())[:most]:
+    for task in tasks:
         own = rows[rows["task"] == task]
+        if own.empty:
+            continue
         same = [key for key in ("study", "model", "mode", "seed", "task") if key in own]
         shown = pixels.merge(own[same].drop_duplicates(), on=same)
         expert = own[own["method"] == "expert"]
@@ -85,7 +88,7 @@ def _lines(
             merged = own[(own["method"] == method) & (own["options"] == options)]
             if not merged.empty:
                 maps[title] = _grid(merged, "sample_delta")
-        title = "\n".join(filter(None, (panel.title, style.label(str(task)))))
+        title = "\n".join([*filter(None, panel.title.split(" · ")), style.label(task)])
         yield _Line(title, _image(shown), maps)
 
 
@@ -98,14 +101,14 @@ def _grid(rows: pd.DataFrame, column: str) -> Map:
 
 
 def _image(pixels: pd.DataFrame) -> NDArray[np.uint8]:
-    once = pixels.drop_duplicates(["pixel_y", "pixel_x"]).sort_values(["pixel_y", "pixel_x"])
-    size = int(once["pixel_y"].max()) + 1
+    once = pixels.drop_duplicates(["y", "x"]).sort_values(["y", "x"])
+    size = int(once["y"].max()) + 1
     colours: NDArray[np.uint8] = once[["red", "green", "blue"]].to_numpy(np.uint8)
     return colours.reshape(size, -1, 3)
 
 
 def _draw_line(
-    line: _Line, columns: Sequence[str], axes: NDArray[np.object_], *, named: bool
+    line: _Line, columns: Sequence[str], axes: NDArray[np.object_], room: float, *, named: bool
 ) -> None:
     first, *others = axes
     first.imshow(line.image, interpolation="nearest")
@@ -113,12 +116,12 @@ def _draw_line(
     _bare(first, "image" if named else "")
     longest = max(grid.max() for words, grid in line.maps.items() if words != "base")
     for words, each in zip(columns, others, strict=True):
-        _bare(each, textwrap.fill(words, 13) if named else "")
+        _bare(each, style.wrapped(words, room) if named else "")
         # A run without this merge has nothing in its column.
         if (grid := line.maps.get(words)) is not None:
             top = grid.max() if words == "base" else longest
             each.imshow(grid, vmin=0, vmax=top or 1.0, cmap="magma", interpolation="nearest")
-            each.set_xlabel(f"{grid.max():.3g}", fontsize=6.5, labelpad=1.5)
+            each.set_xlabel(f"{grid.max():.3g}", fontsize=style.SMALLEST, labelpad=1.5)
 
 
 def _bare(axes: Axes, title: str) -> None:

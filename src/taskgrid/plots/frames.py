@@ -6,7 +6,7 @@ Scores stay fractions here; the figures print percent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -30,25 +30,26 @@ class Panel:
     rows: pd.DataFrame
 
 
-def panels(rows: pd.DataFrame, by: Sequence[str] = ("model", "mode")) -> list[Panel]:
+def panels(rows: pd.DataFrame, *more: str) -> list[Panel]:
     """Cut rows into panels, in the order of the names; titles name only what tells panels apart.
 
     Args:
-        rows: a table with the columns of ``by``.
-        by: ``model`` and ``mode``, and ``method`` and ``options`` for a panel per method; ``study`` where
-            several have a table.
+        rows: a table of runs: of models, and of studies and modes where it tells them.
+        more: ``method`` and ``options`` for a panel per method.
     """
+    by = [*(key for key in ("study", "model", "mode") if key in rows), *more]
     several = {key for key in by if rows[key].nunique(dropna=False) > 1}
     titles = method_titles(rows) if "method" in by else {}
     cut = []
-    for values, part in rows.groupby(list(by), sort=True, dropna=False):
+    for values, part in rows.groupby(by, sort=True, dropna=False):
         named = dict(zip(by, map(str, values), strict=True))
         telling = [key for key in by if key in several and key not in ("method", "options")]
         words = [" · ".join(label(named[key]) for key in telling)]
         if titles:
             words.append(titles[named["method"], named["options"]])
         title = "\n".join(word for word in words if word)
-        cut.append(Panel(title, named["model"], named["mode"], part.reset_index(drop=True)))
+        mode = named.get("mode", "")
+        cut.append(Panel(title, named["model"], mode, part.reset_index(drop=True)))
     return cut
 
 
@@ -147,12 +148,6 @@ def reference_scores(grid: pd.DataFrame, split: str, model: str, mode: str) -> p
     )
 
 
-def task_order(tasks: pd.Series) -> list[str]:
-    """Return the distinct task names, sorted."""
-    return sorted(tasks.astype(str).unique())
-
-
-def subset_order(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield (size, subset) by size, then by name."""
-    pairs = rows[["size", "subset"]].drop_duplicates()
-    yield from sorted(zip(pairs["size"].astype(int), pairs["subset"].astype(str), strict=True))
+def tasks_of(subsets: pd.Series) -> set[str]:
+    """Return the tasks of subsets (``a+b``)."""
+    return {task for name in subsets.unique() for task in str(name).split("+")}

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from taskgrid.plots import frames, style
+from taskgrid.plots.sheet import TALLEST, Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -21,73 +22,68 @@ CARD = FigureCard(
     tables=("grid", "selected"),
     caption="""
     Accuracy of merged models on the **validation** split against the scaling coefficient λ. A
-    merge is scored by the mean accuracy over the tasks it contains. Each line is the median
-    over all subsets of one size and over seeds; the band, drawn for up to eight sizes, spans
-    the quartiles. Dotted: the pre-trained model (zero-shot), mean over the tasks; dashed: each
-    task's own expert. The strip below each panel shows which λ was chosen for the subsets of
-    each size (first maximum of mean normalised accuracy on validation); the area of a dot is
-    the share of the size's subsets.
+    merge is scored by the mean accuracy over the tasks it contains. Each line is the mean over
+    all subsets of one size and over seeds, so that with all subsets it starts at zero-shot; the
+    band, drawn for up to eight sizes, holds the middle half of the subsets. Dotted: the
+    pre-trained model (zero-shot), mean over the tasks; dashed: each task's own expert. The strip
+    below each panel shows which λ was chosen for the subsets of each size, the most tasks at the
+    bottom (first maximum of mean normalised accuracy on validation); the area of a dot is the
+    share of the size's subsets.
     """,
 )
 
 _MANY_SIZES = 8
 _MANY_LAMBDAS = 31
-_MARKER = 2.6
-_HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
+_MARKER = 2.2
+_SHARES = (0.2, 0.5, 1.0)
+"""Shares of subsets whose dots the legend shows."""
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     """Draw validation accuracy against lambda: a panel per method, a row per model and mode."""
     grid = tables["grid"]
     means = frames.subset_means(grid, "val")
     if means.empty:
-        return style.message("no merged grid point was evaluated on validation yet")
+        return sheet.message("no merged grid point was evaluated on validation yet")
     chosen = frames.chosen_points(tables["selected"])
-    cut = frames.panels(means, ("model", "mode", "method", "options"))
+    cut = frames.panels(means, "method", "options")
     sizes = sorted(int(size) for size in means["size"].unique())
     colours = style.ordered_colours(sizes)
-    columns = style.columns_for(len(cut), len(frames.method_titles(means)))
+    columns = sheet.across(len(cut), len(frames.method_titles(means)), least=1.25)
     rows = -(-len(cut) // columns)
-    strip = 0.45 + 0.09 * min(len(sizes), 20)
+    strip = 0.12 + 0.08 * min(len(sizes), 12)
+    tall = min(1.7, max(0.75, (TALLEST - 1.4) / rows - strip - 0.3))
     marked = bool(means["interpolated"].any())
     # One look for all panels where the legend has to name it.
     all_few = all(map(_few, cut))
-    figure = style.new_figure(_width(columns), rows * (2.3 + strip))
-    axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.3, strip] * rows)
-    shared: Axes | None = None
+    legend = _legend(colours, _kinds(all_few) if marked else [])
+    figure = sheet.figure(rows * (tall + strip + 0.3) + 0.3, legend)
+    axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[tall, strip] * rows)
+    first: Axes = axes[0, 0]
     for index, panel in enumerate(cut):
         row, column = divmod(index, columns)
         above, below = axes[2 * row, column], axes[2 * row + 1, column]
-        if shared is None:
-            shared = above
-        else:
-            above.sharey(shared)
-            above.sharex(shared)
-        below.sharex(above)
+        if above is not first:
+            above.sharey(first)
+            above.sharex(first)
+        below.sharex(first)
         few = all_few if marked else _few(panel)
         _curves(above, panel.rows, colours, few=few, marked=marked)
         _references(above, grid, panel)
         _choices(below, _of_panel(chosen, panel.rows), colours)
-        above.set_title(panel.title)
-        above.tick_params(labelbottom=False)
-        below.set_title("chosen λ", loc="left", fontsize=7.5, pad=2)
-        below.set_xlabel(style.LAMBDA_LABEL)
-        above.tick_params(labelleft=column == 0)
+        above.set_title(style.wrapped(panel.title, (sheet.inches - 0.5) / columns))
+        above.tick_params(labelbottom=False, labelleft=column == 0)
         below.tick_params(labelleft=column == 0)
-        if column == 0:
-            above.set_ylabel("accuracy on validation [%]")
-            below.set_ylabel("tasks\nmerged")
     for index in range(len(cut), rows * columns):
         row, column = divmod(index, columns)
         style.hide_unused([axes[2 * row, column], axes[2 * row + 1, column]], 0)
-    figure.align_ylabels()
-    _legend(figure, axes, sizes, colours, _kinds(all_few) if marked else [])
+    if len(sizes) > _MANY_SIZES:
+        _bar(figure, axes, colours)
+    strips = [each for row in axes[1::2] for each in row][: len(cut)]
+    style.label_lowest(strips, columns, style.LAMBDA_LABEL, sheet.inches / columns - 0.3)
+    figure.supylabel("accuracy on validation [%]", fontsize=style.TEXT)
     return figure
-
-
-def _width(columns: int) -> float:
-    return 4.4 if columns == 1 else style.PAGE
 
 
 def _curves(
@@ -100,11 +96,11 @@ def _curves(
 ) -> None:
     for size in sorted(rows["size"].unique()):
         part = rows[rows["size"] == size]
-        scores = 100 * part.groupby("scale")["accuracy"].apply(_quartiles).unstack()
+        scores = 100 * part.groupby("scale")["accuracy"].agg(["mean", _low, _high])
         colour = colours[int(size)]
         axes.plot(
             scores.index,
-            scores[0.5],
+            scores["mean"],
             color=colour,
             marker="o" if few else "",
             markersize=_MARKER,
@@ -112,11 +108,18 @@ def _curves(
             zorder=3,
         )
         if marked:
-            _mark(axes, part, scores[0.5], colour, few=few)
+            _mark(axes, part, scores["mean"], colour, few=few)
         if len(colours) <= _MANY_SIZES:
-            axes.fill_between(
-                scores.index, scores[0.25], scores[0.75], color=colour, alpha=0.16, linewidth=0
-            )
+            band = (scores.index, scores["_low"], scores["_high"])
+            axes.fill_between(*band, color=colour, alpha=0.16, linewidth=0)
+
+
+def _low(values: pd.Series) -> float:
+    return float(values.quantile(0.25))
+
+
+def _high(values: pd.Series) -> float:
+    return float(values.quantile(0.75))
 
 
 def _few(panel: frames.Panel) -> bool:
@@ -124,16 +127,12 @@ def _few(panel: frames.Panel) -> bool:
 
 
 def _mark(
-    axes: Axes, rows: pd.DataFrame, medians: pd.Series, colour: style.Colour, *, few: bool
+    axes: Axes, rows: pd.DataFrame, means: pd.Series, colour: style.Colour, *, few: bool
 ) -> None:
-    """Tell the points of a curve apart: interpolated where any row behind the median is."""
+    """Tell the points of a curve apart: interpolated where any row behind the mean is."""
     size = rows["size"].iloc[0]
-    # A median moves with its values, so it lies between those of the lower and of the upper ends.
-    ends = rows.assign(low=rows["accuracy"] - rows["bound"], high=rows["accuracy"] + rows["bound"])
-    at = ends.groupby("scale").agg(
-        low=("low", "median"), high=("high", "median"), interpolated=("interpolated", "any")
-    )
-    between, low, high = at["interpolated"], 100 * at["low"], 100 * at["high"]
+    at = rows.groupby("scale").agg(bound=("bound", "mean"), interpolated=("interpolated", "any"))
+    between, low, high = at["interpolated"], means - 100 * at["bound"], means + 100 * at["bound"]
     bounds = f"bounds, size {size}"
     if few:
         lines = (at.index[between], low[between], high[between])
@@ -143,7 +142,7 @@ def _mark(
             at.index, low, high, color=colour, alpha=0.4, linewidth=0, label=bounds, zorder=2.5
         )
     # Hollow markers hide those of the curve; where the curve has none, the measured ones get theirs.
-    points = medians[between] if few else medians[~between]
+    points = means[between] if few else means[~between]
     axes.plot(
         points.index,
         points,
@@ -153,23 +152,18 @@ def _mark(
         color=colour,
         label=f"{'interpolated' if few else 'measured'}, size {size}",
         zorder=4,
-        **(_HOLLOW if few else {}),
+        **(style.HOLLOW if few else {}),
     )
 
 
-def _quartiles(values: pd.Series) -> pd.Series:
-    return values.quantile(np.array([0.25, 0.5, 0.75]))
-
-
 def _references(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
-    tasks = {task for name in panel.rows["subset"].unique() for task in name.split("+")}
     scores = frames.reference_scores(grid, "val", panel.model, panel.mode)
-    means = scores[scores.index.isin(tasks)].mean()
+    means = scores[scores.index.isin(frames.tasks_of(panel.rows["subset"]))].mean()
     for name, dashes in style.REFERENCE.items():
         if np.isfinite(means[name]):
             axes.axhline(
                 100 * means[name],
-                color="0.25",
+                color=style.GREY,
                 linestyle=dashes,
                 linewidth=1.0,
                 label=name,
@@ -185,17 +179,22 @@ def _choices(axes: Axes, chosen: pd.DataFrame, colours: dict[int, style.Colour])
         axes.scatter(
             share.index,
             np.full(len(share), sizes.index(int(size))),
-            s=3 + 42 * share.to_numpy(),
+            s=_area(share.to_numpy()),
             color=colours[int(size)],
             linewidth=0,
             label=f"chosen, size {size}",
         )
     step = -(-len(sizes) // _MANY_SIZES)
-    ticks = range(0, len(sizes), step)
+    ticks = range(0, len(sizes), step * 2 if len(sizes) > 3 else step)
     axes.set_yticks(list(ticks), [str(sizes[tick]) for tick in ticks])
     axes.set_ylim(len(sizes) - 0.4, -0.6)
     if chosen.empty:
         axes.text(0.5, 0.5, "none chosen yet", ha="center", va="center", transform=axes.transAxes)
+
+
+def _area(share: Any) -> Any:
+    """Return the area in square points of dots for shares of subsets."""
+    return 3 + 27 * share
 
 
 def _of_panel(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -211,34 +210,41 @@ def _kinds(few: bool) -> list[Line2D]:
     """Return what the markers mean where some points are interpolated."""
     looks = {
         "measured": {"marker": "o"},
-        "interpolated,\nwith its bound": {"marker": "o", **_HOLLOW} if few else {"marker": ""},
+        "interpolated, with its bound": {"marker": "o", **style.HOLLOW} if few else {"marker": ""},
     }
     return [
-        Line2D([], [], color="0.25", markersize=_MARKER, label=words, **look)
+        Line2D([], [], color=style.GREY, markersize=_MARKER, label=words, **look)
         for words, look in looks.items()
     ]
 
 
-def _legend(
-    figure: Figure,
-    axes: np.ndarray,
-    sizes: list[int],
-    colours: dict[int, style.Colour],
-    kinds: list[Line2D],
-) -> None:
-    levels = [
-        Line2D([], [], color="0.25", linewidth=1.0, linestyle=dashes, label=name)
-        for name, dashes in style.REFERENCE.items()
+def _legend(colours: dict[int, style.Colour], kinds: list[Line2D]) -> list[Line2D]:
+    lines = [
+        Line2D([], [], color=colour, label=f"{size} task{'s' if size > 1 else ''}")
+        for size, colour in colours.items()
     ]
-    if len(sizes) <= _MANY_SIZES:
-        lines = [Line2D([], [], color=colours[size], label=str(size)) for size in sizes]
-        style.side_legend(figure, [*lines, *levels, *kinds], title="tasks merged")
-        return
+    marks: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0}
+    dots = [
+        Line2D(
+            [],
+            [],
+            color=style.GREY,
+            markersize=float(np.sqrt(_area(share))),
+            label=f"chosen for {100 * share:.0f} % of subsets",
+            **marks,
+        )
+        for share in _SHARES
+    ]
+    few = lines if len(lines) <= _MANY_SIZES else []
+    return [*few, *style.level_handles(), *kinds, *dots]
+
+
+def _bar(figure: Figure, axes: np.ndarray, colours: dict[int, style.Colour]) -> None:
+    """Say by a colour bar which line is of how many tasks, where they are too many for the legend."""
+    sizes = list(colours)
     edges = [sizes[0] - 0.5, *(size + 0.5 for size in sizes)]
     mapped = ScalarMappable(BoundaryNorm(edges, len(sizes)), ListedColormap(list(colours.values())))
-    bar = figure.colorbar(
-        mapped, ax=list(axes.ravel()), label="tasks merged", fraction=0.05, aspect=30
-    )
+    used = [each for each in axes.ravel() if each.figure is not None]
+    bar = figure.colorbar(mapped, ax=used, label="tasks merged", fraction=0.05, aspect=40)
     bar.set_ticks(sizes[:: -(-len(sizes) // 10)])
     bar.minorticks_off()
-    figure.legend(handles=[*levels, *kinds], loc="outside upper center", ncols=4)

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -23,8 +24,8 @@ CARD = FigureCard(
     Mean accuracy on the **test** split of the merge of all tasks by every method, the best on top. Options
     and λ of each were chosen on **validation**. Bars: 95 % intervals by a bootstrap over images; with several
     seeds the mean, and the span of their intervals. Filled: the best of its kind (one model, or more than
-    one), or tied with it by a paired test, corrected by Holm. Colours say what the merge itself sees of data,
-    squares keep more than one model, † has seen test images. Dashes: zero-shot, and each expert on its own
+    one), or tied with it by a paired test, corrected by Holm. Marks say what the merge itself sees of data;
+    ‡ keeps more than one model, † has seen test images. Dashes: zero-shot, and each expert on its own
     task. Right: the same accuracy against the seconds that are spent before λ comes in (statistics,
     learning, preparation) and against what is kept beside the base; named is what nothing cheaper beats.
     """,
@@ -36,29 +37,33 @@ _INSTANT = 1e-3
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
-    """Draw a row per model and mode: the methods, and their accuracy against two costs."""
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
+    """Draw for each model and mode: the methods, and their accuracy against two costs."""
     rows = tables["comparison/methods"]
     if rows.empty:
-        return style.message("no merge method was compared yet")
-    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
+        return sheet.message("no merge method was compared yet")
+    cut = frames.panels(rows)
     lines = [_lines(panel.rows) for panel in cut]
-    tall = [max(3.4, 0.165 * len(each) + 0.7) for each in lines]
-    figure = style.new_figure(style.PAGE, sum(tall) + 0.5)
+    looks = style.looks(list(_SEES))
+    lists = [0.135 * len(each) + 0.5 for each in lines]
+    costs = 1.5
+    tall = [own + 2 * costs if sheet.narrow else max(2 * costs, own) for own in lists]
+    figure = sheet.figure(sum(tall), _handles(lines, looks))
     parts = figure.subfigures(len(cut), 1, height_ratios=tall, squeeze=False)[:, 0]
-    palette = style.category_colours(list(_SEES))
-    for panel, each, part in zip(cut, lines, parts, strict=True):
-        grid = part.add_gridspec(2, 2, width_ratios=[1.35, 1])
-        forest = part.add_subplot(grid[:, 0])
-        against = part.add_subplot(grid[0, 1]), part.add_subplot(grid[1, 1])
-        _forest(forest, each, palette)
+    for panel, each, own, part in zip(cut, lines, lists, parts, strict=True):
+        if sheet.narrow:
+            forest, *against = part.subplots(3, 1, height_ratios=[own, costs, costs])
+        else:
+            grid = part.add_gridspec(2, 2, width_ratios=[1.35, 1])
+            forest = part.add_subplot(grid[:, 0])
+            against = [part.add_subplot(grid[row, 1]) for row in range(2)]
+        _forest(forest, each, looks)
         _references(forest, tables["grid"], panel)
         forest.set_title(panel.title)
-        _against(against[0], each, "prepare_seconds", palette, log=True)
+        _against(against[0], each, "prepare_seconds", looks, log=True)
         against[0].set_xlabel("seconds before λ")
-        _against(against[1], each, "storage_mb", palette, log=False)
+        _against(against[1], each, "storage_mb", looks, log=False)
         against[1].set_xlabel("kept beside the base [MB]")
-    style.legend_below(figure, _handles(lines, palette))
     return figure
 
 
@@ -81,23 +86,22 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
     )
     lines[["accuracy", "low", "high"]] *= 100
     marks = lines["transductive"].map({True: " †", False: ""})
-    lines["name"] = lines.index.map(style.label) + marks
+    several = (lines["gives"] == "model").map({True: "", False: " ‡"})
+    lines["name"] = lines.index.map(style.label) + marks + several
     return lines.sort_values("accuracy", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _forest(axes: Axes, lines: pd.DataFrame, palette: dict[str, style.Colour]) -> None:
+def _forest(axes: Axes, lines: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     dumbbells.frame(axes, list(lines["name"]), named=True, ticks=6)
     for place, (_, line) in enumerate(lines.iterrows()):
-        colour = palette[line["sees"]]
-        axes.hlines(place, line["low"], line["high"], color=colour, linewidth=1.2, zorder=3)
-        _mark(axes, line["accuracy"], place, line, colour)
+        look = looks[line["sees"]]
+        axes.hlines(place, line["low"], line["high"], color=look.colour, linewidth=1.0, zorder=3)
+        _mark(axes, line["accuracy"], place, line, look)
     axes.set_xlabel("accuracy on test [%]")
 
 
-def _mark(axes: Axes, x: float, y: float, line: pd.Series, colour: style.Colour) -> None:
-    shape = "o" if line["gives"] == "model" else "s"
-    face = {} if line["tied"] else dumbbells.OPEN
-    axes.plot([x], [y], linestyle="", marker=shape, markersize=4, color=colour, zorder=4, **face)
+def _mark(axes: Axes, x: float, y: float, line: pd.Series, look: style.Look) -> None:
+    axes.plot([x], [y], zorder=4, **look.marks(**({} if line["tied"] else style.HOLLOW)))
 
 
 def _references(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
@@ -105,20 +109,21 @@ def _references(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
         return
     levels = 100 * frames.reference_scores(grid, "test", panel.model, panel.mode).mean()
     for name, dashes in style.REFERENCE.items():
-        axes.axvline(levels[name], color="0.35", linewidth=1.0, linestyle=dashes, zorder=1)
+        axes.axvline(levels[name], color=style.GREY, linewidth=1.0, linestyle=dashes, zorder=1)
 
 
 def _against(
-    axes: Axes, lines: pd.DataFrame, cost: str, palette: dict[str, style.Colour], *, log: bool
+    axes: Axes, lines: pd.DataFrame, cost: str, looks: dict[str, style.Look], *, log: bool
 ) -> None:
     """Draw accuracy against a cost, over decades or not."""
     axes.set_ylabel("accuracy on test [%]")
     known = lines[lines[cost].notna()]
     known = known.assign(cost=known[cost].clip(lower=_INSTANT) if log else known[cost])
     for _, line in known.iterrows():
-        _mark(axes, line["cost"], line["accuracy"], line, palette[line["sees"]])
+        _mark(axes, line["cost"], line["accuracy"], line, looks[line["sees"]])
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(style.plain_exponents)
         axes.xaxis.set_minor_formatter(NullFormatter())
     if known.empty:
         return
@@ -132,7 +137,7 @@ def _against(
             (line["cost"], line["accuracy"]),
             xytext=(4, 1.5),
             textcoords="offset points",
-            fontsize=6.5,
+            fontsize=style.SMALLEST,
             zorder=5,
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )
@@ -154,25 +159,19 @@ def _undominated(lines: pd.DataFrame) -> pd.DataFrame:
     return front.loc[kept]
 
 
-def _handles(lines: Sequence[pd.DataFrame], palette: dict[str, style.Colour]) -> list[Line2D]:
+def _handles(lines: Sequence[pd.DataFrame], looks: dict[str, style.Look]) -> list[Line2D]:
     every = pd.concat(lines)
-
-    def handle(label: str, colour: style.Colour | str, shape: str = "o", **more: Any) -> Line2D:
-        return Line2D(
-            [], [], linestyle="", marker=shape, markersize=4, color=colour, label=label, **more
-        )
-
     found = [
-        handle(words, palette[key]) for key, words in _SEES.items() if (every["sees"] == key).any()
+        Line2D([], [], label=words, **looks[key].marks())
+        for key, words in _SEES.items()
+        if (every["sees"] == key).any()
     ]
-    found.append(handle("best or tied", "0.35"))
+    marks: dict[str, Any] = {"linestyle": "", "marker": "o", "color": style.GREY}
+    found.append(Line2D([], [], label="best or tied", **marks))
     if not every["tied"].all():
-        found.append(handle("worse than the best", "0.35", **dumbbells.OPEN))
+        found.append(Line2D([], [], label="worse than the best", **{**marks, **style.HOLLOW}))
     if (every["gives"] != "model").any():
-        found.append(handle("more than one model", "0.35", "s"))
+        found.append(Line2D([], [], color="none", label="‡ more than one model"))
     if every["transductive"].any():
-        found.append(handle("† has seen test images", "none"))
-    return found + [
-        Line2D([], [], color="0.35", linewidth=1.0, linestyle=dashes, label=name)
-        for name, dashes in style.REFERENCE.items()
-    ]
+        found.append(Line2D([], [], color="none", label="† has seen test images"))
+    return [*found, *style.level_handles()]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -27,35 +28,36 @@ CARD = FigureCard(
 )
 
 _ASKED = "to be kept"
-_BAR: dict[str, Any] = {"marker": "|", "markersize": 9.0, "markeredgewidth": 1.4}
+_BAR: dict[str, Any] = {"marker": "|", "markersize": 8.0, "markeredgewidth": 1.2}
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
-    """Draw targets and control, the largest drop on top: a row per model and mode."""
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
+    """Draw targets and control: a row per model and mode."""
     rows = tables["negation/targets"]
     if rows.empty:
-        return style.message("no task was negated yet")
+        return sheet.message("no task was negated yet")
     titles = frames.method_titles(rows)
-    colours = style.category_colours(list(titles.values()))
-    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
-    order = dumbbells.largest_first(rows, "task", "drop")
-    tall = len(order) * max(0.24, 0.11 * len(titles) + 0.08) + 0.8
-    figure = style.new_figure(5.6, len(cut) * tall + 0.35)
+    looks = style.looks(list(titles.values()))
+    cut = frames.panels(rows)
+    order = sheet.ordered(rows["task"])
+    unmet = not rows["met"].astype(bool).all()
+    asked = Line2D([], [], color=style.GREY, linestyle="", label=_ASKED, **_BAR)
+    legend = [*dumbbells.handles(looks, unmet=unmet), asked]
+    tall = dumbbells.height(len(order), len(titles)) + 0.25
+    figure = sheet.figure(len(cut) * tall + 0.3, legend)
     axes = figure.subplots(len(cut), 2, squeeze=False, sharex="col", width_ratios=(3, 2))
     names = [style.label(task) for task in order]
     for panel, (left, right) in zip(cut, axes, strict=True):
         dumbbells.frame(left, names, named=True)
-        dumbbells.frame(right, names, named=False)
+        dumbbells.frame(right, names, named=False, ticks=3 if sheet.narrow else 5)
         left.set_title(panel.title, loc="left")
         for own, offset, title in dumbbells.lanes(panel.rows, titles):
-            _draw(left, right, own, order, offset, colours[title], title)
+            _draw(left, right, own, order, offset, looks[title], title)
         _asked(right, panel.rows, order)
-    for each, words in zip(axes[-1], ("target", "control"), strict=True):
-        each.set_xlabel(f"{words} accuracy [%]")
-    unmet = not rows["met"].astype(bool).all()
-    asked = Line2D([], [], color="0.25", linestyle="", label=_ASKED, **_BAR)
-    style.legend_below(figure, [*dumbbells.handles(colours, unmet=unmet), asked])
+    room = (sheet.inches - max(style.text_width(name, style.SMALL) for name in names) - 0.3) / 5
+    for each, words, share in zip(axes[-1], ("target", "control"), (3, 2), strict=True):
+        each.set_xlabel(style.wrapped(f"{words} accuracy [%]", share * room))
     return figure
 
 
@@ -63,7 +65,7 @@ def _asked(axes: Axes, rows: pd.DataFrame, order: list[str]) -> None:
     """Draw what the control was to keep; it is no matter of the method."""
     wanted = 100 * (rows["keep"] * rows["control_zeroshot"]).groupby(rows["task"]).mean()
     y = [order.index(str(task)) for task in wanted.index]
-    axes.plot(wanted, y, color="0.25", linestyle="", label=_ASKED, zorder=2.5, **_BAR)
+    axes.plot(wanted, y, color=style.GREY, linestyle="", label=_ASKED, zorder=2.5, **_BAR)
 
 
 def _draw(
@@ -72,7 +74,7 @@ def _draw(
     rows: pd.DataFrame,
     order: list[str],
     offset: float,
-    colour: style.Colour,
+    look: style.Look,
     title: str,
 ) -> None:
     means = ["zeroshot", "accuracy", "control_zeroshot", "control_accuracy"]
@@ -86,7 +88,7 @@ def _draw(
     y = [order.index(str(task)) + offset for task in tasks.index]
     met = [bool(one) for one in tasks["met"]]
     before = tasks["zeroshot"]
-    dumbbells.draw_interval(left, y, before - tasks["high"], before - tasks["low"], colour)
-    dumbbells.draw_between(left, y, before, tasks["accuracy"], colour, title, met)
+    dumbbells.draw_interval(left, y, before - tasks["high"], before - tasks["low"], look)
+    dumbbells.draw_between(left, y, before, tasks["accuracy"], look, title, met)
     control = (tasks["control_zeroshot"], tasks["control_accuracy"])
-    dumbbells.draw_between(right, y, *control, colour, title, met)
+    dumbbells.draw_between(right, y, *control, look, title, met)

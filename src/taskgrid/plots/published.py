@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from taskgrid.lattice.subsets import parse_subset
-from taskgrid.plots import frames, style
+from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -22,7 +21,7 @@ CARD = FigureCard(
     tables=("published",),
     caption="""
     Accuracy on the **test** split, of the run (black, with 95 % intervals) and as published
-    (coloured: one mark per source, the sources of one lineage joined by a line), for zero-shot,
+    (one mark per source, the sources of one lineage joined by a line), for zero-shot,
     the experts, and the merges of the papers' sets of tasks under the same rule for λ. With
     several seeds: their mean, and the span of their intervals. A red ring: a published zero-shot
     accuracy that the run's differs from by more than chance, so test images, class names,
@@ -31,16 +30,14 @@ CARD = FigureCard(
     """,
 )
 
-_MARKERS = "XsD^vP*"
-_SIZE = 3.4
-_ACROSS = 4
+_SIZE = 3.2
 _RUN = "0.1"
 _RING: dict[str, Any] = {
+    "color": "#c1121f",
     "linestyle": "",
     "marker": "o",
-    "markersize": 7.0,
+    "markersize": 6.5,
     "markerfacecolor": "none",
-    "markeredgecolor": "#c1121f",
     "markeredgewidth": 1.1,
 }
 _AVERAGE = "average"
@@ -55,28 +52,35 @@ class _Panel(NamedTuple):
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     """Draw every task's accuracy beside the published ones: panels for what was measured."""
     table = tables["published"]
     rows = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
     if rows.empty:
-        return style.message("no published number stands beside this run")
+        return sheet.message("no published number stands beside this run")
+    names = sheet.ordered(rows.loc[rows["task"] != _AVERAGE, "task"])
     rows = rows.assign(label=_labels(rows), problem=rows["problem"].astype(bool))
     lineages = sorted(rows["lineage"].unique())
-    lines = [line for section in _sections(rows) for line in _lines(section)]
-    across = max(len(line) for line in lines)
-    heights = [_height(line, len(lineages)) for line in lines]
-    figure = style.new_figure(
-        min(style.PAGE, 1.3 + 1.9 * across), sum(heights) + 0.75 * len(lines) + 0.45
-    )
-    axes = figure.subplots(len(lines), across, squeeze=False, height_ratios=heights)
-    for line, row in zip(lines, axes, strict=True):
-        labels = _order(pd.concat([panel.rows for panel in line]))
+    # The run's own look is the first, and black.
+    looks = dict(zip(lineages, [*style.looks(["", *lineages]).values()][1:], strict=True))
+    most = 2 if sheet.narrow else 4
+    lines = [
+        section[start : start + most]
+        for section in _sections(rows)
+        for start in range(0, len(section), most)
+    ]
+    orders = [_order(pd.concat([panel.rows for panel in line]), names) for line in lines]
+    heights = [dumbbells.height(len(order), len(lineages) + 1) for order in orders]
+    legend = _handles(looks, bool(rows["problem"].any()))
+    figure = sheet.figure(sum(heights) + 0.7 * len(lines), legend)
+    axes = figure.subplots(len(lines), most, squeeze=False, height_ratios=heights)
+    for line, order, row in zip(lines, orders, axes, strict=True):
         for place, (panel, each) in enumerate(zip(line, row, strict=False)):
-            _draw_panel(each, panel, labels, lineages)
-            each.tick_params(axis="y", length=0, labelleft=place == 0)
+            dumbbells.frame(each, order, named=place == 0, ticks=4)
+            _draw_panel(each, panel, order, looks)
+            each.set_title(style.wrapped(panel.title, (sheet.inches - 0.8) / most), loc="left")
+            each.set_xlabel("accuracy on test [%]")
         style.hide_unused(list(row), len(line))
-    style.legend_below(figure, _handles(lineages, bool(rows["problem"].any())))
     return figure
 
 
@@ -86,11 +90,13 @@ def _labels(rows: pd.DataFrame) -> pd.Series[str]:
     return rows["task"].map(style.label).where(rows["task"] != _AVERAGE, means)
 
 
-def _order(rows: pd.DataFrame) -> list[str]:
-    """Return the names of the lines from top to bottom: tasks by name, then means by size."""
-    is_mean = rows["task"] == _AVERAGE
-    means = sorted(rows.loc[is_mean, "label"].unique(), key=lambda text: int(text.split()[-1]))
-    return [*sorted(rows.loc[~is_mean, "label"].unique()), *means]
+def _order(rows: pd.DataFrame, tasks: Sequence[str]) -> list[str]:
+    """Return the names of the lines from top to bottom: tasks in their order, then means by size."""
+    there = set(rows["label"])
+    means = sorted(
+        set(rows.loc[rows["task"] == _AVERAGE, "label"]), key=lambda text: int(text.split()[-1])
+    )
+    return [*(name for task in tasks if (name := style.label(task)) in there), *means]
 
 
 def _sections(rows: pd.DataFrame) -> list[list[_Panel]]:
@@ -129,51 +135,25 @@ def _merges(rows: pd.DataFrame) -> list[_Panel]:
     return panels
 
 
-def _lines(section: list[_Panel]) -> list[list[_Panel]]:
-    return [section[start : start + _ACROSS] for start in range(0, len(section), _ACROSS)]
-
-
-def _height(line: list[_Panel], lineages: int) -> float:
-    labels = _order(pd.concat([panel.rows for panel in line]))
-    return len(labels) * max(0.17, 0.07 * (lineages + 1) + 0.03) + 0.1
-
-
-def _draw_panel(axes: Axes, panel: _Panel, labels: Sequence[str], lineages: Sequence[str]) -> None:
-    step = 0.72 / (len(lineages) + 1)
-    colours = style.category_colours(lineages)
+def _draw_panel(
+    axes: Axes, panel: _Panel, labels: Sequence[str], looks: dict[str, style.Look]
+) -> None:
+    step = 0.72 / (len(looks) + 1)
     for place, label in enumerate(labels):
-        if place % 2 == 0:
-            axes.axhspan(place - 0.5, place + 0.5, color="0.955", linewidth=0, zorder=0)
         rows = panel.rows[panel.rows["label"] == label]
         if rows.empty:
             continue
         top = place - 0.36 + step / 2
         _draw_run(axes, rows, top)
-        for slot, lineage in enumerate(lineages, start=1):
+        for slot, (lineage, look) in enumerate(looks.items(), start=1):
             mine = rows[rows["lineage"] == lineage].drop_duplicates("published")
-            values = 100 * mine["published"]
+            values, y = 100 * mine["published"].sort_values(), top + slot * step
             if values.empty:
                 continue
-            colour, y = colours[lineage], top + slot * step
-            axes.plot([values.min(), values.max()], [y, y], color=colour, linewidth=0.8, zorder=3)
-            axes.plot(
-                sorted(values),
-                [y] * len(values),
-                color=colour,
-                linestyle="",
-                marker=_marker(slot),
-                markersize=_SIZE,
-                label=f"{lineage}: {label}",
-                zorder=3,
-            )
-            rings = values[mine["problem"]]
+            own = look.line(linestyle="solid", linewidth=0.8, markersize=_SIZE)
+            axes.plot(values, [y] * len(values), label=f"{lineage}: {label}", zorder=3, **own)
+            rings = 100 * mine.loc[mine["problem"], "published"]
             axes.plot(rings, [y] * len(rings), label=f"problem: {label}", zorder=4, **_RING)
-    axes.set_title(panel.title, loc="left")
-    axes.set_xlabel("accuracy on test [%]")
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
     axes.margins(x=0.08)
 
 
@@ -181,7 +161,7 @@ def _draw_run(axes: Axes, rows: pd.DataFrame, y: float) -> None:
     seeds = rows.drop_duplicates(["mode", "seed", "run"])
     middle = 100 * float(seeds["run"].mean())
     low, high = 100 * float(seeds["run_low"].min()), 100 * float(seeds["run_high"].max())
-    axes.plot([low, high], [y, y], color=_RUN, linewidth=1.6, solid_capstyle="butt", zorder=3)
+    axes.plot([low, high], [y, y], color=_RUN, linewidth=1.4, solid_capstyle="butt", zorder=3)
     axes.plot(
         [middle],
         [y],
@@ -194,17 +174,13 @@ def _draw_run(axes: Axes, rows: pd.DataFrame, y: float) -> None:
     )
 
 
-def _marker(slot: int) -> str:
-    return _MARKERS[slot % len(_MARKERS)]
-
-
-def _handles(lineages: Sequence[str], problem: bool) -> list[Line2D]:
-    looks = [(_RUN, "o", 1.6, "this run")]
-    colours = style.category_colours(lineages)
-    for slot, lineage in enumerate(lineages, start=1):
-        looks.append((to_hex(colours[lineage]), _marker(slot), 0.8, style.label(lineage)))
+def _handles(looks: dict[str, style.Look], problem: bool) -> list[Line2D]:
+    own = {"markersize": _SIZE, "linewidth": 0.8, "linestyle": "solid"}
     handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=_SIZE, linewidth=width, label=words)
-        for colour, marker, width, words in looks
+        Line2D([], [], color=_RUN, marker="o", markersize=_SIZE, linewidth=1.4, label="this run"),
+        *(
+            Line2D([], [], label=style.label(lineage), **look.line(**own))
+            for lineage, look in looks.items()
+        ),
     ]
     return [*handles, Line2D([], [], label="lineage problem", **_RING)] if problem else handles

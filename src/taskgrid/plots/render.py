@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +12,11 @@ from matplotlib.figure import Figure
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError
 from taskgrid.plots import style
+from taskgrid.plots.sheet import PAGE, Sheet
 from taskgrid.plugins.cards import figure_card
 from taskgrid.results import read_frame
+
+Draw = Callable[[style.Tables, Sheet], Figure]
 
 RunLabels = Mapping[str, Any]
 """Columns to add to a table (model, mode, seed, task) and their values."""
@@ -23,8 +26,8 @@ _COLUMNS = {
 }
 
 
-def draw_figure(name: str, tables: style.Tables) -> Figure:
-    """Draw a registered figure.
+def draw_figure(name: str, tables: style.Tables, sheet: Sheet = PAGE) -> Figure:
+    """Draw a registered figure, as wide as the sheet.
 
     Raises:
         ConfigError: if there is no such figure.
@@ -34,13 +37,15 @@ def draw_figure(name: str, tables: style.Tables) -> Figure:
     for table in card.tables:
         if table not in tables:
             raise ArtifactError(f"figure {name!r} needs the table {table!r}, which was not given")
-    draw = cast(style.Draw, plugins.load("figure", name).draw)
-    return draw(tables)
+    draw = cast(Draw, plugins.load("figure", name).draw)
+    return draw(tables, sheet)
 
 
-def write_figure(name: str, tables: style.Tables, pdf: str | Path, png: str | Path) -> None:
+def write_figure(
+    name: str, tables: style.Tables, sheet: Sheet, pdf: str | Path, png: str | Path
+) -> None:
     """Draw a registered figure and write it as PDF and PNG."""
-    style.save(draw_figure(name, tables), pdf, png)
+    style.save(draw_figure(name, tables, sheet), pdf, png)
 
 
 def read_tables(listing: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, pd.DataFrame]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taskgrid.plots import dumbbells, frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -28,33 +27,30 @@ CARD = FigureCard(
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
-    """Draw every task's value, the largest on top: a panel per model and mode."""
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
+    """Draw every task's value: a panel per model and mode."""
     rows = tables["shapley/values"]
     if rows.empty:
-        return style.message("no Shapley value was computed yet")
+        return sheet.message("no Shapley value was computed yet")
     titles = frames.method_titles(rows)
-    colours = style.category_colours(list(titles.values()))
-    cut = frames.panels(rows, [key for key in ("study", "model", "mode") if key in rows])
-    order = dumbbells.largest_first(rows, "task", "value")
+    looks = style.looks(list(titles.values()))
+    cut = frames.panels(rows)
+    order = sheet.ordered(rows["task"])
     names = [style.label(task) for task in order]
-    columns = style.columns_for(len(cut))
+    columns = sheet.across(len(cut), beside=0.8)
     lines = -(-len(cut) // columns)
-    tall = len(order) * max(0.24, 0.11 * len(titles) + 0.08) + 0.75
-    figure = style.new_figure(4.8 if columns == 1 else style.PAGE, lines * tall + 0.3)
+    tall = dumbbells.height(len(order), len(titles)) + 0.25
+    figure = sheet.figure(lines * tall + 0.3, dumbbells.handles(looks, base="alone"))
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True)
     for index, (panel, each) in enumerate(zip(cut, axes.ravel(), strict=False)):
         dumbbells.frame(each, names, named=index % columns == 0, ticks=6)
-        each.axvline(0, color="0.25", linewidth=1.0, zorder=1)
+        each.axvline(0, color=style.GREY, linewidth=0.8, zorder=1)
         for own, offset, title in dumbbells.lanes(panel.rows, titles):
-            _forest(each, own, order, offset, colours[title], title)
-        each.set_title(panel.title)
-        if index + columns >= len(cut):
-            each.set_xlabel("Shapley value on test [points]")
-            each.tick_params(labelbottom=True)
+            _forest(each, own, order, offset, looks[title], title)
+        each.set_title(style.wrapped(panel.title, sheet.inches / columns - 0.4))
     style.hide_unused(list(axes.ravel()), len(cut))
-    put_legend = style.side_legend if columns == 1 else style.legend_below
-    put_legend(figure, dumbbells.handles(colours, base="alone"))
+    drawn = list(axes.ravel()[: len(cut)])
+    style.label_lowest(drawn, columns, "Shapley value on test [points]", sheet.inches / columns)
     return figure
 
 
@@ -63,7 +59,7 @@ def _forest(
     rows: pd.DataFrame,
     order: list[str],
     offset: float,
-    colour: style.Colour,
+    look: style.Look,
     title: str,
 ) -> None:
     tasks = rows.groupby("task").agg(
@@ -71,8 +67,6 @@ def _forest(
     )
     tasks = 100 * tasks.reindex([task for task in order if task in tasks.index])
     y = [order.index(str(task)) + offset for task in tasks.index]
-    axes.hlines(y, tasks["low"], tasks["high"], color=colour, linewidth=1.4, zorder=3)
-    size = dumbbells.SIZE
-    marks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": size, "color": colour}
-    axes.plot(tasks["alone"], y, label=f"{title}: alone", zorder=2, **marks | dumbbells.OPEN)
-    axes.plot(tasks["value"], y, label=f"{title}: values", zorder=4, **marks)
+    axes.hlines(y, tasks["low"], tasks["high"], color=look.colour, linewidth=1.2, zorder=3)
+    axes.plot(tasks["alone"], y, label=f"{title}: alone", zorder=2, **look.marks(**style.HOLLOW))
+    axes.plot(tasks["value"], y, label=f"{title}: values", zorder=4, **look.marks())

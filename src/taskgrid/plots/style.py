@@ -1,13 +1,14 @@
-"""One look for all figures: sizes for a two-column page, colours that everybody can tell apart."""
+"""One look for all figures: sizes of text, and colours, marks and dashes that everybody can tell apart."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from dataclasses import dataclass
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, ParamSpec, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -15,45 +16,55 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
 
 from taskgrid.store.atomic import atomic_path
 
 Tables = Mapping[str, pd.DataFrame]
 Colour = tuple[float, float, float]
-Draw = Callable[[Tables], Figure]
+Drawn = ParamSpec("Drawn")
 
 Dashes = Literal["solid"] | tuple[float, Sequence[float]]
 """A dash pattern, as matplotlib takes it."""
 
-COLUMN = 3.4
-"""Width in inches of one column of a two-column page."""
-PAGE = 7.0
-"""Width in inches of the whole page."""
 PNG_DPI = 200
+FAMILY = "DejaVu Sans"  # ships with matplotlib: the same glyphs on every machine
+TEXT, SMALL, SMALLEST = 7.0, 6.5, 6.0
+"""Sizes of text in points: of what is said, of ticks and legends, and of numbers in cells."""
+
+_LINE = 0.095
+"""Inches from one line of small text to the next."""
+
+GREY = "0.25"
+"""The colour of what is no category: levels, and what legends say of marks alone."""
 
 LAMBDA_LABEL = "scaling coefficient λ"
 REFERENCE: dict[str, Dashes] = {"zero-shot": (0, (1, 1.5)), "experts": (0, (5, 2))}
 """Dash patterns of the two reference levels."""
 
 _SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
+    "font.family": FAMILY,
     "mathtext.fontset": "dejavusans",
-    "font.size": 8.0,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.0,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.title_fontsize": 7.5,
-    "figure.titlesize": 9.0,
-    "axes.linewidth": 0.7,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 3.0,
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "axes.titlepad": 4.0,
+    "axes.labelpad": 2.5,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.4,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.pad": 2.0,
+    "ytick.major.pad": 2.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -62,14 +73,39 @@ _SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "figure.constrained_layout.h_pad": 0.05,
-    "figure.constrained_layout.w_pad": 0.05,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
     "pdf.fonttype": 42,  # TrueType: text in the PDF stays selectable and editable
     "ps.fonttype": 42,
     "svg.fonttype": "none",
 }
 
-_DASHES: tuple[Dashes, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)))
+# Of the colour-blind safe ones those that are seen on white paper.
+_COLOURS = tuple(sns.color_palette("colorblind", 10)[at] for at in (0, 1, 2, 3, 4, 5, 7, 9))
+# As many as have no divisor in common: marks and dashes make pairs of which 36 differ.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p")
+_DASHES: tuple[Dashes, ...] = ("solid", (0, (3.5, 1)), (0, (3.5, 1, 1, 1)), (0, (1.5, 0.8)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a category is drawn everywhere: in grey its marker and its dashes tell it apart."""
+
+    colour: Colour
+    marker: str
+    dashes: Dashes
+
+    def line(self, **more: Any) -> dict[str, Any]:
+        """Return the look of a line, as ``plot`` takes it."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes, **more}
+
+    def marks(self, **more: Any) -> dict[str, Any]:
+        """Return the look of marks without a line."""
+        return self.line(**{"linestyle": "", **more})
+
+
+HOLLOW: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 0.8}
+"""A mark that is open, laid over a look."""
 
 
 @contextmanager
@@ -79,13 +115,13 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def styled(draw: Draw) -> Draw:
+def styled(draw: Callable[Drawn, Figure]) -> Callable[Drawn, Figure]:
     """Make a ``draw`` function apply the style itself."""
 
     @wraps(draw)
-    def wrapper(tables: Tables) -> Figure:
+    def wrapper(*given: Drawn.args, **named: Drawn.kwargs) -> Figure:
         with paper_style():
-            return draw(tables)
+            return draw(*given, **named)
 
     return wrapper
 
@@ -107,32 +143,16 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
         png_path.write_bytes(as_png.getbuffer())
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure (inches), laid out so that nothing overlaps.
-
-    It does not belong to pyplot: no global state, no window, nothing to close.
-    """
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def message(text: str) -> Figure:
-    """Return a figure that says in one sentence why there is nothing to draw."""
-    figure = new_figure(COLUMN, 1.0)
-    axes = figure.add_subplot()
-    axes.axis("off")
-    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)
-    return figure
-
-
-def category_colours(names: Sequence[str]) -> dict[str, Colour]:
-    """Return a colour-blind safe colour for each name; beyond ten they repeat, with other dashes."""
-    palette = sns.color_palette("colorblind", 10)
-    return {name: palette[index % 10] for index, name in enumerate(names)}
-
-
-def category_dashes(names: Sequence[str]) -> dict[str, Dashes]:
-    """Return the dash pattern that tells names of one colour apart."""
-    return {name: _DASHES[(index // 10) % len(_DASHES)] for index, name in enumerate(names)}
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each name, in their order; the first 36 differ in more than the colour."""
+    return {
+        name: Look(
+            _COLOURS[place % len(_COLOURS)],
+            _MARKERS[place % len(_MARKERS)],
+            _DASHES[place % len(_DASHES)],
+        )
+        for place, name in enumerate(names)
+    }
 
 
 def ordered_colours(values: Sequence[int]) -> dict[int, Colour]:
@@ -141,68 +161,83 @@ def ordered_colours(values: Sequence[int]) -> dict[int, Colour]:
     return {value: cast(Colour, tuple(shades[index][:3])) for index, value in enumerate(values)}
 
 
+def level_handles(*names: str) -> list[Line2D]:
+    """Return what the legend says of the reference levels, of all where none is named."""
+    return [
+        Line2D([], [], color=GREY, linewidth=1.0, linestyle=REFERENCE[name], label=name)
+        for name in names or REFERENCE
+    ]
+
+
 def label(name: str) -> str:
     """Return a name as a person writes it: ``task_arithmetic`` -> ``task arithmetic``."""
     return name.replace("_", " ")
 
 
-def tilt_labels(axes: Axes, names: Sequence[str], room: float) -> None:
-    """Tilt the labels of the x axis when they are wider than ``room`` inches each."""
-    if max((len(name) for name in names), default=0) * 0.068 > room:
-        axes.tick_params(axis="x", labelrotation=45)
+@cache
+def text_width(words: str, points: float) -> float:
+    """Return how wide the widest line of a text is, in inches."""
+    font = FontProperties(family=FAMILY, size=points)
+    measure = TextToPath().get_text_width_height_descent
+    return max(float(measure(line, font, ismath=False)[0]) / 72 for line in words.split("\n"))
+
+
+def wrapped(words: str, room: float, points: float = TEXT) -> str:
+    """Break a text between words so that no line is wider than ``room`` inches, where that can be."""
+    lines: list[str] = []
+    for paragraph in words.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}" if line else word
+            if line and text_width(longer, points) > room:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def name_columns(
+    axes: Axes, places: Sequence[float], names: Sequence[str], room: float, tilt: int = 45
+) -> None:
+    """Name places of the x axis, of which each unit is ``room`` inches wide.
+
+    Names that are wider are tilted by degrees, or upright where they are many; of those that would still
+    touch only some are shown, the last always.
+    """
+    if max((text_width(name, SMALL) for name in names), default=0.0) + 0.06 <= room:
+        axes.set_xticks(places, list(names))
+        return
+    tilt = tilt if room > 2 * _LINE else 90
+    kept = [len(places) - 1]
+    for at in range(len(places) - 2, -1, -1):
+        if (places[kept[-1]] - places[at]) * room >= _LINE:
+            kept.append(at)
+    axes.set_xticks([places[at] for at in kept[::-1]], [names[at] for at in kept[::-1]])
+    axes.tick_params(axis="x", labelrotation=tilt)
+    if tilt < 90:
         for text in axes.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
-    else:
-        axes.tick_params(axis="x", labelrotation=0)
 
 
-def name_layers(axes: Axes, layers: Sequence[str]) -> None:
-    """Name as many layers as there is room for along the x axis, the first at 0 and the last always."""
-    every = -(-len(layers) // 8)
+def name_layers(axes: Axes, layers: Sequence[str], room: float) -> None:
+    """Name as many layers as ``room`` inches hold along the x axis, the first and the last always."""
+    every = -(-len(layers) // max(2, int(room / 0.16)))
     places = [*range(0, len(layers) - every, every), len(layers) - 1]
-    axes.set_xticks(places, [layers[place] for place in places])
-    axes.tick_params(axis="x", labelrotation=45)
-    for text in axes.get_xticklabels():
-        text.set(ha="right", rotation_mode="anchor")
+    name_columns(axes, places, [layers[place] for place in places], 2.1 * _LINE)
 
 
-def side_legend(figure: Figure, handles: Sequence[Any], title: str | None = None) -> Legend:
-    """Put a legend outside the axes, to their right."""
-    return figure.legend(
-        handles=list(handles),
-        title=title,
-        loc="outside right upper",
-        alignment="left",
-        handlelength=2.2,
-        borderaxespad=0.3,
-    )
+def plain_exponents(value: float, _: object = None) -> str:
+    """Print a tick's number without a small raised exponent: ``2.5e-5``."""
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], title: str | None = None) -> Legend:
-    """Put a legend outside the axes, below them, in as many columns as the page has room for."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    across = max(1, int(figure.get_figwidth() / (0.55 + 0.068 * longest)))
-    return figure.legend(
-        handles=list(handles),
-        title=title,
-        loc="outside lower center",
-        ncols=min(across, len(handles)),
-        handlelength=2.2,
-        borderaxespad=0.3,
-    )
-
-
-def columns_for(panels: int, kinds: int = 1, most: int = 3) -> int:
-    """Return how many panels to put side by side.
-
-    Args:
-        panels: how many there are.
-        kinds: how many methods each model and mode has; they make a row where they fit.
-        most: the page has room for.
-    """
-    if 1 < kinds <= most:
-        return kinds
-    return 2 if panels == 4 else min(panels, most)
+def label_lowest(axes: Sequence[Axes], columns: int, words: str, room: float) -> None:
+    """Name the x axis below the lowest panel of each column, in lines of ``room`` inches."""
+    for place, each in enumerate(axes):
+        lowest = place + columns >= len(axes)
+        each.tick_params(labelbottom=lowest)
+        each.set_xlabel(wrapped(words, room) if lowest else "")
 
 
 def hide_unused(axes: Sequence[Axes], used: int) -> None:

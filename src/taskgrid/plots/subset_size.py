@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from taskgrid.plots import frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -20,111 +20,92 @@ CARD = FigureCard(
     Normalised accuracy on the **test** split against the number of merged tasks, every subset
     at its own λ, chosen on **validation** (first maximum of mean normalised accuracy).
     Normalised: each task's accuracy divided by the accuracy of its own expert, then averaged
-    over the tasks of the subset. Each point is one subset (mean over seeds; with several seeds
-    a whisker spans them, up to 100 subsets), points are spread sideways to be seen; the line
-    joins the means over all subsets of a size. Dashed: the experts (100 %); dotted: the pre-
-    trained model (zero-shot), mean over the tasks.
+    over the tasks of the subset. Each mark is one subset (mean over seeds), hollow where the
+    chosen λ is the first or the last of its sweep; thin bars: 95 % intervals by a bootstrap over
+    images, with several seeds their span, for up to 100 subsets. The line joins the means over
+    all subsets of a size. Dashed: the experts (100 %); dotted: the pre-trained model
+    (zero-shot), mean over the tasks.
     """,
 )
 
 _MANY_POINTS = 100
+_SPREAD = 0.56
+"""How much of the way from one size to the next the marks of a size take."""
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     """Draw test normalised accuracy against subset size: a panel per model and mode."""
     chosen = frames.chosen_points(tables["selected"])
     if chosen.empty:
-        return style.message("no scaling coefficient was chosen yet")
+        return sheet.message("no scaling coefficient was chosen yet")
     titles = frames.method_titles(chosen)
-    colours = style.category_colours(list(titles.values()))
-    dashes = style.category_dashes(list(titles.values()))
+    looks = style.looks(list(titles.values()))
     cut = frames.panels(chosen)
-    columns = style.columns_for(len(cut))
+    columns = sheet.across(len(cut), least=1.6)
     rows = -(-len(cut) // columns)
-    figure = style.new_figure(4.8 if columns == 1 else style.PAGE, 2.8 * rows)
+    figure = sheet.figure(2.2 * rows + 0.2, _handles(looks, bool(chosen["at_edge"].any())))
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
-    for index, (panel, each) in enumerate(zip(cut, axes.ravel(), strict=False)):
+    lane = _SPREAD / len(titles)
+    for panel, each in zip(cut, axes.ravel(), strict=False):
         _levels(each, tables["grid"], panel)
         for place, ((method, options), title) in enumerate(titles.items()):
             mine = (panel.rows["method"] == method) & (panel.rows["options"] == options)
-            offset = (place - (len(titles) - 1) / 2) * 0.7 / len(titles)
-            part = panel.rows[mine]
-            _series(each, part, title, offset, 0.5 / len(titles), colours[title], dashes[title])
-        each.set_title(panel.title)
-        each.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        sizes = panel.rows["size"].astype(int)
-        each.set_xlim(sizes.min() - 0.6, sizes.max() + 0.6)
+            offset = (place - (len(titles) - 1) / 2) * lane
+            _series(each, panel.rows[mine], title, offset, 0.75 * lane, looks[title])
+        each.set_title(style.wrapped(panel.title, sheet.inches / columns - 0.4))
         each.grid(visible=False, axis="x")
-        if index // columns == rows - 1 or index + columns >= len(cut):
-            each.set_xlabel("tasks merged")
-            each.tick_params(labelbottom=True)
-        if index % columns == 0:
-            each.set_ylabel("normalised accuracy on test [%]")
+    sizes = sorted(chosen["size"].astype(int).unique())
+    axes[0, 0].set_xticks(sizes[:: -(-len(sizes) // 10)])
+    axes[0, 0].set_xlim(sizes[0] - 0.5, sizes[-1] + 0.5)
     style.hide_unused(list(axes.ravel()), len(cut))
-    put_legend = style.side_legend if columns == 1 else style.legend_below
-    put_legend(figure, _handles(colours, dashes))
+    drawn = list(axes.ravel()[: len(cut)])
+    style.label_lowest(drawn, columns, "tasks merged", sheet.inches / columns)
+    figure.supylabel("normalised accuracy on test [%]", fontsize=style.TEXT)
     return figure
 
 
 def _series(
-    axes: Axes,
-    rows: pd.DataFrame,
-    title: str,
-    offset: float,
-    width: float,
-    colour: style.Colour,
-    dashes: style.Dashes,
+    axes: Axes, rows: pd.DataFrame, title: str, offset: float, width: float, look: style.Look
 ) -> None:
-    seeds = rows.groupby(["size", "subset"], sort=True)["test_normalized"].agg(
-        ["mean", "min", "max"]
+    points = rows.groupby(["size", "subset"], sort=True, as_index=False).agg(
+        mean=("test_normalized", "mean"),
+        low=("test_normalized_low", "min"),
+        high=("test_normalized_high", "max"),
+        at_edge=("at_edge", "any"),
     )
-    seeds = seeds.reset_index()
-    rank = seeds.groupby("size").cumcount()
-    count = seeds.groupby("size")["subset"].transform("count")
+    rank = points.groupby("size").cumcount()
+    count = points.groupby("size")["subset"].transform("count")
     # A fixed low-discrepancy walk instead of random jitter: the same figure every time.
     walk = ((rank + 0.5) * 0.618034 % 1 - 0.5).where(count > 1, 0.0)
-    x = seeds["size"].astype(float) + offset + walk * width
-    many = len(seeds) > _MANY_POINTS
-    if rows["seed"].nunique() > 1 and not many:
-        axes.vlines(
-            x, 100 * seeds["min"], 100 * seeds["max"], color=colour, alpha=0.35, linewidth=0.8
+    x = points["size"].astype(float) + offset + walk * width
+    if len(points) <= _MANY_POINTS:
+        ends = (100 * points["low"], 100 * points["high"])
+        axes.vlines(x, *ends, color=look.colour, alpha=0.35, linewidth=0.6, zorder=2)
+    for at_edge, hollow in ((False, {}), (True, style.HOLLOW | {"markeredgewidth": 0.6})):
+        own = points["at_edge"].astype(bool) == at_edge
+        axes.plot(
+            x[own],
+            100 * points["mean"][own],
+            label=f"{title}: {'at the edge' if at_edge else 'subsets'}",
+            zorder=3,
+            **look.marks(markersize=2.6, alpha=0.8, **hollow),
         )
-    axes.scatter(
-        x,
-        100 * seeds["mean"],
-        s=5 if many else 11,
-        color=colour,
-        alpha=0.35 if many else 0.55,
-        linewidth=0,
-        label=f"{title}: subsets",
-    )
-    means = seeds.groupby("size")["mean"].mean()
-    axes.plot(
-        means.index.astype(float) + offset,
-        100 * means,
-        color=colour,
-        linestyle=dashes,
-        marker="D",
-        markersize=3.6,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        label=f"{title}: mean",
-        zorder=4,
-    )
+    means = 100 * points.groupby("size")["mean"].mean()
+    line = look.line(marker="_", markersize=6, markeredgewidth=1.2)
+    axes.plot(means.index.astype(float) + offset, means, label=f"{title}: mean", zorder=4, **line)
 
 
 def _levels(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
-    tasks = {task for name in panel.rows["subset"].unique() for task in name.split("+")}
     scores = frames.reference_scores(grid, "test", panel.model, panel.mode)
-    scores = scores[scores.index.isin(tasks)]
+    scores = scores[scores.index.isin(frames.tasks_of(panel.rows["subset"]))]
     zero = float((scores["zero-shot"] / scores["experts"]).mean())
     levels = {"experts": 1.0, "zero-shot": zero}
     for name, level in levels.items():
         if np.isfinite(level):
             axes.axhline(
                 100 * level,
-                color="0.25",
+                color=style.GREY,
                 linewidth=1.0,
                 linestyle=style.REFERENCE[name],
                 label=name,
@@ -132,21 +113,9 @@ def _levels(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
             )
 
 
-def _handles(colours: dict[str, style.Colour], dashes: dict[str, style.Dashes]) -> list[Line2D]:
-    methods = [
-        Line2D(
-            [],
-            [],
-            color=colours[title],
-            linestyle=dashes[title],
-            marker="D",
-            markersize=3.6,
-            label=title,
-        )
-        for title in colours
-    ]
-    levels = [
-        Line2D([], [], color="0.25", linewidth=1.0, linestyle=pattern, label=name)
-        for name, pattern in style.REFERENCE.items()
-    ]
-    return [*methods, *levels]
+def _handles(looks: dict[str, style.Look], at_edge: bool) -> list[Line2D]:
+    means = [Line2D([], [], label=title, **look.line()) for title, look in looks.items()]
+    marks = {"color": style.GREY, "linestyle": "", "marker": "o", "markersize": 3.0}
+    edge = [Line2D([], [], label="λ at the edge of its sweep", **{**marks, **style.HOLLOW})]
+    subset = Line2D([], [], label="a subset", **marks)
+    return [*means, subset, *(edge if at_edge else []), *style.level_handles()]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from taskgrid.plots import frames, style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -32,22 +33,21 @@ _NAMES = {"none": "direct", "few_shot": "few-shot"}
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     """Draw accuracy against images: a row per study and model, a column per coefficient."""
     rows = tables["transfer/curves"]
     if rows.empty:
-        return style.message("no expert of another base was evaluated yet")
+        return sheet.message("no expert of another base was evaluated yet")
     # So that sums of the same numbers are the same in every order of the table.
     rows = rows.sort_values([key for key in _NAMED if key in rows])
     rows = rows.assign(method=rows["aligner"].map(lambda name: _NAMES.get(name, name)))
     titles = frames.method_titles(rows)
-    colours = style.category_colours(list(titles.values()))
-    dashes = style.category_dashes(list(titles.values()))
+    looks = style.looks(list(titles.values()))
     there = [name for name in _WORDS if (rows["coefficient"] == name).any()]
     by = [key for key in ("study", "model") if key in rows]
     cut = [part for _, part in rows.groupby(by, sort=True)]
-    width = style.PAGE if len(there) > 1 else 4.8
-    figure = style.new_figure(width, 2.6 * len(cut) + 0.6)
+    lines = [Line2D([], [], label=title, **look.line()) for title, look in looks.items()]
+    figure = sheet.figure(2.1 * len(cut) + 0.3, [*lines, *style.level_handles()])
     axes = figure.subplots(len(cut), len(there), squeeze=False, sharex=True, sharey=True)
     counts = sorted({int(count) for count in rows["images"].dropna() if count})
     several = [key for key in by if rows[key].nunique() > 1]
@@ -59,14 +59,13 @@ def draw(tables: style.Tables) -> Figure:
                 mine = own[(own["method"] == method) & (own["options"].astype(str) == options)]
                 # Lines side by side, so that their bars can be told apart.
                 shift = 1.06 ** (place - (len(titles) - 1) / 2)
-                _line(each, mine, title, colours[title], dashes[title], shift)
+                _line(each, mine, title, looks[title], shift)
             words = [style.label(str(part[key].iloc[0])) for key in several]
             each.set_title("\n".join([*words, _WORDS[coefficient]]))
             _axis(each, counts)
         line[0].set_ylabel("accuracy on test [%]")
     for each in axes[-1]:
         each.set_xlabel("labelled images per task")
-    style.legend_below(figure, _handles(colours, dashes))
     return figure
 
 
@@ -74,8 +73,7 @@ def _line(
     axes: Axes,
     rows: pd.DataFrame,
     title: str,
-    colour: style.Colour,
-    dashes: style.Dashes,
+    look: style.Look,
     shift: float,
 ) -> None:
     seen = rows["images"].fillna(0).astype(int)
@@ -84,22 +82,16 @@ def _line(
     )
     across, points = 100 * points[points.index == 0], 100 * points[points.index > 0]
     for mean, low, high in across.to_numpy(dtype=float):
-        axes.axhline(mean, color=colour, linestyle=dashes, label=f"{title}: across")
-        axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+        # A mark somewhere along it, so that it is told apart as the curves are.
+        own = look.line(marker="")
+        axes.axhline(mean, label=f"{title}: across", **own)
+        axes.plot(0.5, mean, transform=axes.get_yaxis_transform(), **look.marks())
+        axes.axhspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
     if points.empty:
         return
     x = points.index.to_numpy(dtype=float) * shift
-    axes.vlines(x, points["low"], points["high"], color=colour, linewidth=1.0, alpha=0.7)
-    axes.plot(
-        x,
-        points["mean"],
-        color=colour,
-        linestyle=dashes,
-        marker="o",
-        markersize=3.6,
-        label=f"{title}: curve",
-        zorder=3,
-    )
+    axes.vlines(x, points["low"], points["high"], color=look.colour, linewidth=0.8, alpha=0.7)
+    axes.plot(x, points["mean"], label=f"{title}: curve", zorder=3, **look.line())
 
 
 def _levels(axes: Axes, rows: pd.DataFrame) -> None:
@@ -108,7 +100,7 @@ def _levels(axes: Axes, rows: pd.DataFrame) -> None:
         if np.isfinite(level):
             axes.axhline(
                 100 * level,
-                color="0.25",
+                color=style.GREY,
                 linewidth=1.0,
                 linestyle=style.REFERENCE[name],
                 label=name,
@@ -124,15 +116,3 @@ def _axis(axes: Axes, counts: list[int]) -> None:
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
     axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
-
-
-def _handles(colours: dict[str, style.Colour], dashes: dict[str, style.Dashes]) -> list[Line2D]:
-    lines = [
-        Line2D([], [], color=colours[title], linestyle=dashes[title], label=title)
-        for title in colours
-    ]
-    levels = [
-        Line2D([], [], color="0.25", linewidth=1.0, linestyle=pattern, label=name)
-        for name, pattern in style.REFERENCE.items()
-    ]
-    return [*lines, *levels]

@@ -77,6 +77,14 @@ def of_study(experiment: Experiment, label: str) -> list[str]:
     return [*studies.tables(experiment, label), *figures] or [paths.SELECTED]
 
 
+def sheet(experiment: Experiment) -> str:
+    """Return what figures are drawn on: their width, and the order of tasks."""
+    config = experiment.config
+    return canonical_json(
+        {"width": config.figure_width, "tasks": [task.name for task in config.tasks]}
+    )
+
+
 def tables(experiment: Experiment, figure: str) -> list[str]:
     """Return the files that a figure reads."""
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from taskgrid.plots import style
+from taskgrid.plots.sheet import Sheet
 from taskgrid.plugins.cards import FigureCard
 
 CARD = FigureCard(
@@ -16,9 +17,9 @@ CARD = FigureCard(
 
 
 @style.styled
-def draw(tables: style.Tables) -> Figure:
+def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     rows = tables["worst/tasks"].sort_values("accuracy")
-    figure = style.new_figure(5.0, 1.0 + 0.2 * len(rows))
+    figure = sheet.figure(0.6 + 0.15 * len(rows))
     axes = figure.subplots()
     axes.barh([f"{row.subset} ({row.method})" for row in rows.itertuples()], rows["accuracy"])
     axes.set_xlabel("accuracy of the worst task on test")
