@@ -27,15 +27,14 @@ _COLOURS = 128
 
 _HEAD = """# Figures
 
-Made from the cards of the figures by `python -m tools.gallery results`, with the pictures that a run has drawn;
-a test keeps page and cards equal. All pictures are of the small CLIP that is shipped: the embedded default,
-`presets/questions.yaml` and `presets/methods.yaml` on a CPU.
+Made from the cards of the figures by `python -m tools.gallery RESULTS...`, with pictures that finished runs
+drew; a test keeps page and cards equal. All pictures are of the small CLIP that is shipped.
 
-Figures are drawn into `results/figures/`, as PDF for papers and as PNG. `figures` names those that are wanted
-(`all` is the default), `figure_width` how wide they are drawn: `column`, 3.3 inches, or `page`, 6.9 inches, those of a
-two-column paper. They are meant to be set at that size: then no text is smaller than 6 pt. Tasks stand in the order of
-`tasks` everywhere. What has a name is told apart by marks and dashes as well as by colour, what has an order by how dark
-it is, so that figures can be printed in grey. Pages to draw one's own: [plug-ins](plugins.md#a-figure).
+Figures are drawn into `results/figures/`, as PDF for papers and as PNG. `figures` names those that are
+wanted (`all` is the default), `figure_width` says how wide: `column`, 3.3 inches, or `page`, 6.9 inches, as
+in a two-column paper. Set at that size, no text is smaller than 6 pt. Tasks stand in the order of `tasks`
+everywhere. What has a name is told apart by marks and dashes as well as by colour, what has an order by how
+dark it is, so that figures can be printed in grey. A figure of one's own: [plug-ins](plugins.md#a-figure).
 """
 
 _MISSING = {

@@ -113,6 +113,12 @@ def test_an_edit_of_a_figure_draws_that_figure(checkout: Checkout) -> None:
     assert checkout.plan() == Counter({"figure": 1, "sync": 1})
 
 
+def test_another_width_draws_figures_and_runs_nothing_else(checkout: Checkout) -> None:
+    checkout.config["figure_width"] = "column"
+    planned = checkout.plan()
+    assert planned.pop("figure") > AFTER_TABLES["figure"] and planned == Counter({"sync": 1})
+
+
 def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:
     path = next((checkout / "src/taskgrid/tracking").glob("mlflow*.py"))
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")

@@ -69,8 +69,8 @@ class Config(Section):
     figures: Literal["all"] | list[StrictStr] = "all"
     """Figures to draw."""
     figure_width: Literal["column", "page"] = "page"
-    """How wide figures are drawn, for print without scaling: a `column` (3.3 in) of a two-column paper, or its
-    `page` (6.9 in). Text is 6 pt or larger in both."""
+    """How wide figures are drawn, for print without scaling: a `column` (3.3 in) of a two-column paper, or
+    its `page` (6.9 in). Text is 6 pt or larger in both."""
     published: list[StrictStr] = Field([])
     """Lineages of published numbers to set beside the run: see `docs/reproduce.md`."""
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)

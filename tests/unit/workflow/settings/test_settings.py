@@ -50,6 +50,7 @@ EVERY: dict[str, Ask] = {
     "precision": lambda e: settings.precision.proof(e, **RUN),
     "export": lambda e: settings.export.point(e, **POINT),
     "grid": settings.tables.grid,
+    "figure": settings.figures.sheet,
     "registry": settings.registry.sync,
     "records": settings.registry.blocks,
 }
@@ -63,6 +64,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"grid": {"lambdas": [0, 0.5, 1]}}, {"merge", "precision", "registry"}),
     ({"evaluation": {"batch_size": 3}}, {"reference", "eval", "precision", "registry"}),
     ({"evaluation": {"outside": True}}, {"merge", "registry"}),
+    ({"figure_width": "column"}, {"figure", "registry"}),
     ({"tracking": {"uri": "http://user:secret@host"}}, {"registry"}),
     ({"tracking": {"points": True}}, {"registry", "records"}),
     ({"export": {"max_mb": 9}}, {"export", "registry"}),
@@ -350,6 +352,13 @@ def test_figures_read_tables_with_labels_where_snakemake_has_them() -> None:
         "labels": {**RUN, "seed": 1, "task": "handwritten"},
         "path": "x/results/experts/m/standard/1/handwritten/history.parquet",
     }
+
+
+def test_figures_have_a_width_and_the_configured_order_of_tasks() -> None:
+    tasks = ["textures", "handwritten", {"name": "catalogue", "expert": False}]
+    order = ["textures", "handwritten", "catalogue"]
+    sheet = json.loads(settings.figures.sheet(experiment(tasks=tasks)))
+    assert sheet == {"width": "page", "tasks": order}
 
 
 def test_published_numbers_are_named_with_what_the_literature_calls_the_run() -> None:
