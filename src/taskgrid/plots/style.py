@@ -222,7 +222,7 @@ def name_columns(
 
 def name_layers(axes: Axes, layers: Sequence[str], room: float) -> None:
     """Name as many layers as ``room`` inches hold along the x axis, the first and the last always."""
-    every = -(-len(layers) // max(2, int(room / 0.16)))
+    every = -(-len(layers) // max(2, int(room / 0.25)))
     places = [*range(0, len(layers) - every, every), len(layers) - 1]
     name_columns(axes, places, [layers[place] for place in places], 2.1 * _LINE)
 

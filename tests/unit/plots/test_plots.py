@@ -231,16 +231,14 @@ def test_heatmap_cells_are_the_scores_at_the_chosen_lambda(five: Example) -> Non
     base = rows[rows["method"] == "zeroshot"].set_index("task")["accuracy"]
     own = rows[(rows["method"] == "expert") & (rows["subset"] == rows["task"])]
     assert np.allclose(zero[:5], 100 * (base / own.groupby("task")["accuracy"].mean())[tasks])
-    # A merge of one task is its expert here, and has no row.
-    subsets = [each for each in all_subsets(tasks) if len(each) > 1]
-    subsets = sorted(subsets, key=lambda subset: (len(subset), subset))
-    assert np.shape(matrix) == (26, 6)
+    subsets = sorted(all_subsets(tasks), key=lambda subset: (len(subset), subset))
+    assert np.shape(matrix) == (31, 6)
     rows = rows[rows["method"] == "task_arithmetic"]
     chosen = five.selected.query("method == 'task_arithmetic'").set_index(["seed", "subset"])
     scores = rows.set_index(["seed", "subset", "point", "task"])["normalized_accuracy"]
     named = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert named[0] == "zero-shot" and named[-1] == "all"
-    for row in (0, 7, 17, 24):
+    for row in (5, 12, 22, 29):
         name = "+".join(subsets[row])
         others = ", ".join(task for task in tasks if task not in subsets[row])
         few = len(subsets[row]) < 3
@@ -258,10 +256,14 @@ def test_heatmap_cells_are_the_scores_at_the_chosen_lambda(five: Example) -> Non
 
 
 def test_heatmap_prints_no_hundred_for_a_merge_that_is_its_expert(five: Example) -> None:
-    grid = five.grid
-    less = (grid["method"] == "average") & (grid["size"] == 1)
-    grid = grid.assign(normalized_accuracy=grid["normalized_accuracy"].where(~less, 0.97))
-    first, second = draw_figure("heatmap", {**five.tables(), "grid": grid}).axes[:2]
+    alone = five.grid["size"] == 1
+    scores = five.grid["normalized_accuracy"].where(~alone, 1.0)
+    same = {**five.tables(), "grid": five.grid.assign(normalized_accuracy=scores)}
+    # Where all merges of one task are their experts they have no rows.
+    assert {len(matrix) for matrix in cells(draw_figure("heatmap", same))} == {1 + 26}
+    scores = scores.where(~alone | (five.grid["method"] != "average"), 0.97)
+    apart = {**five.tables(), "grid": five.grid.assign(normalized_accuracy=scores)}
+    first, second = draw_figure("heatmap", apart).axes[:2]
     for axes, equal in ((first, 0), (second, 5)):
         said = [text.get_text() for text in axes.texts]
         assert said.count("=") == equal and not {"100", "100.0"} & set(said)
