@@ -101,8 +101,8 @@ def _grid(rows: pd.DataFrame, column: str) -> Map:
 
 
 def _image(pixels: pd.DataFrame) -> NDArray[np.uint8]:
-    once = pixels.drop_duplicates(["y", "x"]).sort_values(["y", "x"])
-    size = int(once["y"].max()) + 1
+    once = pixels.drop_duplicates(["pixel_y", "pixel_x"]).sort_values(["pixel_y", "pixel_x"])
+    size = int(once["pixel_y"].max()) + 1
     colours: NDArray[np.uint8] = once[["red", "green", "blue"]].to_numpy(np.uint8)
     return colours.reshape(size, -1, 3)
 

@@ -92,7 +92,7 @@ def draw(tables: style.Tables, sheet: Sheet) -> Figure:
     axes = figure.subplots(-(-len(cut) // columns), columns, squeeze=False)
     limits = matrices.score_range(np.concatenate([each.to_numpy().ravel() for each in shown]))
     room = (sheet.inches - rows.beside) / columns - 0.08
-    wide = style.text_width(max(chain(*scales), key=len), style.SMALLEST) + 0.1
+    wide = style.text_width(max(chain(*scales), key=len), style.SMALLEST) + 0.06
     cell = (room - wide) / (len(tasks) + 1)
     for index, (panel, each) in enumerate(zip(cut, axes.ravel(), strict=False)):
         mesh = matrices.draw_cells(each, shown[index], limits, "viridis", cell)
@@ -158,7 +158,7 @@ def _cells(panel: frames.Panel, grid: pd.DataFrame, rows: _Rows, tasks: list[str
 def _is_expert(cells: pd.DataFrame, rows: _Rows) -> np.ndarray:
     """Return where a merge of one task is as good as its expert to the last image."""
     alone = np.array([0, *rows.sizes]) == 1
-    return np.asarray(cells == 100) & alone[:, None]
+    return np.asarray((cells == 100).to_numpy() & alone[:, None])
 
 
 def _shown(cells: pd.DataFrame, rows: _Rows) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def _numbers(
         ]
         if (
             style.text_width("\n".join(max(row, key=len) for row in printed), style.SMALLEST)
-            <= room - 0.03
+            <= room
         ):
             return np.array(printed)
     return None

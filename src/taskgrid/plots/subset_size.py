@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -115,7 +117,7 @@ def _levels(axes: Axes, grid: pd.DataFrame, panel: frames.Panel) -> None:
 
 def _handles(looks: dict[str, style.Look], at_edge: bool) -> list[Line2D]:
     means = [Line2D([], [], label=title, **look.line()) for title, look in looks.items()]
-    marks = {"color": style.GREY, "linestyle": "", "marker": "o", "markersize": 3.0}
+    marks: dict[str, Any] = {"color": style.GREY, "linestyle": "", "marker": "o", "markersize": 3.0}
     edge = [Line2D([], [], label="λ at the edge of its sweep", **{**marks, **style.HOLLOW})]
     subset = Line2D([], [], label="a subset", **marks)
     return [*means, subset, *(edge if at_edge else []), *style.level_handles()]
