@@ -705,7 +705,12 @@ def test_axes_say_what_they_measure(five: Example) -> None:
         "feature_depth": {"queries [%]", "stream [%]", "expert", "task arithmetic", "block 1"},
         "feature_similarity": {"linear CKA", "base", "expert", "average", "output"},
         "representation_bias": {"distance from the expert's features", "zero-shot", "left"},
-        "weight_norms": {"|θ − θ₀| by |θ₀| [%]", "λ", "a task vector", "average"},
+        "weight_norms": {
+            "|θ − θ₀| by |θ₀| [%]",
+            style.LAMBDA_LABEL,
+            "a task vector",
+            "average",
+        },
         "transfer": {"accuracy on test [%]", "labelled images per task", "direct", "few-shot"},
         "barriers": {"barrier on test [points]", "task arithmetic", "digits + glyphs"},
     }
