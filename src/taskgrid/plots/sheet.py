@@ -112,7 +112,7 @@ class Sheet:
         figure = self.figure(0.8)
         axes = figure.add_subplot()
         axes.axis("off")
-        words = style.wrapped(text, self.inches - 0.3)
+        words = style.wrapped(text, self.inches - 0.6)
         axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
         return figure
 

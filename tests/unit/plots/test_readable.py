@@ -149,10 +149,10 @@ def test_looks_differ_in_grey_and_are_seen_on_white_paper() -> None:
 
 
 def test_text_is_measured_as_it_is_drawn() -> None:
-    figure = Figure(dpi=72)
+    figure = Figure(dpi=600)
     text = figure.text(0, 0, "task arithmetic", fontsize=style.SMALL, family=style.FAMILY)
     figure.draw_without_rendering()
-    width = text.get_window_extent().width / 72
+    width = text.get_window_extent().width / 600
     assert style.text_width("task arithmetic", style.SMALL) == pytest.approx(width, rel=0.05)
     wrapped = style.wrapped("task arithmetic of many", width, style.SMALL)
     assert wrapped.split("\n") == ["task arithmetic", "of many"]
@@ -180,5 +180,5 @@ def test_panels_stand_in_rows_that_are_as_full_as_they_can_be() -> None:
 
 
 def test_a_sentence_fits_into_a_column() -> None:
-    figure = Sheet("column").message("no merged grid point was evaluated on validation yet " * 2)
+    figure = Sheet("column").message("no merged grid point was evaluated on validation yet, " * 2)
     assert overlapping(figure) == [] and len(figure.findobj(Text)) >= 1
