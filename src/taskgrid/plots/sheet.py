@@ -110,10 +110,8 @@ class Sheet:
     def message(self, text: str) -> Figure:
         """Return a figure that says in one sentence why there is nothing to draw."""
         figure = self.figure(0.8)
-        axes = figure.add_subplot()
-        axes.axis("off")
         words = style.wrapped(text, self.inches - 0.6)
-        axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+        figure.text(0.5, 0.5, words, ha="center", va="center")
         return figure
 
 

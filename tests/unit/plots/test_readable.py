@@ -154,7 +154,7 @@ def test_text_is_measured_as_it_is_drawn() -> None:
     figure.draw_without_rendering()
     width = text.get_window_extent().width / 600
     assert style.text_width("task arithmetic", style.SMALL) == pytest.approx(width, rel=0.05)
-    wrapped = style.wrapped("task arithmetic of many", width, style.SMALL)
+    wrapped = style.wrapped("task arithmetic of many", 1.05 * width, style.SMALL)
     assert wrapped.split("\n") == ["task arithmetic", "of many"]
     assert style.wrapped("unbreakable", 0.1) == "unbreakable"
 
