@@ -11,7 +11,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from taskgrid import plugins
 from taskgrid.plots import style
@@ -180,5 +179,6 @@ def test_panels_stand_in_rows_that_are_as_full_as_they_can_be() -> None:
 
 
 def test_a_sentence_fits_into_a_column() -> None:
-    figure = Sheet("column").message("no merged grid point was evaluated on validation yet, " * 2)
-    assert overlapping(figure) == [] and len(figure.findobj(Text)) >= 1
+    with style.paper_style():
+        figure = Sheet("column").message("no merged point was evaluated on validation yet, " * 2)
+        assert overlapping(figure) == [] and len(drawn_texts(figure)) == 1
