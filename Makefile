@@ -43,7 +43,7 @@ results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
 report: results/report.html
 
 test: $(READY)
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers tests/browser
 
 # SLURM is unpacked into .slurm, not installed.
 test-slurm: $(READY)
