@@ -142,7 +142,7 @@ def subset_records(
         span = (spans or {}).get(str(merge[5]), {})
         records.append(
             RunRecord(
-                point_id=_merge_id(merge),
+                point_id=merge_id(merge),
                 kind="subset",
                 name=f"{merge[5]} · {merge[3]}",
                 parent=parent,
@@ -195,10 +195,10 @@ def point_records(grid: pd.DataFrame) -> list[RunRecord]:
             settings = {**named, "size": size, **_coefficients(point)}
             records.append(
                 RunRecord(
-                    point_id=f"{_merge_id(merge)}/{point}",
+                    point_id=f"{merge_id(merge)}/{point}",
                     kind="point",
                     name=f"{merge[5]} · {merge[3]} · {point}",
-                    parent=_merge_id(merge),
+                    parent=merge_id(merge),
                     params={**settings, **_flat(options, f"{merge[3]}.")},
                     metrics=_finite(values),
                     tags={
@@ -293,7 +293,8 @@ def _named(merge: tuple[Any, ...]) -> dict[str, str]:
     return {"model": model, "mode": mode, "seed": seed, "method": method, "subset": subset}
 
 
-def _merge_id(merge: tuple[Any, ...]) -> str:
+def merge_id(merge: tuple[Any, ...]) -> str:
+    """Return the ``point_id`` of a merge: its model, mode, seed, method, options and subset."""
     model, mode, seed, method, options, subset = merge
     version = f"@{digest(json.loads(options))[:8]}" if options not in ("", "{}", None) else ""
     return f"subset/{model}/{mode}/{seed}/{method}{version}/{subset}"
