@@ -112,3 +112,42 @@ rule continuous:
         "{params.script} --settings {params.settings:q}"
         " --store results/store"
         " --plan {input.plan:q} --listing {params.listing:q} --table {output.table:q} 2>&1 | tee {log:q}"
+
+
+# What answers any coefficients of a sum of task vectors, where models are linear in their weights.
+rule margins:
+    input:
+        **{
+            **dict(rules.reference.input.items()),
+            "proof": first(settings.evaluate.proof(E), paths.MARGINS),
+        },
+        # Its passes over the images are all that this takes.
+        rows=first([paths.REFERENCE_ROWS], paths.MARGINS),
+    output:
+        table="results/eval/{model}/{mode}/{seed}/margins.parquet",
+    log:
+        "results/logs/margins/{model}/{mode}/{seed}.log",
+    benchmark:
+        "results/benchmarks/margins/{model}/{mode}/{seed}.tsv"
+    wildcard_constraints:
+        mode=one_of({run.mode for run in runs.tangent_runs(E)}),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=lambda w, attempt: attempt * cost.memory(E, w.model, 5000, 5),
+        runtime=lambda w, attempt: attempt * cost.minutes(E, w.model, 120),
+    params:
+        script=script("margins.py", *ON_DEVICE),
+        settings=lambda w: settings.explorer.margins(E, **w),
+        listing=lambda w, input: settings.evaluate.reference_files(E, **w).listing(
+            input.followed, input.settled
+        ),
+        code=lambda w: code("margins.py", *settings.explorer.modules()),
+    message:
+        "margins at any coefficients ({wildcards.mode}, seed {wildcards.seed})"
+    shell:
+        "{params.script} --settings {params.settings:q}"
+        " --store results/store"
+        " --listing {params.listing:q} --table {output.table:q} 2>&1 | tee {log:q}"

@@ -27,6 +27,7 @@ MAKERS = {
     "merge/*/*/*/*/*": ("merge",),
     "eval/*/*/*/precision.json": ("precision",),
     "eval/*/*/*/reference/*": ("reference",),
+    "eval/*/*/*/margins.parquet": ("margins",),
     "eval/*/*/*/*/lattice/*": ("predict",),
     f"{_BLOCK}/run.json": ("record_block",),
     f"{_BLOCK}/continuous.parquet": ("continuous",),
@@ -42,6 +43,7 @@ MAKERS = {
     "tables/*": ("grid",),
     "figures/*": ("figure",),
     "registry/*": ("sync",),
+    "explorer.html": ("explorer",),
 }
 """Files below ``results`` -> the rules that make them; the first pattern that fits counts."""
 

@@ -45,6 +45,7 @@ LEARNED_TIMING = f"{_LEARNED}/timing.json"
 
 PROOF = "results/eval/{model}/{mode}/{seed}/precision.json"
 REFERENCE_ROWS = "results/eval/{model}/{mode}/{seed}/reference/rows.parquet"
+MARGINS = "results/eval/{model}/{mode}/{seed}/margins.parquet"
 
 _BLOCK = "results/eval/{model}/{mode}/{seed}/{method}/{block}"
 BLOCK_ROWS = f"{_BLOCK}/rows.parquet"
@@ -63,3 +64,4 @@ STUDY_MEASURED = "results/{measured}/{model}/{mode}/{seed}/{study}/{table}.parqu
 STUDY_TABLE = "results/tables/{study}/{table}.parquet"
 PRECISION_TABLE = "results/tables/precision.csv"
 SUMMARY = "results/tables/summary.csv"
+EXPLORER = "results/explorer.html"

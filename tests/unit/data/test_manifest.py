@@ -36,7 +36,7 @@ def room(script: str, *modules: str) -> set[str]:
     "script",
     [
         *("finetune", "head", "merge", "eval", "reference", "export", "predict", "continuous"),
-        *("precision", "verify_expert", "record_block"),
+        *("precision", "verify_expert", "record_block", "margins"),
     ],
 )
 def test_what_comes_after_the_data_depends_on_their_manifests_alone(script: str) -> None:
