@@ -34,7 +34,7 @@ help:
 run: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
 	@$(MAKE) --no-print-directory results/report.html
-	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  registry: make ui'
+	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  explorer: results/explorer.html  registry: make ui'
 
 # The report holds copies of tables and figures: made again when one of them is newer.
 results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)

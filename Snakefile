@@ -23,6 +23,7 @@ include: "rules/studies.smk"
 include: "rules/lattice.smk"
 include: "rules/export.smk"
 include: "rules/figures.smk"
+include: "rules/explorer.smk"
 include: "rules/registry.smk"
 include: "rules/doctor.smk"
 
@@ -46,6 +47,7 @@ localrules:
     figure,
     figures,
     pages,
+    explorer,
     continuous_table,
     precision_table,
     record_expert,
@@ -61,6 +63,7 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.pages.output,
+        rules.explorer.output,
         "results/registry/sync.json",
 
 

@@ -457,6 +457,7 @@ def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
         "test_accuracy_high": test["accuracy"] + 0.015,
         "test_normalized_low": test["normalized_accuracy"] - 0.017,
         "test_normalized_high": test["normalized_accuracy"] + 0.017,
+        "tasks": first["subset"],
         "at_edge": best in (frame["point"].min(), frame["point"].max()),
         "met": True,
     }

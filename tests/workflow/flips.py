@@ -120,7 +120,14 @@ READERS: dict[str, Callable[[Path], Any]] = {
 """How jobs read the files of a run."""
 
 FOR_PEOPLE = (
-    *("figures/*", "tables/*.html", "vectors/*/*/*/*.norms.csv", "logs/**/*", "benchmarks/**/*"),
+    *(
+        "figures/*",
+        "tables/*.html",
+        "explorer.html",
+        "vectors/*/*/*/*.norms.csv",
+        "logs/**/*",
+        "benchmarks/**/*",
+    ),
     # MLflow's, which is made from the records whenever that is asked for.
     *("mlflow.db*", "mlartifacts/**/*"),
 )

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.workflow
 NOTHING: Counter[str] = Counter()
 
 # Every figure but the training curves and the cosines is drawn from the tables.
-AFTER_TABLES = Counter({"figure": 4, "pages": 1, "sync": 1})
+AFTER_TABLES = Counter({"figure": 4, "pages": 1, "explorer": 1, "sync": 1})
 
 
 def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskgrid.models.clip import load_clip
 from taskgrid.store.weights import read_lineage
+from tests.unit.example_margins import held
 from tests.workflow.conftest import Checkout
 
 
@@ -12,7 +13,7 @@ def test_posthoc_evaluation_exact_lambdas_and_export(checkout: Checkout) -> None
     checkout.config["grid"]["methods"] = ["task_arithmetic"]
     checkout.config["evaluation"] = {"posthoc": "standard"}
     point = "taskgrid-vit-4-s0/posthoc/0/task_arithmetic/a+b/0.35.safetensors"
-    checkout.run("tables", f"results/export/{point}")
+    checkout.run("tables", "results/explorer.html", f"results/export/{point}")
 
     grid = checkout.table("grid.parquet")
     assert set(grid["mode"].dropna()) == {"standard", "posthoc"}
@@ -40,6 +41,15 @@ def test_posthoc_evaluation_exact_lambdas_and_export(checkout: Checkout) -> None
     (row,) = whole[whole["subset"] == "a+b"].to_dict("records")
     assert row["low"] <= row["scale"] <= row["high"]
     assert row["val_normalized"] >= best - 1e-12
+
+    # What sliders would answer is what was measured, and no other run has such sliders.
+    explored = held((checkout / "results/explorer.html").read_text())
+    sliders = {run["mode"]: run["exact"] for run in explored["runs"]}
+    merged = grid[(grid["method"] == "task_arithmetic") & (grid["mode"] == "posthoc")]
+    assert sliders.pop("standard") is None
+    assert sliders["posthoc"]["compared"] == (merged["split"] == "val").sum()
+    assert (sliders["posthoc"]["low"], sliders["posthoc"]["high"]) == (0, 1)
+    assert sliders["posthoc"]["differing"] == 0
 
     exported = checkout / "results" / "export" / point
     clip = load_clip("taskgrid-vit-4", str(exported))

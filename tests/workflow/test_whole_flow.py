@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.example_margins import held
 from tests.workflow.conftest import ROOT, Checkout
 
 pytestmark = pytest.mark.workflow
@@ -104,6 +105,18 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
     report = (checkout / "results/report.html").read_text()
     for word in ("lambda_curve", "summary", "validation"):
         assert word in report
+
+
+def test_the_explorer_holds_every_row_of_a_merge(checkout: Checkout) -> None:
+    explored = held((checkout / "results/explorer.html").read_text())
+    (run,) = explored["runs"]
+    found = sum(
+        len(subset["rows"]) for merge in run["merges"] for subset in merge["subsets"].values()
+    )
+    grid = checkout.table("grid.parquet")
+    assert found == (~grid["method"].isin(["zeroshot", "expert"])).sum()
+    assert {merge["label"] for merge in run["merges"]} == {"task_arithmetic", "average"}
+    assert explored["files"] == ["tiny.yaml"]
 
 
 def test_conflicts_are_told_before_anything_is_merged(tmp_path: Path) -> None:

@@ -117,8 +117,7 @@ def _extremes(affine: Floats, low: float, high: float) -> tuple[Floats, Floats]:
 def _behind(margins: Floats, low: float, high: float) -> NDArray[np.bool_]:
     """Return which rivals stay behind another one all through the box, and so never decide."""
     least, _ = _extremes(margins[:, None, :] - margins[None, :, :], low, high)
-    found: NDArray[np.bool_] = (least > 0).any(axis=1)
-    return found
+    return np.asarray((least > 0).any(axis=1), dtype=np.bool_)
 
 
 def margins_table(

@@ -10,10 +10,12 @@ from typing import Any
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
+from taskgrid.config.experiment import Run
 from taskgrid.plugins.cards import merger_card
 from taskgrid.plugins.resources import resource_path
 from taskgrid.provenance.digests import canonical_json, digest_file
-from taskgrid.workflow.runs import tangent_runs
+from taskgrid.workflow import paths
+from taskgrid.workflow.runs import run_files, tangent_runs
 from taskgrid.workflow.settings import evaluate, merge
 
 SUM = "task_arithmetic"
@@ -51,21 +53,36 @@ def _method(experiment: Experiment, label: str) -> dict[str, Any]:
     }
 
 
+def exact_runs(experiment: Experiment) -> list[Run]:
+    """Return the runs whose sums of task vectors are known at any coefficients."""
+    return [
+        run
+        for run in tangent_runs(experiment)
+        if any(_method(experiment, label)["sum"] for label in experiment.methods_of(run.mode))
+    ]
+
+
+def margin_files(experiment: Experiment) -> list[str]:
+    """Return the file of each of these runs."""
+    return run_files(paths.MARGINS, exact_runs(experiment))
+
+
 def listing(experiment: Experiment, files: Sequence[str]) -> str:
-    """Return the margins of each run of tangent models.
+    """Return the margins of each run that has them.
 
     Args:
         experiment: the experiment.
         files: their files, where Snakemake has them.
     """
-    found = zip(tangent_runs(experiment), files, strict=True)
+    found = zip(exact_runs(experiment), files, strict=True)
     return canonical_json({"margins": [{**asdict(run), "path": file} for run, file in found]})
 
 
 def margins(experiment: Experiment, *, model: str, mode: str, seed: str) -> str:
     """Return the settings of a run's margins: between which coefficients they are to hold."""
     setting = {"model": model, "mode": mode, "seed": int(seed)}
-    scales = [float(text) for label in experiment.methods for text in experiment.lambdas(label)]
+    merged = experiment.methods_of(mode)
+    scales = [float(text) for label in merged for text in experiment.lambdas(label)]
     return canonical_json(
         {
             **setting,
