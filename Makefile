@@ -20,6 +20,7 @@ help:
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
 	@echo 'make test-tutorial  docs/tutorial.md to the letter (minutes)'
 	@echo 'make chaos   RUNS runs (20) that are killed at random moments, and a full disk: each must end the same'
+	@echo 'make report  results/report.html, and results/provenance.html: how it was computed'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
@@ -33,14 +34,16 @@ help:
 
 run: $(READY)
 	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
-	@$(MAKE) --no-print-directory results/report.html
+	@$(MAKE) --no-print-directory results/provenance.html
 	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  explorer: results/explorer.html  registry: make ui'
 
-# The report holds copies of tables and figures: made again when one of them is newer.
-results/report.html: $(READY) $(wildcard results/tables/* results/figures/*)
-	$(SNAKEMAKE) --cores 1 --report $@ --quiet all
+# The report is an output like any other; how it was computed is told by Snakemake, once all is there.
+report: $(READY)
+	$(SNAKEMAKE) results/report.html --cores $(CORES) --quiet host reason
+	@$(MAKE) --no-print-directory results/provenance.html
 
-report: results/report.html
+results/provenance.html: $(READY) $(wildcard results/tables/* results/figures/*)
+	$(SNAKEMAKE) --cores 1 --report $@ --quiet all
 
 test: $(READY)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers tests/browser

@@ -24,6 +24,7 @@ include: "rules/lattice.smk"
 include: "rules/export.smk"
 include: "rules/figures.smk"
 include: "rules/explorer.smk"
+include: "rules/report.smk"
 include: "rules/registry.smk"
 include: "rules/doctor.smk"
 
@@ -46,7 +47,7 @@ localrules:
     tables,
     figure,
     figures,
-    pages,
+    report,
     explorer,
     continuous_table,
     precision_table,
@@ -62,7 +63,7 @@ rule all:
     input:
         rules.tables.input,
         rules.figures.input,
-        rules.pages.output,
+        rules.report.output,
         rules.explorer.output,
         "results/registry/sync.json",
 

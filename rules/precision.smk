@@ -37,12 +37,6 @@ rule precision_table:
         proofs=runs.run_files(paths.PROOF, runs.proven_runs(E)),
     output:
         table="results/tables/precision.csv",
-        page=report(
-            "results/tables/precision.html",
-            caption="../resources/report/precision.rst",
-            category="Tables",
-            labels={"table": "precision against fp32"},
-        ),
     log:
         "results/logs/precision.log",
     benchmark:
@@ -61,4 +55,4 @@ rule precision_table:
         "collect the proofs of the precision"
     shell:
         "{params.script} --listing {params.listing:q}"
-        " --table {output.table:q} --page {output.page:q} 2>&1 | tee {log:q}"
+        " --table {output.table:q} 2>&1 | tee {log:q}"

@@ -83,43 +83,6 @@ rule study:
         " --measured {input.measured:q} --name {wildcards.table:q} --table {output.table:q} 2>&1 | tee {log:q}"
 
 
-rule pages:
-    input:
-        summary="results/tables/summary.csv",
-        selected="results/tables/selected.parquet",
-    output:
-        summary=report(
-            "results/tables/summary.html",
-            caption="../resources/report/summary.rst",
-            category="Tables",
-            labels={"table": "summary"},
-        ),
-        selected=report(
-            "results/tables/selected.html",
-            caption="../resources/report/selected.rst",
-            category="Tables",
-            labels={"table": "chosen points"},
-        ),
-    log:
-        "results/logs/pages.log",
-    benchmark:
-        "results/benchmarks/pages.tsv"
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        script=script("pages.py"),
-        code=code("pages.py"),
-    message:
-        "tables as pages for the report"
-    shell:
-        "{params.script} --summary {input.summary:q} --summary-page {output.summary:q}"
-        " --selected {input.selected:q} --selected-page {output.selected:q} 2>&1 | tee {log:q}"
-
-
 rule continuous_table:
     input:
         blocks=runs.block_files(E, paths.CONTINUOUS, runs.tangent_runs(E)),

@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "3": ("studies", "alignment", "merging", "outofcore"),
     "4": ("evaluation",),
     "5": ("analysis",),
-    "roof": ("plots", "tracking", "explorer", "workflow", "notebook"),
+    "roof": ("plots", "report", "tracking", "explorer", "workflow", "notebook"),
 }
 """Rooms and root modules, from the bottom up. A room may import from its own floor and those below."""
 

@@ -82,7 +82,7 @@ def outcomes(path: Path) -> object:
 
 
 def frame(path: Path) -> object:
-    """A table for figures and pages."""
+    """A table for figures and the report."""
     return read_frame(path).to_csv()
 
 
@@ -122,7 +122,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 FOR_PEOPLE = (
     *(
         "figures/*",
-        "tables/*.html",
+        "report.html",
         "explorer.html",
         "vectors/*/*/*/*.norms.csv",
         "logs/**/*",

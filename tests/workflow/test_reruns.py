@@ -20,7 +20,7 @@ pytestmark = pytest.mark.workflow
 NOTHING: Counter[str] = Counter()
 
 # Every figure but the training curves and the cosines is drawn from the tables.
-AFTER_TABLES = Counter({"figure": 4, "pages": 1, "explorer": 1, "sync": 1})
+AFTER_TABLES = Counter({"figure": 4, "report": 1, "explorer": 1, "sync": 1})
 
 
 def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:
@@ -110,13 +110,13 @@ def test_an_edit_of_the_training_loop_trains_again_and_decodes_nothing(checkout:
 def test_an_edit_of_a_figure_draws_that_figure(checkout: Checkout) -> None:
     path = checkout / "src/taskgrid/plots/cosine.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
-    assert checkout.plan() == Counter({"figure": 1, "sync": 1})
+    assert checkout.plan() == Counter({"figure": 1, "report": 1, "sync": 1})
 
 
 def test_another_width_draws_figures_and_runs_nothing_else(checkout: Checkout) -> None:
     checkout.config["figure_width"] = "column"
     planned = checkout.plan()
-    assert planned.pop("figure") > AFTER_TABLES["figure"] and planned == Counter({"sync": 1})
+    assert planned.pop("figure") > AFTER_TABLES["figure"] and planned == Counter({"report": 1, "sync": 1})
 
 
 def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:
@@ -154,7 +154,7 @@ def test_threads_resources_and_device_run_nothing(checkout: Checkout) -> None:
 def test_adding_a_study_that_reads_the_grid_runs_nothing_else(checkout: Checkout) -> None:
     fair = {"name": "shapley", "label": "fair", "options": {"draws": 50}}
     checkout.config["studies"] = ["addition", fair]
-    assert checkout.plan() == {"study": 1, "figure": 1, "sync": 1}
+    assert checkout.plan() == {"study": 1, "figure": 1, "report": 1, "sync": 1}
 
 
 def test_a_setting_of_the_recipe_trains_again(checkout: Checkout) -> None:

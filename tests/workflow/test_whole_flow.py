@@ -101,10 +101,13 @@ def test_figures_and_report_are_made(checkout: Checkout) -> None:
         "training",
     ):
         assert {f"{name}.pdf", f"{name}.png"} <= figures
-    checkout.run("--report", "results/report.html")
     report = (checkout / "results/report.html").read_text()
-    for word in ("lambda_curve", "summary", "validation"):
-        assert word in report
+    best = checkout.table("selected.parquet").query("size == 3")["test_accuracy"].max()
+    assert f'data-key="{best:.6f}"' in report and "figures/lambda_curve.pdf" in report
+    checkout.run("--report", "results/provenance.html")
+    provenance = (checkout / "results/provenance.html").read_text()
+    for word in ("lambda_curve", "finetune", "report.html"):
+        assert word in provenance
 
 
 def test_the_explorer_holds_every_row_of_a_merge(checkout: Checkout) -> None:

@@ -38,10 +38,10 @@ MAKERS = {
     "tables/continuous.parquet": ("continuous_table",),
     "tables/lattice.*": ("lattice",),
     "tables/precision.*": ("precision_table",),
-    "tables/*.html": ("pages",),
     "tables/*/*": ("study",),
     "tables/*": ("grid",),
     "figures/*": ("figure",),
+    "report.html": ("report",),
     "registry/*": ("sync",),
     "explorer.html": ("explorer",),
 }

@@ -20,7 +20,6 @@ from matplotlib.text import Text
 from taskgrid import plugins
 from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.plots import style
-from taskgrid.plots.pages import write_page
 from taskgrid.plots.render import draw_figure, read_tables, write_figure
 from taskgrid.plots.sheet import PAGE, Sheet
 from taskgrid.plugins.cards import figure_card
@@ -800,30 +799,6 @@ def test_damaged_table_is_named(tmp_path: Path) -> None:
     for name, words in (("grid.parquet", "is damaged"), ("missing.csv", "is missing")):
         with pytest.raises(ArtifactError, match=f"{name} {words}"):
             read_tables({"grid": [{"labels": {}, "path": tmp_path / name}]})
-
-
-def test_page_shows_a_table_in_percent(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {
-            "model": ["m<1>", "m<1>"],
-            "row": ["zeroshot", "all"],
-            "subsets": [None, 5],
-            "point": [None, "0.30"],
-            "scale": [None, 0.3],
-            "accuracy": [0.28749, 0.5],
-            "empty": [None, None],
-        }
-    )
-    table.to_csv(tmp_path / "summary.csv", index=False)
-    write_page(tmp_path / "summary.csv", tmp_path / "summary.html", "summary")
-    page = (tmp_path / "summary.html").read_text(encoding="utf-8")
-    assert "<p>model: m&lt;1&gt;</p>" in page and "m<1>" not in page
-    assert '<th class="number">accuracy [%]</th>' in page and "empty" not in page
-    assert '<td class="number" data-key="0.287490">28.7</td>' in page
-    assert '<td class="number" data-key=""></td>' in page  # no "nan", and counts stay whole
-    assert '<td class="number">5</td>' in page and "<td>0.30</td>" in page
-    write_page(tmp_path / "summary.csv", tmp_path / "again.html", "summary")
-    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
 def environment() -> dict[str, str]:

@@ -88,5 +88,5 @@ def test_the_vectors_of_all_experts_know_no_aligner() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_and_records_need_no_model(name: str) -> None:
-    if name in ("figure.py", "pages.py", "record_expert.py", "registry.py"):
+    if name in ("figure.py", "report.py", "record_expert.py", "registry.py"):
         assert not rooms(name) & {"models", "finetuning", "merging", "pretraining"}

@@ -18,16 +18,22 @@ from taskgrid.workflow.settings import merge, statistics
 
 def grid(experiment: Experiment) -> str:
     """Return the settings of the grid's tables."""
-    config = experiment.config
-    # A control task has no expert, and no merge is its own: it has no column in the summary.
-    known: dict[str, Any] = {
+    published = _published(experiment) if experiment.config.published else {}
+    return canonical_json({**summary(experiment), **published})
+
+
+def summary(experiment: Experiment) -> dict[str, Any]:
+    """Return what a summary is made with: its tasks, and the size of the models.
+
+    A control task has no expert, and no merge is its own: it has no column in the summary.
+    """
+    return {
         "tasks": experiment.trained,
         "towers": {
             model: [experiment.parameters(model), experiment.features(model)]
             for model in experiment.models
         },
     }
-    return canonical_json({**known, **(_published(experiment) if config.published else {})})
 
 
 def costs(experiment: Experiment) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ EVERY: dict[str, Ask] = {
     "figure": settings.figures.sheet,
     "registry": settings.registry.sync,
     "records": settings.registry.blocks,
+    "report": settings.report.page,
 }
 
 NOTHING: set[str] = set()
@@ -65,7 +66,7 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
     ({"evaluation": {"batch_size": 3}}, {"reference", "eval", "precision", "registry"}),
     ({"evaluation": {"outside": True}}, {"merge", "registry"}),
     ({"figure_width": "column"}, {"figure", "registry"}),
-    ({"tracking": {"uri": "http://user:secret@host"}}, {"registry"}),
+    ({"tracking": {"uri": "http://user:secret@host"}}, {"registry", "report"}),
     ({"tracking": {"points": True}}, {"registry", "records"}),
     ({"export": {"max_mb": 9}}, {"export", "registry"}),
     ({"data": {"limit": 5}}, {"download", "dataset", "registry"}),
@@ -89,7 +90,8 @@ def test_a_change_re_runs_what_depends_on_it(change: dict[str, Any], expected: s
 
 def test_no_secret_of_the_registry_is_in_the_recorded_configuration() -> None:
     asked = experiment(tracking={"uri": "http://u:secret@h?token=secret"})
-    for written in (settings.registry.sync(asked), settings.doctor.needs(asked)):
+    for ask in (settings.registry.sync, settings.doctor.needs, settings.report.page):
+        written = ask(asked)
         assert "secret" not in written and "//h?token=***" in written
     assert list(settings.registry.secrets(asked).values()) == ["http://u:secret@h?token=secret"]
     known = json.loads(settings.registry.sync(asked))
