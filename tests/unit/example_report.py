@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from taskgrid.analysis.selection import SELECTED
 from taskgrid.plots.render import write_figure
 from taskgrid.plugins.cards import figure_card
 from taskgrid.report.page import write_page
@@ -20,7 +19,7 @@ FIGURES = ("subset_size", "cosine", "lambda_curve", "training", "cross_evaluatio
 
 def write_report(given: Example, tasks: tuple[str, ...], results: Path) -> Path:
     """Write the report of an example, and what it is made of; ``given`` holds the chosen points."""
-    tables = {"grid": given.grid, "selected": given.selected[SELECTED.names]}
+    tables = {"grid": given.grid, "selected": given.selected}
     for name, table in tables.items():
         (results / "tables").mkdir(parents=True, exist_ok=True)
         write_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,9 @@ from taskgrid.report.sheets import REFERENCES, Cell, Head, Row, Sheet, head_of, 
 
 SEEN = " †"
 """Behind methods that have seen test images."""
+
+Line = Mapping[Hashable, Any]
+"""A line of the summary."""
 
 _RUN = ["model", "mode", "seed"]
 _METHOD = ["method", "options"]
@@ -112,7 +115,7 @@ def sentences(summary: pd.DataFrame, tasks: Sequence[str]) -> Iterator[str]:
             )
 
 
-def _merged(line: dict[str, Any], tasks: int) -> str:
+def _merged(line: Line, tasks: int) -> str:
     if line["row"] in REFERENCES:
         return ""
     if line["whole"]:
@@ -120,17 +123,17 @@ def _merged(line: dict[str, Any], tasks: int) -> str:
     return f"{line['size']}, mean of {line['subsets']}"
 
 
-def _coefficient(line: dict[str, Any]) -> Cell:
+def _coefficient(line: Line) -> Cell:
     """Return the chosen coefficient, of a single merge by a method that has one."""
     if line["row"] != "all" or merger_card(line["method"]).coefficient == "none":
         return Cell()
     return Cell(line["point"], beside="edge" if line["edges"] else "")
 
 
-def _bits(line: dict[str, Any]) -> Cell:
+def _bits(line: Line) -> Cell:
     bits = line["bits_per_weight"]
     return Cell() if pd.isna(bits) else Cell(f"{bits:.3g}", repr(bits))
 
 
-def _kind(line: dict[str, Any]) -> str:
+def _kind(line: Line) -> str:
     return "reference" if line["row"] in REFERENCES else "best" if line["best"] else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 from docutils.core import publish_parts
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from taskgrid.analysis.summary import summarise
@@ -27,7 +27,8 @@ from taskgrid.store.atomic import write_text
 FRONT = ("methods", "lambda_curve", "subset_size", "cross_evaluation")
 """Figures that may stand under the result: the first three that were drawn."""
 
-_CSS_DPI = 96
+_SHOWN_DPI = 126
+"""Pixels of CSS for an inch of a figure: letters of print as large as those of the page."""
 _PARSING = {"file_insertion_enabled": False, "raw_enabled": False, "_disable_config": True}
 
 
@@ -146,7 +147,7 @@ def _picture(card: Mapping[str, str], file: Path) -> Picture:
         category=card["category"],
         caption=_html(card["caption"]),
         source=f"data:image/png;base64,{base64.b64encode(content).decode()}",
-        width=round(pixels * _CSS_DPI / PNG_DPI),
+        width=round(pixels * _SHOWN_DPI / PNG_DPI),
         pdf=f"figures/{file.with_suffix('.pdf').name}",
     )
 
@@ -162,7 +163,7 @@ def _html(text: str) -> Markup:
     return Markup(parts["body"])
 
 
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(resource_path("report")),
         autoescape=True,

@@ -19,6 +19,7 @@ MOST = 1000
 REFERENCES = {"zeroshot": "zero-shot", "expert": "experts, each on its own task"}
 
 _HIDDEN = ("options", "key", "storage_mb")
+_NAMES = {"subset", "tasks", "task", "partner", "control"}
 _FROZEN = ("subset", "method", "task", "partner")
 _FRACTION = re.compile(
     r"(.*_)?(accuracy|normalized)(_\w+)?|alone|together|change|difference|published|run"
@@ -92,7 +93,7 @@ def sheet(table: pd.DataFrame, fractions: Collection[str] = ()) -> Sheet:
     frame = _worded(table).dropna(axis="columns", how="all")
     hidden = {*_HIDDEN, *(("scale",) if "point" in frame else ())}
     names = [str(name) for name in frame if name not in hidden]
-    said = {name: str(frame[name].iloc[0]) for name in names if _is_same(frame[name])}
+    said = {name: _plain(frame[name].iloc[0]).text for name in names if _is_same(frame[name])}
     names = [name for name in names if name not in said]
     first = [name for name in _FROZEN if name in names][:2] or names[:1]
     ordered = [*first, *(name for name in names if name not in first)]
@@ -113,14 +114,16 @@ def head_of(name: str, text: str = "", number: bool = False) -> Head:
 
 
 def _worded(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with words for the names of methods and subsets, and the best of many rows on top."""
+    """Return a table with words for the names of methods and tasks, and of chosen points the best on top."""
     frame = table.copy()
     if {"method", "options"} <= set(frame):
         titles = method_titles(frame) | {(name, "{}"): words for name, words in REFERENCES.items()}
         pairs = zip(frame["method"].astype(str), frame["options"].astype(str), strict=True)
         frame["method"] = [titles[pair] for pair in pairs]
-    if "subset" in frame:
-        frame["subset"] = [label(name).replace("+", " + ") for name in frame["subset"].fillna("")]
+    if {"subset", "tasks"} <= set(frame) and frame["subset"].equals(frame["tasks"]):
+        frame = frame.drop(columns="tasks")
+    for name in _NAMES & set(frame):
+        frame[name] = [label(text).replace("+", " + ") for text in frame[name].fillna("")]
     if {"size", "test_accuracy"} <= set(frame):
         frame = frame.sort_values(["size", "test_accuracy"], ascending=False, kind="stable")
     return frame

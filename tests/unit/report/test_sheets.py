@@ -82,3 +82,10 @@ def test_missing_numbers_are_empty_and_changes_have_a_sign() -> None:
 def test_heads_say_what_a_column_is() -> None:
     (about,) = (head.about for head in sheet(TABLE).heads if head.text == "at edge")
     assert about.startswith("whether the chosen point is the first or last")
+
+
+def test_what_was_measured_is_said_where_it_is_not_what_was_merged() -> None:
+    table = pd.DataFrame({"subset": ["a_b", "c"], "tasks": ["a_b", "c"]})
+    assert list(columns(table)) == ["subset"]
+    shown = columns(table.assign(tasks=["a_b+c", "c"]))
+    assert [cell.text for cell in shown["tasks"]] == ["a b + c", "c"]
