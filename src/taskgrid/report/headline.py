@@ -90,29 +90,42 @@ def result_lines(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(summary: pd.DataFrame, tasks: Sequence[str]) -> Iterator[str]:
-    """Say the result in words, a sentence or two for each model."""
+    """Say the result in words, for each model; of methods that keep more than one model say it twice."""
     lines, titles = result_lines(summary), merge_titles(summary)
+    several = lines["model"].nunique() > 1
     for model, part in lines.groupby("model", sort=True):
-        about = f"{model}: " if lines["model"].nunique() > 1 else ""
-        for line in part[part["best"]].to_dict("records"):
-            same = part[(part["mode"] == line["mode"]) & (part["seed"] == line["seed"])]
-            zeroshot = same.loc[same["row"] == "zeroshot", "accuracy"].iloc[0]
-            gain = line["accuracy"] - zeroshot
-            low, high = 100 * line["accuracy_low"], 100 * line["accuracy_high"]
-            coefficient = _coefficient(line).text
-            at = f" at λ = {coefficient}" if coefficient else ""
-            title = titles[line["method"], line["options"]]
-            yield (
-                f"{about}Of all merges of the {len(tasks)} tasks, {title}{at} does best on test: "
-                f"{100 * line['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}). "
-                f"That is {100 * abs(gain):.1f} points {'above' if gain > 0 else 'below'} zero-shot, and "
-                f"{100 * line['normalized']:.1f} % of what the tasks' own experts reach."
-            )
-        if not part["best"].any():
+        about = f"{model}: " if several else ""
+        merges = part[part["row"] == "all"]
+        if merges.empty:
             yield (
                 f"{about}No merge of all {len(tasks)} tasks was chosen here: the table shows the largest "
                 "subsets there are, as means over them."
             )
+            continue
+        single = merges[~merges["bits_per_weight"].gt(0)]
+        whose = f"{about}Of all merges of the {len(tasks)} tasks"
+        for line in merges.head(1).to_dict("records"):
+            same = part[(part["mode"] == line["mode"]) & (part["seed"] == line["seed"])]
+            gain = line["accuracy"] - same.loc[same["row"] == "zeroshot", "accuracy"].iloc[0]
+            yield (
+                f"{whose}, {_scored(line, titles)}. "
+                f"That is {100 * abs(gain):.1f} points {'above' if gain > 0 else 'below'} zero-shot, and "
+                f"{100 * line['normalized']:.1f} % of what the tasks' own experts reach."
+            )
+        if single.head(1).index.equals(merges.head(1).index):
+            continue
+        for line in single.head(1).to_dict("records"):
+            yield f"{about}Of those that leave a single model, {_scored(line, titles)}."
+
+
+def _scored(line: Line, titles: Mapping[tuple[str, str], str]) -> str:
+    coefficient = _coefficient(line).text
+    at = f" at λ = {coefficient}" if coefficient else ""
+    low, high = 100 * line["accuracy_low"], 100 * line["accuracy_high"]
+    return (
+        f"{titles[line['method'], line['options']]}{at} does best on test: "
+        f"{100 * line['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+    )
 
 
 def _merged(line: Line, tasks: int) -> str:

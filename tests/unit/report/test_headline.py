@@ -99,6 +99,9 @@ def test_what_is_kept_beside_the_base_is_shown_where_a_method_keeps_more_than_a_
     shown = headline(known, TASKS)
     kept = dict(zip(column(shown, "method"), column(shown, "bits per weight"), strict=True))
     assert float(kept["logit ensemble"]) > 0 and kept["average"] == "0"
+    best_of_all, best_model = sentences(known, TASKS)
+    assert "logit ensemble does best on test" in best_of_all
+    assert best_model.startswith("Of those that leave a single model, average at λ = ")
     # Its coefficient is no lambda.
     of_method = dict(zip(column(shown, "method"), column(shown, "λ"), strict=True))
     assert of_method["logit ensemble"] == "" and of_method["average"] != ""
