@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from tests.unit.example_tables import Example
 FIGURES = ("subset_size", "cosine", "lambda_curve", "training", "cross_evaluation")
 
 
-def write_report(given: Example, tasks: tuple[str, ...], results: Path) -> Path:
+def write_report(
+    given: Example, tasks: tuple[str, ...], results: Path, figures: Sequence[str] = FIGURES
+) -> Path:
     """Write the report of an example, and what it is made of; ``given`` holds the chosen points."""
     tables = {"grid": given.grid, "selected": given.selected}
     for name, table in tables.items():
@@ -27,23 +30,25 @@ def write_report(given: Example, tasks: tuple[str, ...], results: Path) -> Path:
             pa.Table.from_pandas(table, preserve_index=False),
         )
     (results / "figures").mkdir(exist_ok=True)
-    for name in FIGURES:
+    for name in figures:
         at = results / "figures" / name
         write_figure(name, given.tables(), at.with_suffix(".pdf"), at.with_suffix(".png"))
     write_page(
         results / "report.html",
-        settings(tasks),
+        settings(tasks, figures),
         results / "tables/grid.parquet",
         results / "tables/selected.parquet",
-        [results / "figures" / f"{name}.png" for name in FIGURES],
-        [results / "tables/selected.parquet"],
+        [results / "figures" / f"{name}.png" for name in figures],
+        [results / "tables/selected.parquet", results / "tables/summary.csv"],
     )
     return results / "report.html"
 
 
-def settings(tasks: tuple[str, ...], **changes: Any) -> dict[str, Any]:
+def settings(
+    tasks: tuple[str, ...], figures: Sequence[str] = FIGURES, **changes: Any
+) -> dict[str, Any]:
     """Return settings of the rule; models have an unknown size."""
-    cards = {name: figure_card(name) for name in FIGURES}
+    cards = {name: figure_card(name) for name in figures}
     return {
         "tasks": tasks,
         "towers": {},
@@ -56,7 +61,8 @@ def settings(tasks: tuple[str, ...], **changes: Any) -> dict[str, Any]:
                 "file": "tables/selected.parquet",
                 "title": "Chosen points",
                 "caption": "Chosen on **validation**.",
-            }
+            },
+            {"file": "tables/summary.csv", "title": "Summary", "caption": "What a paper prints."},
         ],
         "tracking": None,
         **changes,

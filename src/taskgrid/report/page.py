@@ -27,6 +27,8 @@ from taskgrid.store.atomic import write_text
 FRONT = ("methods", "lambda_curve", "subset_size", "cross_evaluation")
 """Figures that may stand under the result: the first three that were drawn."""
 
+SUMMARY = "tables/summary.csv"
+
 _SHOWN_DPI = 126
 """Pixels of CSS for an inch of a figure: letters of print as large as those of the page."""
 _PARSING = {"file_insertion_enabled": False, "raw_enabled": False, "_disable_config": True}
@@ -87,8 +89,16 @@ def page(
     }
     front = [name for name in FRONT if name in pictures][:3]
     others = [picture for name, picture in pictures.items() if name not in front]
-    named = zip(settings["tables"], tables, strict=True)
-    listed = [_listed(card, Path(file), tasks) for card, file in named]
+    # In its file the summary is rounded, and rounded again it may differ from the chosen points.
+    listed = [
+        Listed(
+            card["title"],
+            _html(card["caption"]),
+            card["file"],
+            sheet(summary if card["file"] == SUMMARY else read_frame(file), tasks),
+        )
+        for card, file in zip(settings["tables"], tables, strict=True)
+    ]
     return _template().render(
         tasks=tasks,
         facts=facts(grid, tasks),
@@ -150,11 +160,6 @@ def _picture(card: Mapping[str, str], file: Path) -> Picture:
         width=round(pixels * _SHOWN_DPI / PNG_DPI),
         pdf=f"figures/{file.with_suffix('.pdf').name}",
     )
-
-
-def _listed(card: Mapping[str, str], file: Path, tasks: Sequence[str]) -> Listed:
-    table = read_frame(file)
-    return Listed(card["title"], _html(card["caption"]), card["file"], sheet(table, tasks))
 
 
 def _html(text: str) -> Markup:

@@ -149,7 +149,7 @@ def _columns(
 def _plain(value: Any) -> Cell:
     if pd.isna(value):
         return Cell()
-    if isinstance(value, bool):
+    if pd.api.types.is_bool(value):
         return Cell("yes" if value else "no")
     if isinstance(value, float):
         return Cell(f"{value:.4g}".replace("-", "−"), repr(value))

@@ -86,6 +86,14 @@ def test_captions_are_text_on_the_page(read: Page) -> None:
     assert "Chosen on validation." in words
 
 
+def test_the_summary_is_not_rounded_twice(report: Path, given: Example) -> None:
+    # The file with four decimals is not there at all.
+    assert not (report.parent / "tables/summary.csv").exists()
+    best_of_all = given.selected[given.selected["size"] == 3]["test_accuracy"].max()
+    # In the result, among the chosen points; in the summary as mean and minimum, of `all` and of its size.
+    assert report.read_text(encoding="utf-8").count(f'data-key="{best_of_all:.6f}"') == 6
+
+
 def test_no_digest_is_in_sight(read: Page, given: Example) -> None:
     assert not re.search(r"[0-9a-f]{16}", read.text)
     assert given.grid["key"].iloc[0] not in read.text
@@ -97,16 +105,13 @@ def test_equal_results_give_equal_bytes_and_names_are_no_markup(
     again = write_report(given, TASKS, tmp_path)
     assert again.read_bytes() == report.read_bytes()
     odd = given.selected.assign(model="<b>m</b>")
-    text = page(
-        settings(TASKS, figures=[], tables=[]), given.grid.assign(model="<b>m</b>"), odd, [], []
-    )
+    text = page(settings(TASKS, [], tables=[]), given.grid.assign(model="<b>m</b>"), odd, [], [])
     assert "<b>m" not in text
 
 
 def test_the_registry_is_where_it_is_configured(given: Example) -> None:
-    without = {"figures": [], "tables": []}
     local, away = (
-        page(settings(TASKS, tracking=uri, **without), given.grid, given.selected, [], [])
+        page(settings(TASKS, [], tables=[], tracking=uri), given.grid, given.selected, [], [])
         for uri in (None, "http://tracking.example:5000")
     )
     assert "make ui" in local and "127.0.0.1:5000" in local

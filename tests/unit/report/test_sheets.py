@@ -22,6 +22,7 @@ TABLE = pd.DataFrame(
         "bits_per_weight": [-0.25, 12.0],
         "a": [0.5, 0.5],
         "at_edge": [True, False],
+        "met": [True, True],
         "empty": [None, None],
         "key": ["0f" * 32, "1e" * 32],
     }
@@ -47,7 +48,7 @@ def test_fractions_are_percent_with_their_interval_and_sorted_by_all_digits() ->
 
 
 def test_what_is_the_same_in_every_row_is_said_once() -> None:
-    assert sheet(TABLE).said == "model: m; seed: 0"
+    assert sheet(TABLE).said == "model: m; seed: 0; met: yes"
     assert sheet(TABLE.head(1)).said == ""
 
 
