@@ -4,12 +4,14 @@ from pathlib import Path
 
 from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method, read_setting
+from taskgrid.evaluation.plan.choices import read_choices
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.lineage import check_lineage
 from taskgrid.outofcore.export import Method, Point, export_points
+from taskgrid.outofcore.folder import describe
 from taskgrid.outofcore.windows import BoundError
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
@@ -18,9 +20,10 @@ from taskgrid.workflow.listing import Listing
 
 def main() -> None:
     """Load the base CLIP, merge its image tower, write both as one file."""
-    args = parse(__doc__, paths=("weights",))
+    args = parse(__doc__, paths=("weights",), optional=("choices", "config"))
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
+    point = settings["point"] if args.choices is None else _chosen(args.choices, settings["subset"])
     card = ModelCard.from_json(read_json(listing.run["card"]))
     clip = load_clip(settings["architecture"], settings["pretrained"])
     check_lineage(
@@ -51,7 +54,7 @@ def main() -> None:
             listing.run["base"],
             listing.of("vector"),
             Method(method.name, method.options, method.seed or 0),
-            [Point(tasks, settings["point"], Path(args.weights), settings["task"])],
+            [Point(tasks, point, Path(args.weights), settings["task"])],
             max_bytes=settings["max_bytes"],
             statistics={
                 name: listing.statistics()[label] for name, label in settings["needs"].items()
@@ -61,8 +64,19 @@ def main() -> None:
         )
     except BoundError as error:
         raise error.called("export.max_mb", 1 << 20) from error
-    print(f"{settings['subset']} at {settings['point']}: {digest}")
+    if args.config is not None:
+        about = {**settings["identity"], "point": point, "digest": digest}
+        describe(clip, Path(args.config), about)
+    print(f"{settings['subset']} at {point}: {digest}")
     print(f"load_clip({card.architecture!r}, {args.weights!r})")
+
+
+def _chosen(path: str, subset: str) -> str:
+    """Return the point that task addition chose for a subset."""
+    (choice,) = (
+        each for each in read_choices(path) if (each.study, each.subset) == ("addition", subset)
+    )
+    return choice.point
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from taskgrid.lattice.points import read_point
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.merging.seam import Learned
 from taskgrid.models.clip import Clip
-from taskgrid.outofcore.checked import check_weights
+from taskgrid.outofcore.checked import check_weights, load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.merge import DEFAULT_BYTES, stream_merge
 from taskgrid.outofcore.outputs import Frame, Output, check_outputs
+from taskgrid.outofcore.shards import WeightFiles
 from taskgrid.outofcore.statistics import StatisticPaths, files_of
-from taskgrid.outofcore.whole import merge_whole
+from taskgrid.outofcore.whole import merge_whole, write_framed
 
 _VISUAL = "visual."
 
@@ -120,6 +121,34 @@ def export_points(
         statistics=statistics,
         learned=learned,
         **dict(method.options),
+    )
+
+
+def export_expert(clip: Clip, expert: Path, path: Path) -> str:
+    """Write an expert as a whole CLIP, its image tower bit for bit.
+
+    Args:
+        clip: the base model; gives the text tower and all else around the image tower.
+        expert: the file of theta_t.
+        path: the safetensors file.
+
+    Returns:
+        The digest of the file's state.
+
+    Raises:
+        LineageError: if the expert does not belong to ``clip``.
+        ArtifactError: if a file cannot be read or written.
+    """
+    state, lineage = load_weights(expert)
+    if lineage.get("base") != clip.visual_digest:
+        raise LineageError(
+            f"{expert} was made from the base {lineage.get('base')}, but the image tower of "
+            f"{clip.architecture} {clip.pretrained} is {clip.visual_digest}; run the base rule again"
+        )
+    known = {key: value for key, value in lineage.items() if key not in ("kind", "digest")}
+    like, expert_digest = WeightFiles.open(expert), lineage["digest"]
+    return write_framed(
+        path, like, _frame_of(clip), state, {**known, "kind": "clip", "expert": expert_digest}
     )
 
 

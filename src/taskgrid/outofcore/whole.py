@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
@@ -12,7 +13,7 @@ from taskgrid.merging.seam import Learned, Sources
 from taskgrid.outofcore.checked import load_weights
 from taskgrid.outofcore.inputs import Inputs
 from taskgrid.outofcore.outputs import Frame, Output, layout_of, lineage_of, make_room
-from taskgrid.outofcore.shards import TensorReader
+from taskgrid.outofcore.shards import TensorReader, WeightFiles
 from taskgrid.outofcore.statistics import StatisticPaths, find_statistics
 from taskgrid.outofcore.streams import write_stream
 from taskgrid.store.weights import State
@@ -87,11 +88,30 @@ class _InFile(Mapping[str, torch.Tensor]):
 
 
 def _write(inputs: Inputs, recipe: MergeRecipe, output: Output, frame: Frame, merged: State) -> str:
-    everything = {frame.prefix + key: tensor for key, tensor in merged.items()} | dict(frame.others)
-    layout = layout_of(inputs.base, frame)
-    with write_stream(
-        output.path, layout, lineage_of(inputs, recipe, output), metadata=frame.metadata
-    ) as writer:
+    return write_framed(output.path, inputs.base, frame, merged, lineage_of(inputs, recipe, output))
+
+
+def write_framed(
+    path: Path, like: WeightFiles, frame: Frame, state: State, lineage: Mapping[str, str]
+) -> str:
+    """Write a state and what stands around it.
+
+    Args:
+        path: the safetensors file.
+        like: a checkpoint of the state's names and shapes, whose order the file takes.
+        frame: what stands around it.
+        state: the tensors, as ``like`` names them.
+        lineage: what they were made from.
+
+    Returns:
+        The digest of all that was written.
+
+    Raises:
+        ArtifactError: if the file system refuses to write.
+    """
+    everything = {frame.prefix + key: tensor for key, tensor in state.items()} | dict(frame.others)
+    layout = layout_of(like, frame)
+    with write_stream(path, layout, lineage, metadata=frame.metadata) as writer:
         for spec in layout:
             tensor = everything[spec.name].detach().cpu().contiguous().reshape(-1)
             writer.write(spec.name, 0, tensor.view(torch.uint8).numpy().data)
