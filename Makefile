@@ -4,6 +4,7 @@ PYTHON ?= python3
 export PYTHON
 CORES ?= all
 RUNS ?= 20
+PORT ?= 5000
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +25,7 @@ help:
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
-	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000'
+	@echo 'make ui      the MLflow pages of results/mlflow.db, on http://127.0.0.1:5000 (or PORT=)'
 	@echo 'make mlflow-server   an MLflow server on http://127.0.0.1:5000, for trying (docs/registry.md)'
 	@echo 'make docs    the documentation site, site/index.html; links and names are checked'
 	@echo 'make lock    pin the newest versions that pyproject.toml allows'
@@ -89,11 +90,9 @@ peers: $(READY)
 	python benchmarks/environment.py
 	python benchmarks/peers.py
 
-# MLflow opens in its pages for language models unless it is told otherwise.
+# On the runs: MLflow's own front page is for language models.
 ui: $(READY)
-	@echo 'runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///results/mlflow.db}" \
-	    python -m mlflow ui --host 127.0.0.1 --port 5000
+	python -m taskgrid.tracking.mlflow_pages --port $(PORT)
 
 mlflow-server: $(READY)
 	python -c 'import psycopg' 2>/dev/null || python -m pip install --quiet --disable-pip-version-check 'psycopg[binary]>=3.2,<4'

@@ -51,6 +51,7 @@ try:
     settings.features.check(E)
     settings.figures.names(E)
     settings.learn.check(E)
+    settings.register.files(E)
     check_writable("results")
 except TaskgridError as error:
     raise WorkflowError(str(error)) from None

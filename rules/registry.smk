@@ -48,7 +48,7 @@ rule record_block:
         runtime=10,
     params:
         script=script("record_block.py"),
-        settings=settings.registry.blocks(E),
+        settings=lambda w: settings.registry.block(E, w.mode, w.method),
         listing=lambda w, input: settings.merge.splits(E, **w).listing(
             input.followed, []
         ),
@@ -77,6 +77,7 @@ rule sync:
         grid="results/tables/grid.parquet",
         selected="results/tables/selected.parquet",
         attached=settings.registry.attached(E),
+        models=settings.register.files(E),
     output:
         report="results/registry/sync.json",
     log:
@@ -98,7 +99,7 @@ rule sync:
     shell:
         "{params.script} --settings {params.settings:q} --results results"
         " --records {input.records:q} --grid {input.grid:q} --selected {input.selected:q}"
-        " --attached {input.attached:q} --report {output.report:q} 2>&1 | tee {log:q}"
+        " --attached {input.attached:q} --models {input.models:q} --report {output.report:q} 2>&1 | tee {log:q}"
 
 
 # Always runs when asked for: it brings a registry that was unreachable level with the records.
@@ -122,4 +123,4 @@ rule registry:
     shell:
         "{params.script} --settings {params.settings:q} --results results"
         " --records {input.records:q} --grid {input.grid:q} --selected {input.selected:q}"
-        " --attached {input.attached:q} --report {input.report:q} 2>&1 | tee {log:q}"
+        " --attached {input.attached:q} --models {input.models:q} --report {input.report:q} 2>&1 | tee {log:q}"

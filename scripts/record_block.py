@@ -4,10 +4,11 @@ from taskgrid.analysis.selection import select
 from taskgrid.data.manifest import SplitManifest
 from taskgrid.evaluation.plan.choices import read_choices
 from taskgrid.evaluation.plan.rows import collect_rows, read_rows
+from taskgrid.provenance.commit import commit
 from taskgrid.results import frame_of
 from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
-from taskgrid.tracking.builders import point_records, subset_records
+from taskgrid.tracking.building.merges import point_records, subset_records
 from taskgrid.tracking.records import write_records
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
@@ -30,7 +31,8 @@ def main() -> None:
         parent="grid/grid",
         splits=splits,
         spans=timing["merges"],
-        machine=timing["machine"],
+        machine={**timing["machine"], **commit()},
+        export=args.settings["export"],
     )
     points = point_records(grid) if args.settings["points"] else []
     write_records(args.record, [*records, *points])

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from taskgrid.provenance.commit import commit
 from taskgrid.store.atomic import read_json
 from taskgrid.store.tables import read_table
-from taskgrid.tracking.builders import expert_record
+from taskgrid.tracking.building.experts import expert_record
 from taskgrid.tracking.records import Artifact, write_records
 from taskgrid.workflow.command import parse, run
 
@@ -19,6 +20,7 @@ def main() -> None:
         read_json(args.timing)["seconds"],
         weights=str(Path(args.manifest).with_name("expert.safetensors")),
         artifacts=[Artifact.of(args.manifest)],
+        machine=commit(),
     )
     write_records(args.record, [record])
 

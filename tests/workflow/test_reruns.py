@@ -120,7 +120,7 @@ def test_another_width_draws_figures_and_runs_nothing_else(checkout: Checkout) -
 
 
 def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:
-    path = next((checkout / "src/taskgrid/tracking").glob("mlflow*.py"))
+    path = checkout / "src/taskgrid/tracking/mlflow_store.py"
     path.write_text(path.read_text() + "\n\nREVISION = 2\n")
     assert checkout.plan() == Counter({"sync": 1})
 

@@ -14,7 +14,7 @@ import pandas as pd
 from taskgrid.explorer.exact import Margins, Run, fitted
 from taskgrid.lattice.points import point_order
 from taskgrid.plots.frames import REFERENCE_METHODS, method_titles
-from taskgrid.tracking.builders import merge_id
+from taskgrid.tracking.building.identity import merge_id
 
 SPLITS = ("val", "test")
 _RUN = ["model", "mode", "seed"]
@@ -81,7 +81,7 @@ def _merges(
     return [
         {
             "title": title,
-            "run": merge_id((*run, method, options, "")),
+            "run": merge_id(*run, method, options, ""),
             **_known(method, options, settings["methods"]),
             **_merge(_of(rows, method, options), _of(chosen, method, options)),
         }

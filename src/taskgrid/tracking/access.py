@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -44,6 +45,23 @@ def check_reachable(target: Target) -> None:
         raise TrackingError(
             f"the MLflow server {target.shown} does not answer ({reason})"
         ) from error
+
+
+def check_free(host: str, port: int) -> None:
+    """See whether a server can listen at a port.
+
+    Raises:
+        TrackingError: if another program does.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise TrackingError(
+                f"port {port} is taken ({error.strerror}); stop what listens there, or choose another: "
+                f"make ui PORT={port + 1}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ from mlflow.tracking import MlflowClient
 
 from taskgrid.provenance.digests import digest
 from taskgrid.tracking.access import check_reachable
-from taskgrid.tracking.builders import expert_point
+from taskgrid.tracking.building.experts import expert_point, training_curve
 from taskgrid.tracking.limits import metric_key
-from taskgrid.tracking.mlflow_experiments import EXPERIMENTS, LIVE, experiment_id
+from taskgrid.tracking.mlflow_experiments import LIVE, experiment_id
 from taskgrid.tracking.target import Target, resolve_target
 
 
@@ -43,7 +43,7 @@ class LiveRun:
             "superseded": "pending",
             LIVE: digest(dict(settings)),
         }
-        experiment = experiment_id(self._client, target, EXPERIMENTS["expert"])
+        experiment = experiment_id(self._client, target, "expert")
         which = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
         found = self._client.search_runs([experiment], which, max_results=1)
         if found:
@@ -62,7 +62,7 @@ class LiveRun:
         """Write points of curves; those that are there already are left out."""
         now, fresh = int(time.time() * 1000), []
         for step, name, value in points:
-            key = metric_key(name)
+            key = metric_key(training_curve(name))
             if step > self._last.get(key, -1):
                 self._last[key] = step
                 fresh.append(Metric(key, value, now, step))

@@ -15,23 +15,20 @@ Every run is tagged with its ``project``, a results folder; those of others are 
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, Param, Run, RunTag, ViewType
 from mlflow.entities import Metric as MlflowMetric
+from mlflow.entities import Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from taskgrid.errors import TrackingError
 from taskgrid.tracking.access import check_reachable, locked
+from taskgrid.tracking.attachments import attachments
 from taskgrid.tracking.limits import (
     LONGEST_PARAM,
     LONGEST_TAG,
@@ -42,9 +39,13 @@ from taskgrid.tracking.limits import (
     metric_key,
     shortened,
 )
-from taskgrid.tracking.mlflow_experiments import EXPERIMENTS, LIVE, NOTES, experiment_id
+from taskgrid.tracking.mlflow_artifacts import forget_places, put_files
+from taskgrid.tracking.mlflow_entities import inputs, machine_tags, since, times
+from taskgrid.tracking.mlflow_experiments import EXPERIMENTS, LIVE, experiment_id
+from taskgrid.tracking.mlflow_models import register_models
+from taskgrid.tracking.models import RegisteredModel
 from taskgrid.tracking.project import keep_project
-from taskgrid.tracking.records import KINDS, Metric, RunRecord
+from taskgrid.tracking.records import KINDS, Metric, RecordKind, RunRecord
 from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.schema import other_tables
 from taskgrid.tracking.target import Target
@@ -94,6 +95,7 @@ class MlflowRegistry:
         self,
         records: Sequence[RunRecord],
         *,
+        models: Sequence[RegisteredModel] = (),
         whole_grid: bool = False,
         advance: Callable[[int], None] = lambda _: None,
     ) -> SyncReport:
@@ -101,6 +103,7 @@ class MlflowRegistry:
 
         Args:
             records: the records; of two with one ``point_id`` the later counts.
+            models: models to register.
             whole_grid: tag current runs of other points ``in_grid = false``.
             advance: called with 1 after each record.
 
@@ -109,7 +112,7 @@ class MlflowRegistry:
         """
         latest = {record.point_id: record for record in records}
         ordered = sorted(latest.values(), key=lambda record: KINDS.index(record.kind))
-        work = _Work(self._target, ordered, advance)
+        work = _Work(self._target, ordered, models, advance)
         reason = ""
         try:
             check_reachable(self._target)
@@ -130,10 +133,15 @@ class _Work:
     """One synchronisation: its plan, its counts, and what the store held at its start."""
 
     def __init__(
-        self, target: Target, records: Sequence[RunRecord], advance: Callable[[int], None]
+        self,
+        target: Target,
+        records: Sequence[RunRecord],
+        models: Sequence[RegisteredModel],
+        advance: Callable[[int], None],
     ) -> None:
         self._target = target
         self._records = records
+        self._models = models
         self._advance = advance
         self._counts: Counter[str] = Counter()
         self._failed: list[str] = []
@@ -152,31 +160,33 @@ class _Work:
         )
 
     def run(self, *, whole_grid: bool) -> None:
+        forget_places(self._target)
         self._client = MlflowClient(self._target.uri, self._target.uri)
-        templates = dict.fromkeys(EXPERIMENTS[record.kind] for record in self._records)
-        experiments = {
-            template: experiment_id(self._client, self._target, template) for template in templates
-        }
+        kinds = dict.fromkeys(record.kind for record in self._records)
+        experiments = {kind: experiment_id(self._client, self._target, kind) for kind in kinds}
         if whole_grid:
-            experiments |= self._existing(set(NOTES) - set(templates))
+            experiments |= self._existing(set(KINDS) - set(kinds))
         known: dict[str, list[_Known]] = defaultdict(list)
         for experiment in experiments.values():
             for run in self._runs(experiment, "tags.superseded != 'true'"):
                 if "point_id" in run.tags:
                     known[run.tags["point_id"]].append(run)
         for record in self._records:
-            self._record(record, experiments[EXPERIMENTS[record.kind]], known[record.point_id])
+            self._record(record, experiments[record.kind], known[record.point_id])
             self._done += 1
             self._advance(1)
         if self._counts["created"]:
             self._sweep(experiments.values())
         if whole_grid:
             self._retire(known)
+        # A model of a refused record waits with it.
+        models = [model for model in self._models if model.point_id in self._run_ids]
+        self._counts["models"] = register_models(self._client, self._target, models, self._run_ids)
         self._complete = True
 
-    def _existing(self, templates: Iterable[str]) -> dict[str, str]:
+    def _existing(self, kinds: Iterable[RecordKind]) -> dict[RecordKind, str]:
         """Return the experiments that are there, of kinds that no record has (any more)."""
-        names = {template: template.format(self._target.experiment) for template in templates}
+        names = {kind: EXPERIMENTS[kind].format(self._target.experiment) for kind in kinds}
         found = {key: self._client.get_experiment_by_name(name) for key, name in names.items()}
         return {
             key: str(experiment.experiment_id)
@@ -227,7 +237,7 @@ class _Work:
                 f"{record.point_id}: the file {missing[0]} is missing; run the workflow"
             )
             return
-        started, ended = _times(record) if begun is None else _since(begun.started, record)
+        started, ended = times(record) if begun is None else since(begun.started, record)
         run_id = None if begun is None else begun.run_id
         try:
             # Alone, it is current as soon as it is finished; else it waits for the old one to go.
@@ -271,12 +281,12 @@ class _Work:
         self._run_ids[record.point_id] = run.run_id
         self._counts["unchanged"] += 1
         # Rows that were found again were measured where they always were: what is known stays.
-        wanted = {"in_grid": "true", **_machine_tags(record), **self._parent_tag(record)}
+        wanted = {"in_grid": "true", **machine_tags(record), **self._parent_tag(record)}
         for key, value in wanted.items():
             if run.tags.get(key) != value:
                 self._client.set_tag(run.run_id, key, value)
         # A start cannot be changed. Rows that were found again have no time: what is known stays.
-        _, ended = _since(run.started, record)
+        _, ended = since(run.started, record)
         if ended is not None and run.ended != ended:
             self._finish(run.run_id, ended)
 
@@ -305,13 +315,14 @@ class _Work:
     ) -> str:
         tags = {
             **record.tags,
-            **_machine_tags(record),
+            **machine_tags(record),
             "point_id": record.point_id,
             "content_key": record.content_key,
             "superseded": "false" if first else "pending",
             "in_grid": "true",
             "project": self._target.project,
             "mlflow.source.name": "taskgrid",
+            **({"mlflow.note.content": record.note} if record.note else {}),
             **self._parent_tag(record),
         }
         few, rest = first_and_rest(list(shortened(tags, LONGEST_TAG).items()), MOST_TAGS)
@@ -345,51 +356,12 @@ class _Work:
         for rest in others:
             self._client.log_batch(run_id, params=rest)
         if record.datasets:
-            self._client.log_inputs(run_id, _inputs(record))
-        for artifact in record.artifacts:
-            self._client.log_artifact(run_id, artifact.path)
+            self._client.log_inputs(run_id, inputs(record))
+        put_files(self._client, self._target, run_id, record.artifacts, attachments(record))
 
     def _parent_tag(self, record: RunRecord) -> dict[str, str]:
         parent = self._run_ids.get(record.parent or "")
         return {"mlflow.parentRunId": parent} if parent else {}
-
-
-def _machine_tags(record: RunRecord) -> dict[str, str]:
-    return {f"machine.{key}": value for key, value in record.machine.items()}
-
-
-def _times(record: RunRecord) -> tuple[int, int | None]:
-    """Return start and end in milliseconds since 1970, no end where the record knows no duration.
-
-    A run has to start some time: one that does not know when ends now, or starts now.
-    """
-    start = int(time.time() * 1000) - _length(record)
-    if record.started:
-        start = int(datetime.fromisoformat(record.started).timestamp() * 1000)
-    return _since(start, record)
-
-
-def _since(start: int, record: RunRecord) -> tuple[int, int | None]:
-    return start, None if record.seconds is None else start + _length(record)
-
-
-def _length(record: RunRecord) -> int:
-    return int(1000 * (record.seconds or 0))
-
-
-def _inputs(record: RunRecord) -> list[DatasetInput]:
-    return [
-        DatasetInput(
-            dataset=MlflowDataset(
-                name=name,
-                digest=digest[:36],
-                source_type="taskgrid",
-                source=json.dumps({"task": name, "split": digest}),
-            ),
-            tags=[InputTag("mlflow.data.context", context)],
-        )
-        for name, digest, context in record.datasets
-    ]
 
 
 def _said(error: BaseException, target: Target) -> str:

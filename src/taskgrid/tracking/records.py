@@ -17,7 +17,7 @@ from taskgrid.errors import ArtifactError, TrackingError
 from taskgrid.provenance.digests import digest, digest_file
 from taskgrid.store.atomic import read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files written by ``write_records``."""
 
 RecordKind = Literal["grid", "expert", "subset", "point"]
@@ -74,6 +74,7 @@ class RunRecord:
         tags: what to search for.
         datasets: data it used.
         artifacts: files a person opens; no weights.
+        note: what it comes to, in Markdown; empty where there is nothing to say.
         started: when it began (ISO 8601 with offset), if known.
         seconds: how long it took, if known.
         machine: what moved the last bits of its numbers: batch size, device, version of torch; nothing
@@ -92,6 +93,7 @@ class RunRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[Dataset, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+    note: str = ""
     started: str | None = None
     seconds: float | None = None
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class RunRecord:
                 "tags": dict(self.tags),
                 "datasets": sorted(self.datasets),
                 "artifacts": sorted([Path(path).name, sha] for path, sha in self.artifacts),
+                "note": self.note,
             }
         )
 
@@ -138,6 +141,7 @@ class RunRecord:
             "tags": dict(self.tags),
             "datasets": [dataset._asdict() for dataset in self.datasets],
             "artifacts": [artifact._asdict() for artifact in self.artifacts],
+            "note": self.note,
             "started": self.started,
             "seconds": self.seconds,
             "machine": dict(self.machine),
@@ -161,6 +165,7 @@ class RunRecord:
             tags=value["tags"],
             datasets=tuple(Dataset(**dataset) for dataset in value["datasets"]),
             artifacts=tuple(Artifact(**artifact) for artifact in value["artifacts"]),
+            note=value["note"],
             started=value["started"],
             seconds=value["seconds"],
             machine=value["machine"],
@@ -186,7 +191,8 @@ def read_records(path: str | Path) -> list[RunRecord]:
     value = read_json(path)
     if (schema := value.get("schema")) != SCHEMA:
         raise ArtifactError(
-            f"{path} holds run records of schema {schema}, not {SCHEMA}; delete it and run again"
+            f"{path} holds run records of schema {schema}, not {SCHEMA}; delete it and run again, which "
+            "evaluates nothing"
         )
     try:
         return [RunRecord.from_json(record) for record in value["records"]]

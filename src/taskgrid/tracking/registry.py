@@ -7,8 +7,9 @@ brought level later; the records stay with the results.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
+from taskgrid.tracking.models import RegisteredModel
 from taskgrid.tracking.records import RunRecord
 from taskgrid.tracking.report import SyncReport
 from taskgrid.tracking.target import Target
@@ -35,6 +36,7 @@ def sync_records(
     records: Iterable[RunRecord],
     target: Target,
     *,
+    models: Sequence[RegisteredModel] = (),
     whole_grid: bool = False,
     advance: Callable[[int], None] = lambda _: None,
     environ: MutableMapping[str, str] = os.environ,
@@ -44,6 +46,7 @@ def sync_records(
     Args:
         records: the records.
         target: the registry.
+        models: models to register.
         whole_grid: the records are all there are; runs of other points are tagged
             ``in_grid = false``.
         advance: called with 1 after each record.
@@ -51,9 +54,8 @@ def sync_records(
     """
     be_quiet(environ)
     if target.artifacts is not None:
-        # Of MLflow's own first experiment, else `mlruns` in the working folder, whose path it writes
-        # into a statement as it is: one with an apostrophe breaks that.
-        environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = target.artifacts.as_uri()
+        # Else the path of `mlruns` in the working folder is written down, which may move.
+        environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = "mlflow-artifacts:/"
     waiting = list(records)
     # Imported late: two seconds that only a process which writes the registry should pay.
     try:
@@ -64,4 +66,6 @@ def sync_records(
         return SyncReport(
             target.shown, delayed=len(waiting), reason="the package mlflow is not installed here"
         )
-    return MlflowRegistry(target).sync(waiting, whole_grid=whole_grid, advance=advance)
+    return MlflowRegistry(target).sync(
+        waiting, models=models, whole_grid=whole_grid, advance=advance
+    )

@@ -19,6 +19,7 @@ class SyncReport:
         superseded: older runs of a changed record, now tagged so.
         repaired: unfinished runs of an interrupted synchronisation, removed.
         retired: runs of points that are not on the grid any more, now tagged so.
+        models: versions of registered models made.
         delayed: records that have to wait, for ``reason``.
         failed: a sentence for each record that the registry refused.
         reason: why records were delayed; empty if none were.
@@ -30,6 +31,7 @@ class SyncReport:
     superseded: int = 0
     repaired: int = 0
     retired: int = 0
+    models: int = 0
     delayed: int = 0
     failed: tuple[str, ...] = field(default=())
     reason: str = ""
@@ -54,6 +56,7 @@ class SyncReport:
             "superseded": self.superseded,
             "no longer on the grid": self.retired,
             "repaired": self.repaired,
+            "models registered": self.models,
             "refused": len(self.failed),
         }
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
@@ -69,6 +72,7 @@ class SyncReport:
             "superseded": self.superseded,
             "repaired": self.repaired,
             "retired": self.retired,
+            "models": self.models,
             "delayed": self.delayed,
             "failed": list(self.failed),
             "reason": self.reason,

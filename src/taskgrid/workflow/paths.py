@@ -58,6 +58,10 @@ _LATTICE = "results/eval/{model}/{mode}/{seed}/{method}/lattice"
 LATTICE_ROWS = f"{_LATTICE}/rows.parquet"
 LATTICE_REPORT = f"{_LATTICE}/report.json"
 
+_REGISTERED = "results/registered/{model}/{mode}/{seed}"
+REGISTERED_EXPERT = f"{_REGISTERED}/expert/{{task}}/open_clip_config.json"
+REGISTERED_MERGE = f"{_REGISTERED}/merge/{{method}}/open_clip_config.json"
+
 FIGURE = "results/figures/{figure}.{suffix}"
 SELECTED = "results/tables/selected.parquet"
 STUDY_MEASURED = "results/{measured}/{model}/{mode}/{seed}/{study}/{table}.parquet"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgrid.tracking.builders import expert_record
+from taskgrid.tracking.building.experts import expert_record
 from taskgrid.tracking.records import RunRecord
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.target import Target
@@ -61,7 +61,7 @@ def test_the_record_completes_the_run_of_its_training(target: Target) -> None:
     for points in at(20, 40):
         live.log(points)
     (seen,) = runs(target, NAME)
-    assert seen.info.status == "RUNNING" and seen.data.metrics["train/loss"] == 1 / 40
+    assert seen.info.status == "RUNNING" and seen.data.metrics["curve/train/loss"] == 1 / 40
     assert current(target, NAME) == {}
     # It was killed; its second attempt repeats some and goes on.
     live = LiveRun(target, SETTINGS)
@@ -73,7 +73,7 @@ def test_the_record_completes_the_run_of_its_training(target: Target) -> None:
     report = sync_records([the_record()], target, whole_grid=True)
     assert (report.created, report.repaired, report.status) == (1, 0, "level")
     (run,) = runs(target, NAME, ViewType.ALL)
-    assert run.info.run_id == seen.info.run_id and run.data.params["lr"] == "0.1"
+    assert run.info.run_id == seen.info.run_id and run.data.params["recipe.lr"] == "0.1"
     assert run.info.status == "FINISHED" and run.data.tags["superseded"] == "false"
     assert run.info.end_time - run.info.start_time == 5000
     assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"digits"}

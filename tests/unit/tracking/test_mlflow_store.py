@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -43,6 +44,8 @@ def test_a_record_becomes_a_run_with_everything_in_it(target: Target, tmp_path: 
         metrics=tuple(Metric("val/acc", step / 10, 100 * step) for step in range(11)),
         datasets=(Dataset("a", "d" * 32, "train"), Dataset("a", "d" * 32, "val")),
         artifacts=(Artifact.of(tmp_path / "manifest.json"),),
+        note="**a**",
+        machine={"commit": "abc-dirty"},
         started="2026-01-02T03:04:05+00:00",
         seconds=61.5,
     )
@@ -59,8 +62,17 @@ def test_a_record_becomes_a_run_with_everything_in_it(target: Target, tmp_path: 
     assert {(m.step, m.value) for m in history} == {(100 * s, s / 10) for s in range(11)}
     assert run.data.metrics["val/acc"] == 1.0
     (one,) = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
-    assert one == ("a", "d" * 32)
-    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["manifest.json"]
+    # Beside the name a column has room for no more; the source says it all.
+    assert one == ("a", "d" * 8)
+    source = json.loads(run.inputs.dataset_inputs[0].dataset.source)
+    assert source == {"task": "a", "split": "d" * 32}
+    folder = tmp_path / "mlartifacts" / run.info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "row.csv"}
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["machine.commit"]) == (
+        "**a**",
+        "abc-dirty",
+    )
+    assert run.data.tags["mlflow.source.git.commit"] == "abc"
 
 
 def test_the_same_records_again_change_nothing(target: Target) -> None:

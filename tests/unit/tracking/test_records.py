@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from taskgrid.errors import ArtifactError, TrackingError
 from taskgrid.store.atomic import write_json
-from taskgrid.tracking.builders import (
-    subset_records,
-)
+from taskgrid.tracking.building.merges import subset_records
 from taskgrid.tracking.records import (
     Artifact,
     Dataset,
@@ -52,6 +50,7 @@ records = st.builds(
     params=st.dictionaries(texts, texts, max_size=3),
     metrics=st.lists(metrics, max_size=6, unique_by=lambda m: (m.key, m.step)).map(tuple),
     tags=st.dictionaries(texts, texts, max_size=3),
+    note=texts,
     datasets=st.lists(st.builds(Dataset, texts, texts, texts), max_size=2).map(tuple),
     artifacts=st.lists(st.builds(Artifact, files, texts), max_size=2).map(tuple),
     started=st.none() | st.just("2026-01-02T03:04:05+00:00"),
@@ -123,9 +122,9 @@ def test_file_round_trip_and_damage(tmp_path: Path, small: Example) -> None:
     write_records(path, written)
     assert path.read_bytes() == first
     write_json(path, {"schema": 99, "records": []})
-    with pytest.raises(ArtifactError, match="schema 99, not 1"):
+    with pytest.raises(ArtifactError, match="schema 99, not 2; delete it"):
         read_records(path)
-    write_json(path, {"schema": 1, "records": [{"point_id": 3}]})
+    write_json(path, {"schema": 2, "records": [{"point_id": 3}]})
     with pytest.raises(ArtifactError, match="no file of run records"):
         read_records(path)
     path.write_bytes(first[:100])

@@ -15,7 +15,7 @@ from taskgrid.tracking.target import resolve_target
 
 def test_records_need_no_mlflow_and_no_torch() -> None:
     code = (
-        "import sys; import taskgrid.tracking.builders, taskgrid.tracking.registry\n"
+        "import sys; import taskgrid.tracking.building.merges, taskgrid.tracking.registry\n"
         "assert not {'mlflow', 'torch', 'matplotlib'} & set(sys.modules)"
     )
     source = Path(__file__).resolve().parents[3] / "src"

@@ -20,6 +20,10 @@ class TrackingSpec(Section):
     points: StrictBool = False
     """Also one child run per grid point, with lambda as a parameter."""
 
+    models: StrictBool = False
+    """Also write the experts, and what each method merges of all tasks, as whole CLIPs and register them as
+    models: as much disk as the base takes, twice, for each."""
+
     @field_validator("experiment")
     @classmethod
     def _a_name(cls, value: str) -> str:

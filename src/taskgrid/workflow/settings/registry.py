@@ -9,6 +9,7 @@ from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.errors import ArtifactError
+from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance.digests import canonical_json
 from taskgrid.store.atomic import read_json
 from taskgrid.tracking.project import keep_project, project_of
@@ -64,9 +65,27 @@ def attached(experiment: Experiment) -> list[str]:
     ]
 
 
-def blocks(experiment: Experiment) -> str:
-    """Return the settings of the run records of blocks."""
-    return canonical_json({"points": experiment.config.tracking.points})
+def block(experiment: Experiment, mode: str, method: str) -> str:
+    """Return the settings of the run records of a block."""
+    return canonical_json(
+        {
+            "points": experiment.config.tracking.points,
+            "export": export_command(experiment, mode, method),
+        }
+    )
+
+
+def export_command(experiment: Experiment, mode: str, method: str) -> str | None:
+    """Return the command that writes a point as a file, names to fill in, where that is what was measured.
+
+    A tangent model that others load is another function, and a method may merge what no weights hold.
+    """
+    gives = merger_card(experiment.method(method).name).gives
+    if experiment.evaluation(mode) == "tangent" or gives not in ("model", "per_task"):
+        return None
+    point = "{point}@{task}" if gives == "per_task" else "{point}"
+    file = f"results/export/{{model}}/{{mode}}/{{seed}}/{method}/{{subset}}/{point}.safetensors"
+    return f"snakemake --cores 1 {file}"
 
 
 def forget_delayed(report: str | Path) -> None:

@@ -52,7 +52,7 @@ EVERY: dict[str, Ask] = {
     "grid": settings.tables.grid,
     "figure": settings.figures.sheet,
     "registry": settings.registry.sync,
-    "records": settings.registry.blocks,
+    "records": lambda e: settings.registry.block(e, RUN["mode"], BLOCK["method"]),
     "report": settings.report.page,
 }
 
