@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -83,10 +84,32 @@ def test_the_registry_holds_a_run_per_expert_and_merge(checkout: Checkout) -> No
         "grid": 1,
     }
     assert all(run.info.status == "FINISHED" for run in runs)
+    experts = [run for run in runs if run.data.tags["kind"] == "expert"]
+    assert all(0 < run.data.metrics["accuracy/test"] <= 1 for run in experts)
+    (merge,) = (run for run in runs if run.info.run_name == "task_arithmetic 3 · a, b, c")
+    point = merge.data.params["lambda"]
+    assert merge.data.tags["export"].endswith(f"/task_arithmetic/a+b+c/{point}.safetensors")
     before = len(runs)
     checkout.run("registry")
     after = client.search_runs([experiment.experiment_id for experiment in experiments])
     assert len(after) == before
+
+
+def test_models_are_written_for_the_registry_when_asked(checkout: Checkout) -> None:
+    import open_clip
+
+    checkout.config["tracking"] = {"models": True}
+    assert checkout.plan() == {"register_expert": 3, "register_merge": 2, "sync": 1}
+    folder = checkout / "results/registered/taskgrid-vit-4-s0/standard/0/merge/task_arithmetic"
+    checkout.run(str((folder / "open_clip_config.json").relative_to(checkout.folder)))
+    selected = checkout.table("selected.parquet").set_index(["method", "subset"])
+    about = json.loads((folder / "open_clip_config.json").read_text())["taskgrid"]
+    assert about["point"] == selected.loc[("task_arithmetic", "a+b+c"), "point"]
+    assert open_clip.create_model(f"local-dir:{folder}").visual.image_size == (24, 24)
+    records = checkout.json(
+        "results/eval/taskgrid-vit-4-s0/standard/0/task_arithmetic/00001/run.json"
+    )
+    assert about["record"] in {record["point_id"] for record in records["records"]}
 
 
 def test_figures_and_report_are_made(checkout: Checkout) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taskgrid.config.load import read_config
@@ -46,7 +46,7 @@ def main(given: Sequence[str] | None = None) -> None:
         target = resolve_target(tracking.uri, tracking.experiment, results=args.results)
         if target.is_remote:
             check_reachable(target)
-            _show(target, target.shown.rstrip("/"))
+            _show(links(target, target.uri, target.shown.rstrip("/")))
             return
         check_free(HOST, args.port)
         with contextlib.suppress(KeyboardInterrupt):
@@ -56,27 +56,30 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def server(target: Target, port: int) -> list[str]:
-    """Return the command that serves the pages of a registry on this machine."""
+    """Return the command that serves the pages of a registry on this machine.
+
+    Where its tables are is for the environment to say: an address may hold a password.
+    """
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    command += ["--backend-store-uri", target.uri]
     if target.artifacts is not None:
         command += ["--artifacts-destination", target.artifacts.as_uri()]
     return command
 
 
-def links(target: Target, address: str) -> dict[str, str]:
+def links(target: Target, uri: str, address: str) -> dict[str, str]:
     """Return the pages of a registry's runs and saved views, by what they are.
 
     Args:
         target: the registry.
+        uri: by which it is asked for its experiments.
         address: of the server that shows it, without a slash behind.
     """
     from mlflow.tracking import MlflowClient
 
     from taskgrid.tracking.mlflow_experiments import EXPERIMENTS
 
-    client = MlflowClient(address)
+    client = MlflowClient(uri, uri)
     found: dict[RecordKind, str] = {}
     for kind, name in EXPERIMENTS.items():
         experiment = client.get_experiment_by_name(name.format(target.experiment))
@@ -98,11 +101,12 @@ def _serve(target: Target, port: int) -> None:
     log = target.results / "logs" / "pages.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as said:
-        process = subprocess.Popen(server(target, port), stdout=said, stderr=said)
+        environ = {**os.environ, "MLFLOW_BACKEND_STORE_URI": target.uri}
+        process = subprocess.Popen(server(target, port), env=environ, stdout=said, stderr=said)
     try:
         address = f"http://{HOST}:{port}"
         _wait(target, address, process, log)
-        _show(target, address)
+        _show(links(target, address, address))
         print("Ctrl-C ends it", flush=True)
         process.wait()
     finally:
@@ -125,8 +129,7 @@ def _wait(target: Target, address: str, process: subprocess.Popen[bytes], log: P
             time.sleep(0.2)
 
 
-def _show(target: Target, address: str) -> None:
-    shown = links(target, address)
+def _show(shown: Mapping[str, str]) -> None:
     width = max(map(len, shown))
     for name, link in shown.items():
         print(without_secrets(f"{name:{width}}  {link}"), flush=True)

@@ -1,4 +1,4 @@
-"""The registry in MLflow; the only module that imports it.
+"""The registry in MLflow, which modules `mlflow_*` alone import.
 
 Every record becomes one run. A run is *current* when it is finished and tagged
 ``superseded = false``; a point never has two. MLflow cannot choose run ids or change parameters, so
