@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"(?<=<!-- made: scale -->\n).*?(?=<!-- end -->)", re.S)
 _GPU = {"finetune", "precision", "reference", "eval", "learn", "statistic", "base_statistic"}
 _BACKWARD = {"adamerging", "atlas", "bezier"}
 """Methods that go back through the network when they learn: three forward passes' worth an image."""
-_RECORD_SECONDS = 0.03
+_RECORD_SECONDS = 0.1
 """A new run in MLflow, as measured: docs/performance.md, "registry"."""
 _PER: tuple[Literal["task", "base"], ...] = ("task", "base")
 _ROW_BYTES = 70

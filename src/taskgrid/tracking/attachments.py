@@ -36,7 +36,8 @@ def _row(record: RunRecord) -> str:
     values: dict[str, object] = {"name": record.name, **record.params, **_numbers(record)}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([values.keys(), values.values()])
+    writer.writerow(values.keys())
+    writer.writerow(values.values())
     return stream.getvalue()
 
 

@@ -98,7 +98,7 @@ def _line(
     axes: Axes,
     curve: Curve,
     *,
-    colour: object,
+    colour: style.Colour | str,
     label: str,
     unit: int = STEPS_PER_UNIT,
     thin: bool = False,
@@ -107,7 +107,7 @@ def _line(
     axes.plot(
         [step / unit for step in steps],
         [100 * curve[step] for step in steps],
-        color=colour,  # type: ignore[arg-type]
+        color=colour,
         label=label,
         linewidth=0.8 if thin else 1.6,
         marker="o" if len(steps) < 32 else "",

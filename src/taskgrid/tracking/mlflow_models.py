@@ -44,7 +44,7 @@ def register_models(
             version = _create(client, target, model, runs[model.point_id])
             made += 1
         elif version.description != model.card:
-            put_files(client, target, version.run_id, (), {CARD: model.card}, FOLDER)
+            put_files(client, target, str(version.run_id), (), {CARD: model.card}, FOLDER)
             client.update_model_version(model.name, version.version, model.card)
         aliases = client.get_registered_model(model.name).aliases
         if str(aliases.get(CURRENT)) != str(version.version):

@@ -23,21 +23,21 @@ def files(experiment: Experiment) -> list[str]:
     """Return what is registered: nothing, unless the configuration asks for it.
 
     Tangent models are left out, for what open_clip makes of their weights is another function than was
-    measured; and methods that give no single model.
+    measured; and methods that give no single model, or do not merge all tasks.
 
     Raises:
         ConfigError: if it asks for it, and no point is chosen for the merge of all tasks.
     """
     if not experiment.config.tracking.models:
         return []
-    if _ADDITION not in experiment.studies or _all(experiment) not in _subsets(experiment):
+    whole = [label for label in experiment.methods if _merges_all(experiment, label)]
+    if _ADDITION not in experiment.studies or not whole:
         raise ConfigError(
             "tracking.models registers the merge of all tasks at its chosen point; let grid.subsets hold it "
             f"and studies name {_ADDITION}, or set tracking.models to false"
         )
     runs = plain_runs(experiment)
     experts = [run for run in runs if run in experiment.expert_runs]
-    single = [label for label in experiment.methods if _gives_model(experiment, label)]
     return [
         *(
             paths.REGISTERED_EXPERT.format(**asdict(run), task=task)
@@ -47,7 +47,8 @@ def files(experiment: Experiment) -> list[str]:
         *(
             paths.REGISTERED_MERGE.format(**asdict(run), method=method)
             for run in runs
-            for method in single
+            for method in experiment.methods_of(run.mode)
+            if method in whole and _gives_model(experiment, method)
         ),
     ]
 
@@ -98,7 +99,9 @@ def merged(experiment: Experiment, *, model: str, mode: str, seed: str, method: 
 def choices(experiment: Experiment, *, model: str, mode: str, seed: str, method: str) -> str:
     """Return the file that says which point was chosen for the merge of all tasks."""
     block = next(
-        block for block in experiment.blocks if _all(experiment) in experiment.subsets(block)
+        block
+        for block in experiment.blocks(method)
+        if _all(experiment) in experiment.subsets(method, block)
     )
     run = {"model": model, "mode": mode, "seed": seed, "method": method}
     return paths.BLOCK_CHOICES.format(**run, block=block.label)
@@ -114,8 +117,8 @@ def _all(experiment: Experiment) -> str:
     return subset_name(tuple(sorted(experiment.trained)))
 
 
-def _subsets(experiment: Experiment) -> set[str]:
-    return {name for block in experiment.blocks for name in experiment.subsets(block)}
+def _merges_all(experiment: Experiment, method: str) -> bool:
+    return (1 << len(experiment.trained)) - 1 in experiment.numbers_of(method)
 
 
 def _gives_model(experiment: Experiment, method: str) -> bool:

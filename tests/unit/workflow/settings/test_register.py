@@ -42,6 +42,13 @@ def test_what_no_file_can_hold_as_it_was_measured_is_left_out() -> None:
     assert not [path for path in folders if "linear" in path]
 
 
+def test_a_method_that_merges_other_subsets_only_is_left_out() -> None:
+    pairs = {"name": "ties", "subsets": {"sizes": [2]}}
+    asked = experiment(tracking=ON, grid={"methods": ["average", pairs]})
+    merges = [path for path in register.files(asked) if "merge" in path]
+    assert [path.split("/")[-2] for path in merges] == ["average"]
+
+
 @pytest.mark.parametrize(
     "change", [{"grid": {"subsets": {"sizes": [1, 2]}}}, {"studies": ["shapley"]}]
 )
