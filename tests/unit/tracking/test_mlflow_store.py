@@ -31,6 +31,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from taskgrid.tracking import mlflow_store
 from tests.unit.example_registry import current, record, runs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -228,7 +229,6 @@ WRITES = (
     "create_run",
     "log_batch",
     "log_inputs",
-    "log_artifact",
     "set_tag",
     "delete_run",
     "set_terminated",
@@ -255,6 +255,7 @@ def killed_at(count: int, *, after: bool, monkeypatch: pytest.MonkeyPatch) -> It
     with monkeypatch.context() as patch:
         for name in WRITES:
             patch.setattr(MlflowClient, name, patched(name, getattr(MlflowClient, name)))
+        patch.setattr(mlflow_store, "put_files", patched("put_files", mlflow_store.put_files))
         yield calls
 
 
