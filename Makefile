@@ -13,15 +13,18 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Not the program of that name: its first line names a Python, and breaks where that has a blank in it.
 SNAKEMAKE := python -m snakemake
 
-.PHONY: help run test test-slurm test-tutorial chaos check bench peers ui mlflow-server report docs lock audit sbom clean
+.PHONY: help run plan status doctor test test-slurm test-tutorial chaos check bench peers ui mlflow-server report docs lock audit sbom clean
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
+	@echo 'make plan    what `make run` would do now, how long that takes, and why'
+	@echo 'make status  what is done, what is stale and why, what runs, the hours so far and to go'
+	@echo 'make doctor  what the experiment needs, and what of it is missing'
+	@echo 'make report  results/report.html, and results/provenance.html: how it was computed'
 	@echo 'make test    everything that can be tested without a GPU or a cluster'
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
 	@echo 'make test-tutorial  docs/tutorial.md to the letter (minutes)'
 	@echo 'make chaos   RUNS runs (20) that are killed at random moments, and a full disk: each must end the same'
-	@echo 'make report  results/report.html, and results/provenance.html: how it was computed'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'
@@ -33,18 +36,31 @@ help:
 	@echo 'make sbom    what is pinned as a CycloneDX document, sbom.json'
 	@echo 'make clean   remove the virtual environments and .slurm (results stay)'
 
+# What is said beside it is in results/logs/run.log (docs/terminal.md).
+LOGGED := $(SNAKEMAKE) --logger taskgrid
+
 run: $(READY)
-	$(SNAKEMAKE) --cores $(CORES) --quiet host reason
+	@$(LOGGED) --cores $(CORES)
 	@$(MAKE) --no-print-directory results/provenance.html
-	@echo 'tables: results/tables  figures: results/figures  report: results/report.html  explorer: results/explorer.html  registry: make ui'
+	@python -m taskgrid.workflow.terminal.ending
+
+plan: $(READY)
+	@$(LOGGED) --cores $(CORES) --dry-run
+
+status: $(READY)
+	@$(LOGGED) --cores $(CORES) --dry-run --logger-taskgrid-show status
+
+doctor: $(READY)
+	@$(LOGGED) --cores 1 doctor
 
 # The report is an output like any other; how it was computed is told by Snakemake, once all is there.
 report: $(READY)
-	$(SNAKEMAKE) results/report.html --cores $(CORES) --quiet host reason
+	@$(LOGGED) --cores $(CORES) results/report.html
 	@$(MAKE) --no-print-directory results/provenance.html
 
 results/provenance.html: $(READY) $(wildcard results/tables/* results/figures/*)
-	$(SNAKEMAKE) --cores 1 --report $@ --quiet all
+	@echo 'writing $@'
+	@$(SNAKEMAKE) --cores 1 --report $@ --quiet all
 
 test: $(READY)
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers tests/browser

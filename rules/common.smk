@@ -28,6 +28,7 @@ from taskgrid.store.atomic import check_writable
 from taskgrid.workflow import cost, paths, project, runs, stages as settings
 from taskgrid.workflow.clock import bring_to_now
 from taskgrid.workflow.project import code, one_of
+from taskgrid.workflow.terminal import telling
 
 
 def configuration():
@@ -74,6 +75,7 @@ onstart:
         settings.registry.keep("results")
     except TaskgridError as error:
         raise WorkflowError(str(error)) from None
+    logger.info("", extra=telling.of_jobs(workflow.dag))
 
 
 wildcard_constraints:
@@ -98,6 +100,10 @@ SMALL = cost.is_small(E)
 # for, a limit is the cluster's and the profile's or the user's to say.
 if VISIBLE_GPUS and workflow.nodes is None and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", VISIBLE_GPUS)
+
+if IS_CALL:
+    cores = workflow.resource_settings.cores
+    logger.info("", extra=telling.of_call(E, cores, workflow.nodes, VISIBLE_GPUS))
 
 ON_DEVICE = ("--device", E.config.device)
 

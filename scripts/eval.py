@@ -38,7 +38,8 @@ def main() -> None:
         proof=next(iter(args.proof), None),
         first_image=clock.first_image,
     ) as open_engine:
-        result = run_plan(plan, OutcomeStore(args.store), open_engine, Progress, clock, take)
+        counts = Progress.of(Path(args.plan).parent.name)
+        result = run_plan(plan, OutcomeStore(args.store), open_engine, counts, clock, take)
     write_table(args.rows, result.table)
     write_choices(args.choices, result.choices)
     measured = {"prepared": open_engine.prepared(), "machine": open_engine.machine()}

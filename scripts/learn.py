@@ -32,7 +32,7 @@ def main() -> None:
     recipe = MergeRecipe.of(settings["method"], settings["options"])
     subset, material = parse_subset(settings["subset"]), open_files(listing.files(), setting, {})
     with lease_device(args.device) as device:
-        learning = learn(material, setting, recipe, subset, device, Progress)
+        learning = learn(material, setting, recipe, subset, device, Progress.of(recipe.name))
     lineage = {"kind": "learned", "method": recipe.name, "subset": settings["subset"]}
     save_state(args.tensors, learning.tensors, lineage | {"base": setting.base})
     write_json(args.coefficients, learned_file(setting, recipe, subset, learning))

@@ -44,7 +44,7 @@ def main() -> None:
             cast(Listens, open_engine()),
             OutcomeStore(args.store),
             logits=LogitsStore(Path(args.store) / "logits"),
-            progress=Progress,
+            progress=Progress.of(Path(args.plan).parent.name),
         )
     write_table(args.rows, found.table)
     write_json(args.report, {scale: asdict(report) for scale, report in found.reports.items()})

@@ -46,6 +46,15 @@ class Progress:
         self._bar: tqdm | None = None
         self._started = self._last = time.monotonic()
 
+    @classmethod
+    def of(cls, whose: str) -> Callable[[str, int], Progress]:
+        """Return what opens counters of labels and totals, for work of a name.
+
+        Args:
+            whose: whose work it is, e.g. the label of a merge method.
+        """
+        return lambda label, total: cls(f"{whose}, {label}", total)
+
     def __enter__(self) -> Self:
         if self._stream.isatty():
             self._bar = tqdm(

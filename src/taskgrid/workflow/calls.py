@@ -94,11 +94,21 @@ def left_behind(folder: Path = LOCKS) -> str | None:
     Args:
         folder: Snakemake's folder of locks.
     """
-    for path in folder.glob(_NOTE):
-        call = _read(path)
-        if call is not None and call.pid != os.getpid() and not _is_dead(path, call):
-            return None
-    return queue.refusal(queue.jobs_of(Path.cwd()))
+    return None if living(folder) else queue.refusal(queue.jobs_of(Path.cwd()))
+
+
+def living(folder: Path = LOCKS) -> list[Call]:
+    """Return the other calls of Snakemake that have not ended, as far as this host can tell.
+
+    Args:
+        folder: Snakemake's folder of locks.
+    """
+    found = [(path, _read(path)) for path in sorted(folder.glob(_NOTE))]
+    return [
+        call
+        for path, call in found
+        if call is not None and call.pid != os.getpid() and not _is_dead(path, call)
+    ]
 
 
 def explain_interrupts() -> None:
