@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 
 import pytest
@@ -21,8 +22,8 @@ LOGGED = ("--logger", "taskgrid")
 def in_a_terminal(checkout: Checkout, *arguments: str) -> str:
     """Call Snakemake in a terminal of 100 columns, and return what it shows."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
-    with checkout.begin(*arguments, stdout=theirs, env=environment) as call:
+    termios.tcsetwinsize(theirs, (24, 100))
+    with checkout.begin(*arguments, stdout=theirs) as call:
         os.close(theirs)
         shown = b""
         while True:

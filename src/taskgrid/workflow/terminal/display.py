@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -42,7 +44,7 @@ class Display:
             fraction: between 0 and 1.
             line: the same in words.
         """
-        if self._stream.isatty():
+        if self._stream.isatty() and _has_size(self._stream):
             if self._bar is None:
                 self._bar = tqdm(
                     total=_STEPS,
@@ -62,3 +64,11 @@ class Display:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _has_size(stream: TextIO) -> bool:
+    """Return whether a terminal has a size: some of containers say that they have none."""
+    try:
+        return all(os.get_terminal_size(stream.fileno()))
+    except (OSError, io.UnsupportedOperation):
+        return True
