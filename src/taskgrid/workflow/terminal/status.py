@@ -37,13 +37,13 @@ def status(experiment: Experiment, forecast: Forecast, folder: Path = Path()) ->
 
 def points_of(experiment: Experiment) -> int:
     """Return how many points the grid has."""
-    subsets = [name for block in experiment.blocks for name in experiment.subsets(block)]
-    per_run = sum(
-        len(experiment.points(method, subset))
+    of_method = {
+        method: sum(len(experiment.points(method, name)) for name in experiment.subsets(method))
         for method in experiment.methods
-        for subset in subsets
+    }
+    return sum(
+        of_method[method] for run in experiment.runs for method in experiment.methods_of(run.mode)
     )
-    return per_run * len(experiment.runs)
 
 
 def running(folder: Path = Path()) -> Iterator[str]:
