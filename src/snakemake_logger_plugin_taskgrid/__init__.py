@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
@@ -44,7 +44,7 @@ class LogHandler(LogHandlerBase):
         answers = self.common_settings.stdout or self.common_settings.dryrun
         common = sys.stdout if answers else sys.stderr
         try:
-            self._stream = os.fdopen(os.dup(common.fileno()), "w", errors="replace")
+            self._stream: TextIO = os.fdopen(os.dup(common.fileno()), "w", errors="replace")
         except io.UnsupportedOperation:
             self._stream = common
         self._screen: Screen | None = None
@@ -57,7 +57,7 @@ class LogHandler(LogHandlerBase):
             if self._screen is None and isinstance(said, dict):
                 from taskgrid.workflow.terminal.screen import Screen
 
-                show = getattr(self.settings, "show", "plan")
+                show = cast(Literal["plan", "status"], getattr(self.settings, "show", "plan"))
                 self._screen = Screen(
                     **said, stream=self._stream, dry=self.common_settings.dryrun, show=show
                 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypeVar
 
 from taskgrid.config import Experiment
 from taskgrid.errors import ArtifactError, ConfigError
@@ -32,6 +32,8 @@ _OPENING = 6.0
 """Seconds until the first of them."""
 _COUNTS = (200, 500)
 """Images of validation and test of its tasks."""
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _parts(benchmark: str) -> tuple[str, ...]:
     return PurePosixPath(benchmark.removesuffix(".tsv")).parts[3:]
 
 
-def _nearest(place: tuple[str, ...], known: Mapping[tuple[str, ...], Any]) -> list[Any]:
+def _nearest(place: tuple[str, ...], known: Mapping[tuple[str, ...], _Value]) -> list[_Value]:
     """Return the values of those known places that agree with a place in the most parts."""
     alike = {
         other: sum(own == its for own, its in zip(place, other, strict=True))
