@@ -55,7 +55,7 @@ def test_a_changed_configuration_is_planned_run_and_reported(checkout: Checkout)
     assert status["running"] == "nothing" and "0.75" in status["to"]
 
     # The line of progress is wiped out in the end; what stays are the first and the last line.
-    shown = in_a_terminal(checkout, *LOGGED, "tables")
+    shown = in_a_terminal(checkout, "tables", *LOGGED)
     assert re.search(sentence, shown) and "all that was said: results/logs/run.log" in shown
     frames = [part for part in shown.split("\r") if " jobs · " in part]
     assert any("evaluate block 00000 of task_arithmetic" in frame for frame in frames)
