@@ -82,4 +82,4 @@ def test_a_failed_job_says_why_and_where_its_log_is(checkout: Checkout) -> None:
         r"(?m)^failed: decode the images of b once, at 24px: .+\n    log: (.+)$", outcome.text
     )
     assert told == ["results/logs/dataset/24px/b.log"], outcome.text
-    assert "shell:" not in outcome.text and "1 of " in outcome.text.splitlines()[-1]
+    assert "set -euo pipefail" not in outcome.text and "1 of " in outcome.text.splitlines()[-1]

@@ -25,7 +25,12 @@ _PATIENCE = 0.7
 """Seconds that a failed job waits to be told of: of those that Ctrl-C ended, nothing is said."""
 _INTERRUPTED = "Terminating processes on user request"
 _SAID = ("Will exit after finishing", "Trying to restart job")
-_SAID_ALREADY = ("Exiting because a job execution failed", "At least one job did not complete")
+_SAID_ALREADY = (
+    "CalledProcessError in file",
+    "Exiting because a job execution failed",
+    "At least one job did not complete",
+)
+"""Of errors that are told of job by job."""
 _LONGEST_TAIL = 65_536
 
 
