@@ -150,7 +150,7 @@ def _missing(job: Job, files: str, present: Present) -> Iterator[str]:
     for name in _NAMED:
         value = job.labels.get(name)
         if value is not None and value not in present.names[name]:
-            yield f"{name} {value} was added"
+            yield f"{name} {value} is new"
             return
     if not job.derived:
         yield f"{files.split(', ')[0]} is missing"

@@ -39,8 +39,13 @@ class RunProgress:
         self._kinds: dict[str, _Kind] = {}
         self._thought = self._took = 0.0
         self.started = clock()
+        self._failed: set[str] = set()
         self.done = 0
-        self.failed = 0
+
+    @property
+    def failed(self) -> int:
+        """Jobs that failed, and are not tried again."""
+        return len(self._failed)
 
     @property
     def total(self) -> int:
@@ -55,6 +60,7 @@ class RunProgress:
     def start(self, job: Job) -> None:
         """Note that a job runs."""
         self._waiting.pop(job.key, None)
+        self._failed.discard(job.key)
         self._running[job.key] = (job, self._clock())
 
     def finish(self, job: Job) -> None:
@@ -71,7 +77,7 @@ class RunProgress:
     def fail(self, job: Job) -> None:
         """Note that a job failed."""
         self._running.pop(job.key, None)
-        self.failed += 1
+        self._failed.add(job.key)
 
     @property
     def left(self) -> float:

@@ -167,8 +167,10 @@ class Screen:
         self._held.append((self._clock(), failure(title, [*map(str, found["log"])])))
 
     def _error(self, text: str) -> None:
+        if any(known in text for known in _SAID_ALREADY):
+            return
         self._failed = True
-        if not self._interrupted and not any(known in text for known in _SAID_ALREADY):
+        if not self._interrupted:
             self._display.say(text)
 
     def _tick(self) -> None:

@@ -70,11 +70,11 @@ def test_options_are_told_with_the_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ({"task": "handwritten"}, "task handwritten was added"),
-        ({"model": "m", "mode": "lora", "seed": "1"}, "mode lora was added"),
-        ({"model": "m", "mode": "standard", "seed": "1", "task": "x"}, "seed 1 was added"),
-        ({"method": "ties"}, "method ties was added"),
-        ({"study": "shapley", "table": "values"}, "study shapley was added"),
+        ({"task": "handwritten"}, "task handwritten is new"),
+        ({"model": "m", "mode": "lora", "seed": "1"}, "mode lora is new"),
+        ({"model": "m", "mode": "standard", "seed": "1", "task": "x"}, "seed 1 is new"),
+        ({"method": "ties"}, "method ties is new"),
+        ({"study": "shapley", "table": "values"}, "study shapley is new"),
     ],
 )
 def test_what_is_missing_is_told_by_the_outermost_new_name(

@@ -82,3 +82,16 @@ def test_failed_jobs_and_those_beside_the_longest_are_counted() -> None:
     assert str(run).endswith("finetune of m standard 0 a (and 1 more)")
     run.fail(first)
     assert str(run).startswith("0 of 3 jobs · 1 failed · ")
+
+
+def test_a_job_that_is_tried_again_has_not_failed() -> None:
+    clock, (first, second) = Clock(), jobs()
+    run = RunProgress(forecast(60.0, 45.0), clock)
+    for one in (first, second):
+        run.start(one)
+    run.fail(first)
+    assert run.failed == 1
+    run.start(first)
+    for one in (first, second):
+        run.finish(one)
+    assert str(run) == "2 of 2 jobs"
