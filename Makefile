@@ -6,6 +6,9 @@ CORES ?= all
 RUNS ?= 20
 PORT ?= 5000
 SEED ?= 0
+# Which torch is installed: full (as the lock file says), cpu or slim; see docs/install.md.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -152,6 +155,6 @@ clean:
 $(READY): requirements.lock pyproject.toml
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'taskgrid needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
 	"$$PYTHON" -m venv $(VENV)
-	python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	python -m tools.install --build '$(TORCH)' --index '$(TORCH_INDEX)'
 	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
