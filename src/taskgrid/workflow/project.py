@@ -1,7 +1,8 @@
 """Where the project lies and how its scripts are called, wherever the working folder is.
 
 Everything is found from this package: a Snakefile of somebody else that uses the project as a module
-has its own base folder, and `snakemake -s path/to/Snakefile -d elsewhere` another working folder.
+has its own base folder, and `snakemake -s path/to/Snakefile -d elsewhere` another working folder. An
+installed package has in itself what lies around that of a checkout.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from taskgrid.provenance import code_closure
 from taskgrid.workflow.command import MORE
 
 # Not resolved: a folder of links to a project is that folder, not the project.
-ROOT = Path(__file__).parents[3]
-SOURCE = ROOT / "src"
+PACKAGE = Path(__file__).parents[1]
+SOURCE = PACKAGE.parent
+ROOT = PACKAGE if (PACKAGE / "Snakefile").exists() else SOURCE.parent
 SCRIPTS = ROOT / "scripts"
 DEFAULT = ROOT / "config.yaml"
 """The embedded default, the layer below every configuration."""
