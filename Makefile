@@ -20,6 +20,7 @@ SNAKEMAKE := python -m snakemake
 
 help:
 	@echo 'make run     the configured grid, to figures, tables, report and registry'
+	@echo '            (TORCH=cpu in a fresh clone: torch without CUDA; docs/install.md)'
 	@echo 'make plan    what `make run` would do now, how long that takes, and why'
 	@echo 'make status  what is done, what is stale and why, what runs, the hours so far and to go'
 	@echo 'make doctor  what the experiment needs, and what of it is missing'

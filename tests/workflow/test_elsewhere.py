@@ -122,7 +122,8 @@ def test_an_installed_package_is_a_module_with_all_that_it_needs(
     (elsewhere / "Snakefile").write_text(MODULE % found)
     (elsewhere / "mine.yaml").write_text(yaml.safe_dump({"taskgrid": TINY}))
     ran = snakemake(elsewhere, SPLIT, "--cores", "1", "-p", PYTHONPATH=str(package))
-    assert f"{package}/taskgrid/scripts/split.py" in ran.text and str(ROOT) not in ran.text
+    assert f"{package}/taskgrid/scripts/split.py" in ran.text
+    assert f"{ROOT}/scripts" not in ran.text and f"{ROOT}/src" not in ran.text
     assert json.loads((elsewhere / SPLIT).read_text())["task"] == "a"
 
 
