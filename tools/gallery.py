@@ -78,7 +78,7 @@ def _section(name: str, pictured: bool) -> str:
     drawn = f" Drawn from {tables}." if tables else " Drawn from the histories of the experts."
     picture = f"![{card.title}](images/figures/{name}.png)"
     shown = picture if pictured else _MISSING.get(name, "No picture yet.")
-    return f"\n### {card.title}\n\n{shown}\n\n`{name}`: {caption}{drawn}\n"
+    return f"\n### {name}\n\n{shown}\n\n**{card.title}.** {caption}{drawn}\n"
 
 
 def shrink(source: Path, target: Path) -> None:

@@ -1,26 +1,20 @@
-"""Overviews of studies, modes and aligners, and the gallery of figures, from the plug-ins' cards.
+"""Overviews of studies, modes and aligners from the plug-ins' cards.
 
-`python -m tools.overviews` writes `README.md` in their folders of docs/, and `docs/gallery.md`.
-`python -m tools.overviews RESULTS ...` first takes the gallery's pictures from finished runs, each from
-the first that has it. A test keeps pages and cards equal.
+`python -m tools.overviews` writes `README.md` in their folders of docs/. A test keeps pages and cards equal.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-from PIL import Image
 
 from taskgrid import plugins
 from taskgrid.plugins import Kind
-from taskgrid.plugins.cards import aligner_card, figure_card, mode_card, study_card
+from taskgrid.plugins.cards import aligner_card, mode_card, study_card
 from taskgrid.store.atomic import write_text
 from tools.pages import markdown
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PICTURES = "images/gallery"
 _MADE = "Made from the cards by `python -m tools.overviews`; a test keeps the two equal."
 
 
@@ -50,20 +44,7 @@ def pages() -> dict[str, str]:
             ["aligner", "title: paper", "one transport for", "looks at"],
             _aligner,
         ),
-        "gallery.md": _gallery(),
     }
-
-
-def take_picture(name: str, results: list[Path]) -> None:
-    """Put a figure of the first finished run that has it among the gallery's pictures, 128 colours of it."""
-    for found in (folder / "figures" / f"{name}.png" for folder in results):
-        if found.is_file():
-            picture = Image.open(found).convert("RGB")
-            picture.thumbnail((1600, 4000))
-            picture.quantize(128, dither=Image.Dither.NONE).save(
-                DOCS / PICTURES / found.name, optimize=True
-            )
-            return
 
 
 def _overview(
@@ -78,7 +59,7 @@ def _study(name: str) -> tuple[str, ...]:
     tables = ", ".join(
         f"[`{table}`](../tables.md#tables{name}{table}parquet)" for table in card.tables
     )
-    figures = ", ".join(f"[`{figure}`](../gallery.md#{figure})" for figure in card.figures)
+    figures = ", ".join(f"[`{figure}`](../figures.md#{figure})" for figure in card.figures)
     return _name("studies", name), _title(card.title, card.paper), card.rule, tables, figures
 
 
@@ -105,31 +86,6 @@ def _title(title: str, paper: str) -> str:
     return f"{title}: {paper}" if paper else title
 
 
-def _gallery() -> str:
-    return "\n".join(_gallery_lines()) + "\n"
-
-
-def _gallery_lines() -> Iterator[str]:
-    yield "# Figures"
-    yield ""
-    yield (
-        "Every figure that taskgrid draws, by its name in `figures:` and in `results/figures/`, with the "
-        "caption that the report gives it. Pictures are of the embedded default and of "
-        f"`presets/questions.yaml` and `presets/methods.yaml` on it. {_MADE}"
-    )
-    cards = {name: figure_card(name) for name in plugins.names("figure")}
-    for category in dict.fromkeys(card.category for card in cards.values()):
-        yield f"\n## {category}"
-        for name, card in cards.items():
-            if card.category == category:
-                yield f"\n### {name}\n\n**{card.title}.** {card.caption}"
-                if (DOCS / PICTURES / f"{name}.png").is_file():
-                    yield f"\n![{card.title}]({PICTURES}/{name}.png)"
-
-
 if __name__ == "__main__":
-    (DOCS / PICTURES).mkdir(exist_ok=True)
-    for figure in plugins.names("figure"):
-        take_picture(figure, [Path(argument) for argument in sys.argv[1:]])
     for path, text in pages().items():
         write_text(DOCS / path, text)
