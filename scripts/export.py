@@ -4,7 +4,7 @@ from pathlib import Path
 
 from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method, read_setting
-from taskgrid.evaluation.plan.choices import read_choices
+from taskgrid.evaluation.plan.choices import chosen_point
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
@@ -23,7 +23,11 @@ def main() -> None:
     args = parse(__doc__, paths=("weights",), optional=("choices", "config"))
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
-    point = settings["point"] if args.choices is None else _chosen(args.choices, settings["subset"])
+    point = (
+        settings["point"]
+        if args.choices is None
+        else chosen_point(args.choices, settings["subset"])
+    )
     card = ModelCard.from_json(read_json(listing.run["card"]))
     clip = load_clip(settings["architecture"], settings["pretrained"])
     check_lineage(
@@ -69,14 +73,6 @@ def main() -> None:
         describe(clip, Path(args.config), about)
     print(f"{settings['subset']} at {point}: {digest}")
     print(f"load_clip({card.architecture!r}, {args.weights!r})")
-
-
-def _chosen(path: str, subset: str) -> str:
-    """Return the point that task addition chose for a subset."""
-    (choice,) = (
-        each for each in read_choices(path) if (each.study, each.subset) == ("addition", subset)
-    )
-    return choice.point
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from taskgrid.plots.render import write_figure
+from taskgrid.plots.sheet import PAGE
 from taskgrid.plugins.cards import figure_card
 from taskgrid.report.page import write_page
 from taskgrid.store.tables import write_table
@@ -32,7 +33,7 @@ def write_report(
     (results / "figures").mkdir(exist_ok=True)
     for name in figures:
         at = results / "figures" / name
-        write_figure(name, given.tables(), at.with_suffix(".pdf"), at.with_suffix(".png"))
+        write_figure(name, given.tables(), PAGE, at.with_suffix(".pdf"), at.with_suffix(".png"))
     write_page(
         results / "report.html",
         settings(tasks, figures),

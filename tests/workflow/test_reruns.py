@@ -116,7 +116,9 @@ def test_an_edit_of_a_figure_draws_that_figure(checkout: Checkout) -> None:
 def test_another_width_draws_figures_and_runs_nothing_else(checkout: Checkout) -> None:
     checkout.config["figure_width"] = "column"
     planned = checkout.plan()
-    assert planned.pop("figure") > AFTER_TABLES["figure"] and planned == Counter({"report": 1, "sync": 1})
+    assert planned.pop("figure") > AFTER_TABLES["figure"] and planned == Counter(
+        {"report": 1, "sync": 1}
+    )
 
 
 def test_an_edit_of_the_registry_runs_the_registry(checkout: Checkout) -> None:

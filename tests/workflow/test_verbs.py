@@ -52,6 +52,7 @@ def test_make_run_ends_with_the_report_and_has_nothing_to_do_again(ready: Checko
     assert report.st_size > 100_000
     make(ready, "run", "CORES=2")
     assert (ready / "results/report.html").stat().st_mtime_ns == report.st_mtime_ns
+    assert "everything is up to date" in make(ready, "plan", "CORES=2")
 
 
 def test_studies_that_are_added_are_targets(checkout: Checkout) -> None:

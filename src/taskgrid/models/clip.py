@@ -184,12 +184,11 @@ def _shipped() -> Path | None:
 def _config_of(architecture: str, folder: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return open_clip's model config and how images are prepared before a tag has its say."""
     preprocess = asdict(PreprocessCfg())
-    by_path = is_own(architecture)
     shipped = folder / f"{architecture}.json" if folder is not None else None
-    if by_path or (shipped is not None and shipped.is_file()):
-        config = (
-            architecture_config(architecture) if by_path else read_foreign_json(cast(Path, shipped))
-        )
+    config = architecture_config(architecture) if is_own(architecture) else None
+    if config is None and shipped is not None and shipped.is_file():
+        config = read_foreign_json(shipped)
+    if config is not None:
         # open_clip keeps this key apart from the model's own; its constructors refuse it.
         return config, merge_preprocess_dict(preprocess, config.pop("preprocess_cfg", {}))
     found = open_clip.get_model_config(architecture) if ":" not in architecture else None

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taskgrid.plots import style
+from taskgrid.plots.sheet import PAGE
 from taskgrid.tracking.building.merges import STEPS_PER_UNIT
 
 Curve = Mapping[int, float]
@@ -17,6 +18,7 @@ Curve = Mapping[int, float]
 
 _TASK = "val/accuracy/"
 _HEIGHT = 2.6
+_MEAN = style.Look((0.0, 0.0, 0.0), "o", "solid")
 
 
 def merge_curve(name: str, curves: Mapping[str, Curve], numbers: Mapping[str, float]) -> str:
@@ -30,12 +32,10 @@ def merge_curve(name: str, curves: Mapping[str, Curve], numbers: Mapping[str, fl
     with style.paper_style():
         figure, axes = _panels(name, 1, right=0.72)
         tasks = sorted(key for key in curves if key.startswith(_TASK))
-        colours = style.category_colours(tasks)
+        looks = style.looks(tasks)
         for key in tasks if len(tasks) > 1 else ():
-            _line(
-                axes[0], curves[key], colour=colours[key], label=key.removeprefix(_TASK), thin=True
-            )
-        _line(axes[0], curves["val/mean_accuracy"], colour="black", label="mean on validation")
+            _line(axes[0], curves[key], looks[key], label=key.removeprefix(_TASK), thin=True)
+        _line(axes[0], curves["val/mean_accuracy"], _MEAN, label="mean on validation")
         at, test = numbers.get("lambda"), numbers.get("chosen/test_accuracy")
         if at is not None and test is not None:
             low, high = (
@@ -66,9 +66,7 @@ def training_curve(name: str, curves: Mapping[str, Curve], numbers: Mapping[str,
             loss = curves["train/loss"]
             axes[0].plot(list(loss), list(loss.values()), color="black", linewidth=0.8)
         axes[0].set_ylabel("loss")
-        _line(
-            axes[1], curves.get("val/accuracy", {}), colour="black", label="on validation", unit=1
-        )
+        _line(axes[1], curves.get("val/accuracy", {}), _MEAN, label="on validation", unit=1)
         levels = {
             "expert, on test": "accuracy/test",
             "zero-shot, on test": "accuracy/zeroshot_test",
@@ -88,7 +86,7 @@ def training_curve(name: str, curves: Mapping[str, Curve], numbers: Mapping[str,
 
 def _panels(name: str, count: int, right: float) -> tuple[Figure, list[Axes]]:
     # Margins of its own, for there is a figure for each run: laying one out takes longer than drawing it.
-    figure = Figure(figsize=(style.PAGE, _HEIGHT))
+    figure = Figure(figsize=(PAGE.inches, _HEIGHT))
     figure.subplots_adjust(left=0.08, right=right, bottom=0.17, top=0.89, wspace=0.25)
     figure.suptitle(name if len(name) < 100 else f"{name[:99]}…")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
@@ -97,8 +95,8 @@ def _panels(name: str, count: int, right: float) -> tuple[Figure, list[Axes]]:
 def _line(
     axes: Axes,
     curve: Curve,
+    look: style.Look,
     *,
-    colour: style.Colour | str,
     label: str,
     unit: int = STEPS_PER_UNIT,
     thin: bool = False,
@@ -107,11 +105,11 @@ def _line(
     axes.plot(
         [step / unit for step in steps],
         [100 * curve[step] for step in steps],
-        color=colour,
-        label=label,
-        linewidth=0.8 if thin else 1.6,
-        marker="o" if len(steps) < 32 else "",
-        markersize=1.5 if thin else 2.6,
+        **look.line(
+            label=label,
+            linewidth=0.8 if thin else 1.6,
+            markersize=(2.2 if thin else 2.6) if len(steps) < 32 else 0,
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from taskgrid.explorer import content as module
 from taskgrid.explorer.content import content
-from taskgrid.tracking.builders import subset_records
+from taskgrid.tracking.building.merges import subset_records
 from tests.unit.example_tables import Example, example
 
 

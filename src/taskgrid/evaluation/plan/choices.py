@@ -99,3 +99,15 @@ def read_choices(path: str | Path) -> tuple[Chosen, ...]:
         raise ArtifactError(
             f"{path} does not hold choices ({error}); delete it and run again"
         ) from None
+
+
+def chosen_point(path: str | Path, subset: str) -> str:
+    """Return the point that task addition chose for a subset.
+
+    Raises:
+        ArtifactError: if the file is missing or damaged, or tells of no such choice.
+    """
+    for choice in read_choices(path):
+        if (choice.study, choice.subset) == ("addition", subset):
+            return choice.point
+    raise ArtifactError(f"{path} holds no point for {subset}; run the block again")

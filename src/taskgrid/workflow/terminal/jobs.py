@@ -15,16 +15,25 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "models": ("pretrain", "base", "head"),
     "experts": ("base_statistic", "align", "import", "finetune", "transport", "verify"),
     "vectors": ("taskvector", "conflict", "statistic", "learn"),
-    "merges": ("precision", "merge", "reference", "eval", "continuous", "predict", "watch"),
-    "tables": ("record", "grid", "conflicts", "lattice", "study", "pages"),
-    "figures": ("figure",),
-    "registry": ("registry",),
+    "merges": (
+        "precision",
+        "merge",
+        "reference",
+        "eval",
+        "continuous",
+        "predict",
+        "watch",
+        "margins",
+    ),
+    "tables": ("record", "grid", "conflicts", "lattice", "study"),
+    "figures": ("figure", "explorer", "report"),
+    "registry": ("register", "registry"),
 }
 """Kinds of jobs by the stage of the flow that they belong to; a kind is a folder of benchmarks."""
 
 ON_DEVICE = frozenset(
     {"align", "verify", "finetune", "statistic", "base_statistic", "learn", "precision"}
-    | {"reference", "eval", "continuous", "predict", "watch"}
+    | {"reference", "eval", "continuous", "predict", "watch", "margins"}
 )
 """Kinds that ask for a GPU where there is one."""
 

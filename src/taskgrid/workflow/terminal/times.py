@@ -20,7 +20,7 @@ from taskgrid.workflow.terminal.points import BlockChange, images_of
 KNOWN: Mapping[str, float] = {
     **{"dataset": 2.6, "split": 2.5, "base": 6.0, "head": 5.6, "taskvector": 2.2, "conflict": 2.9},
     **{"conflicts": 2.4, "merge": 0.5, "reference": 20.0, "record": 0.6, "grid": 0.8, "study": 0.5},
-    **{"pages": 0.5, "figure": 2.5, "registry": 9.6},
+    **{"figure": 2.5, "explorer": 3.0, "report": 2.0, "registry": 9.6},
 }
 """Seconds of a job of the embedded default, one thread of two cores (November 2026)."""
 

@@ -19,7 +19,7 @@ import pytest
 
 from taskgrid.errors import ArtifactError
 from taskgrid.evaluation.plan.asking import StudyRef
-from taskgrid.evaluation.plan.choices import read_choices, write_choices
+from taskgrid.evaluation.plan.choices import chosen_point, read_choices, write_choices
 from taskgrid.evaluation.plan.planner import Plan, make_plan
 from taskgrid.evaluation.plan.rows import GRID, collect_rows, read_rows, unique_rows
 from taskgrid.evaluation.plan.runner import Result, run_plan, run_reference
@@ -333,6 +333,11 @@ def test_choices_are_written_and_read_again(desk: Desk, tmp_path: Path) -> None:
     choices = desk.run(planned("ab")).choices
     write_choices(tmp_path / "choices.json", choices)
     assert read_choices(tmp_path / "choices.json") == choices
+    added = {one.subset: one.point for one in choices if one.study == "addition"}
+    for subset, point in added.items():
+        assert chosen_point(tmp_path / "choices.json", subset) == point
+    with pytest.raises(ArtifactError, match="holds no point for z"):
+        chosen_point(tmp_path / "choices.json", "z")
     write_json(tmp_path / "choices.json", {"choices": [{"study": "addition"}]})
     with pytest.raises(ArtifactError, match="does not hold choices"):
         read_choices(tmp_path / "choices.json")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from snakemake.cli import get_argument_parser
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FIRST_WORDS = {
     *("createdb", "cp", "export", "git", "make", "mlflow", "pip", "podman", "pytest", "python"),
