@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -17,6 +17,7 @@ from taskgrid.data.published.description import OriginalFile
 from taskgrid.data.published.downloaded import Download
 from taskgrid.data.published.reading import read_description
 from taskgrid.data.sources.opening import open_source
+from taskgrid.data.sources.seam import TaskData
 from taskgrid.errors import ArtifactError, DataError, RemoteError
 from tests.unit.example_images import REPOSITORY
 from tests.unit.example_published import hub_files, hub_standin, original, published
@@ -202,7 +203,7 @@ def run(settings, manifest, **environment):
 def test_the_script(tmp_path):
     hub_standin(tmp_path / "cache", "mnist", COUNTS)
     task = published("mnist", tmp_path / "cache", layout="hub", options={"counts": COUNTS})
-    settings = {"task": task.model_dump(exclude={"finetune", "expert"})}
+    settings = {"task": task.model_dump(include={field.name for field in fields(TaskData)})}
     manifest = tmp_path / "out" / "mnist.json"
     done = run(settings, manifest, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
