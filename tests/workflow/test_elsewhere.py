@@ -107,8 +107,10 @@ def package(tmp_path: Path) -> Path:
     site = tmp_path / "site"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    (source,) = wheel["packages"]
-    shutil.copytree(ROOT / source, site / "taskgrid", ignore=shutil.ignore_patterns("__pycache__"))
+    for source in wheel["packages"]:
+        shutil.copytree(
+            ROOT / source, site / Path(source).name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name, place in wheel["force-include"].items():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, site / place)

@@ -75,7 +75,7 @@ def test_experts_of_another_base_are_rows_like_any_others(
     assert manifest["alignment"] == aligned["digest"]
     assert (aligned["base"], aligned["source_base"]) == (card["base"], source["base"])
     (record,) = run_b.json(f"results/{folder}/run.json")["records"]
-    assert record["params"]["aligner"] == "none"
+    assert record["params"]["transport.aligner"] == "none"
     assert record["tags"]["lineage.source_base"] == source["base"]
 
     base, expert, origin, there = (
