@@ -22,8 +22,8 @@ def drawn_texts(figure: Figure) -> list[Text]:
 def overlapping(figure: Figure) -> list[tuple[str, str]]:
     """Return the pairs of visible texts that overlap, and texts that leave the page."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # as when saving, square cells settle in a second pass
-    canvas.draw()
+    figure.draw_without_rendering()  # as when saving, square cells settle in a second pass
+    figure.draw_without_rendering()
     renderer = canvas.get_renderer()
     drawn = drawn_texts(figure)
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in drawn]

@@ -51,11 +51,14 @@ def given(name: str) -> Example:
     )
 
 
-EXPERIMENTS = ("default", "eight tasks", "one task", "twenty tasks", "several runs")
+PRINTED: list[tuple[Width, str]] = [
+    *(("page", name) for name in ("eight tasks", "twenty tasks", "several runs")),
+    *(("column", name) for name in ("default", "one task", "twenty tasks", "several runs")),
+]
+"""Where there is more room, what is larger."""
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "experiment"), PRINTED)
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_can_be_read_in_print(name: str, width: Width, experiment: str) -> None:
     tables = given(experiment).tables()
