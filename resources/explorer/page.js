@@ -1,8 +1,10 @@
 // What is shown is a run, a merge method, a study, a set of tasks and their coefficients; all else follows.
 
 const $ = (id) => document.getElementById(id);
-const percentOf = (share) => (100 * share).toFixed(1);
-const signed = (share) => `${share > 0 ? "+" : share < 0 ? "−" : ""}${Math.abs(100 * share).toFixed(1)}`;
+// Of two that are as near the even one, as in the report: 76.25 is 76.2.
+const tenths = (percent) => (percent % 1 === 0.25 ? percent - 0.01 : percent).toFixed(1);
+const percentOf = (share) => tenths(100 * share);
+const signed = (share) => `${share > 0 ? "+" : share < 0 ? "−" : ""}${tenths(Math.abs(100 * share))}`;
 const distinct = (values) => [...new Set(values)];
 
 /** Make an element with text or children. */
@@ -91,12 +93,27 @@ class Explorer {
   }
 
   /** The largest subset that the study chose for, at the point it chose; else the largest there is. */
-  start() {
+  opening(merge, study) {
     const size = (name) => name.split("+").length;
-    const own = this.merge.chosen.filter((one) => one.study === this.study);
+    const own = merge.chosen.filter((one) => one.study === study);
     const first = own.sort((a, b) => size(b.subset) - size(a.subset))[0];
-    const subset = first?.subset ?? Object.keys(this.merge.subsets).sort((a, b) => size(b) - size(a))[0];
-    this.go(subset, first?.point ?? pointsOf(this.merge, subset)[0]);
+    const subset = first?.subset ?? Object.keys(merge.subsets).sort((a, b) => size(b) - size(a))[0];
+    return { subset, point: first?.point ?? pointsOf(merge, subset)[0] };
+  }
+
+  start() {
+    const { subset, point } = this.opening(this.merge, this.study);
+    this.go(subset, point);
+  }
+
+  /** The method that does best on validation where it opens, of those that merge the most tasks. */
+  bestOf(run) {
+    const known = run.merges.map((merge) => {
+      const { subset, point } = this.opening(merge, "addition");
+      const tasks = subset.split("+").map((name) => this.names.indexOf(name));
+      return { merge, size: tasks.length, value: meanOf(rowsOf(merge, subset).get(point).val, tasks, run.n.val) ?? 0 };
+    });
+    return known.sort((a, b) => b.size - a.size || b.value - a.value)[0].merge;
   }
 
   // --- controls ---------------------------------------------------------------------------------
@@ -136,7 +153,7 @@ class Explorer {
     // What comes behind the pick that changed is kept where it is there.
     const fits = (run, depth) => keys.slice(0, depth).every((key) => String(run[key]) === String(asked[key]));
     const run = [3, 2, 1].filter((depth) => depth > last).map((depth) => this.runs.find((one) => fits(one, depth))).find(Boolean);
-    const merge = run.merges[change.method] ?? run.merges.find((one) => one.title === this.merge.title) ?? run.merges[0];
+    const merge = run.merges[change.method] ?? run.merges.find((one) => one.title === this.merge.title) ?? this.bestOf(run);
     const studies = merge.chosen.map((one) => one.study);
     const study = [change.study, this.study, "addition"].find((one) => studies.includes(one)) ?? studies[0];
     const subset = this.subset;
@@ -200,7 +217,7 @@ class Explorer {
   read() {
     const asked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     const run = this.runs.find((one) => ["model", "mode", "seed"].every((key) => String(one[key]) === asked[key])) ?? this.runs[0];
-    const merge = run.merges.find((one) => one.title === asked.method) ?? run.merges[0];
+    const merge = run.merges.find((one) => one.title === asked.method) ?? this.bestOf(run);
     const studies = merge.chosen.map((one) => one.study);
     this.pick(run, merge, [asked.study, "addition"].find((one) => studies.includes(one)) ?? studies[0]);
     this.start();

@@ -79,4 +79,4 @@ def test_the_answers_say_what_the_tables_hold(
     assert list(hurts.index) == list(hurts.columns) == ["a", "b", "c"]
     rows = summary[(summary["row"] == "size") & (summary["size"] == 3)].set_index("method")
     for method, task, accuracy in every[["method", "task", "accuracy"]].itertuples(index=False):
-        assert round(accuracy, 4) == rows.loc[method, task]
+        assert round(accuracy, 6) == rows.loc[method, task]

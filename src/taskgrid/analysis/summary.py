@@ -149,13 +149,13 @@ def _published(line: Mapping[Hashable, Any], means: pd.DataFrame) -> dict[str, A
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, fractions with four decimals.
+    """Write a table as CSV, with six decimals: rounded again for print, a number stays what it was.
 
     Raises:
         ArtifactError: if the file system refuses to write.
     """
     with csv_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def _kept(line: Mapping[str, Any], tower: Tower | None, tasks: int) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_captions_are_text_on_the_page(read: Page) -> None:
 
 
 def test_the_summary_is_not_rounded_twice(report: Path, given: Example) -> None:
-    # The file with four decimals is not there at all.
+    # The file, with its decimals, is not there at all.
     assert not (report.parent / "tables/summary.csv").exists()
     best_of_all = given.selected[given.selected["size"] == 3]["test_accuracy"].max()
     # In the result, among the chosen points; in the summary as mean and minimum, of `all` and of its size.
