@@ -116,7 +116,7 @@ def jobs(experiment: Experiment) -> dict[str, int]:
         **dict.fromkeys(("finetune", "record_expert", "taskvector"), runs * tasks),
         **dict.fromkeys(("conflict", "reference"), runs),
         **dict.fromkeys(("merge", "eval", "record_block"), blocks),
-        **dict.fromkeys(("base", "conflict_table", "grid", "report", "sync", "all"), 1),
+        **dict.fromkeys(("base", "conflict_table", "grid", "report", "explorer", "sync", "all"), 1),
         "precision": proven,
         "precision_table": int(proven > 0),
         "statistic": per_task * runs * tasks,

@@ -4,7 +4,10 @@ const $ = (id) => document.getElementById(id);
 // Of two that are as near the even one, as in the report: 76.25 is 76.2.
 const tenths = (percent) => (percent % 1 === 0.25 ? percent - 0.01 : percent).toFixed(1);
 const percentOf = (share) => tenths(100 * share);
-const signed = (share) => `${share > 0 ? "+" : share < 0 ? "−" : ""}${tenths(Math.abs(100 * share))}`;
+const signed = (share) => {
+  const text = tenths(Math.abs(100 * share));
+  return text === "0.0" ? text : `${share > 0 ? "+" : "−"}${text}`;
+};
 const distinct = (values) => [...new Set(values)];
 
 /** Make an element with text or children. */

@@ -76,7 +76,7 @@ def percent(value: Any, low: Any = None, high: Any = None, signed: bool = False)
     if pd.isna(value):
         return Cell()
     beside = "" if pd.isna(low) or pd.isna(high) else f"{100 * low:.1f} to {100 * high:.1f}"
-    text = f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−")
+    text = f"{100 * value:{'+' if signed else ''}z.1f}".replace("-", "−")
     return Cell(text, f"{value:.6f}", beside)
 
 
