@@ -22,12 +22,12 @@ def flow(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
     """A finished checkout that gets a control task and two questions more."""
     checkout = finished.copy_to(tmp_path_factory.mktemp("studies") / "checkout")
     checkout.config["tasks"].append(CONTROL)
-    checkout.config["studies"] = ["addition", NEGATION, ANALOGY]
+    checkout.config["studies"] = ["addition", NEGATION, ANALOGY, "shapley"]
     checkout.config["grid"]["methods"] = ["task_arithmetic"]
     planned = checkout.plan("negation", "analogy")
     # A control task trains nothing; what was trained stays.
     assert "finetune" not in planned and planned["study"] == 2 and planned["figure"] == 2
-    checkout.run("negation", "analogy")
+    checkout.run("negation", "analogy", "shapley")
     return checkout
 
 
@@ -37,6 +37,16 @@ def val_rows(flow: Checkout, subset: str) -> pd.DataFrame:
     return rows[rows["method"] == "task_arithmetic"].pivot(
         index="point", columns="task", values="correct"
     )
+
+
+def test_what_tasks_contribute_adds_up(flow: Checkout) -> None:
+    values = flow.table("shapley/values.parquet")
+    assert list(values["task"]) == ["a", "b", "c"]
+    chosen = flow.table("selected.parquet")
+    (whole,) = chosen[(chosen["study"] == "addition") & (chosen["size"] == 3)].to_dict("records")
+    zero = flow.table("grid.parquet").query("method == 'zeroshot' and split == 'test'")
+    zero = zero[zero["task"].isin(["a", "b", "c"])]["accuracy"].mean()
+    assert values["value"].sum() == pytest.approx(whole["test_accuracy"] - zero)
 
 
 def test_every_task_is_negated_beside_the_control(flow: Checkout) -> None:

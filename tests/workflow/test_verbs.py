@@ -58,9 +58,7 @@ def test_make_run_ends_with_the_report_and_has_nothing_to_do_again(ready: Checko
 def test_studies_that_are_added_are_targets(checkout: Checkout) -> None:
     checkout.config["studies"] = ["addition", "shapley", "barriers"]
     planned = checkout.plan("shapley", "barriers")
-    assert planned["study"] > 0 and planned["figure"] > 0
-    checkout.run("shapley")
-    assert len(checkout.table("shapley/values.parquet")) > 0
+    assert planned["study"] >= 2 and planned["figure"] >= 2
 
 
 def test_the_python_of_the_readme_runs_as_it_is_written(finished: Checkout) -> None:

@@ -34,6 +34,8 @@ MAKERS = {
     f"{_BLOCK}/*": ("eval",),
     "features/*/*/*/*/*": ("watch",),
     "export/*/*/*/*/*/*": ("export",),
+    "registered/*/*/*/expert/*/*": ("register_expert",),
+    "registered/*/*/*/merge/*/*": ("register_merge",),
     "tables/conflicts.parquet": ("conflict_table",),
     "tables/continuous.parquet": ("continuous_table",),
     "tables/lattice.*": ("lattice",),
