@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from taskgrid.evaluation.opening.files import load_learned
-from taskgrid.evaluation.opening.references import read_learned, read_method, read_setting
+from taskgrid.evaluation.opening.references import read_learned, read_method
 from taskgrid.evaluation.plan.choices import chosen_point
 from taskgrid.lattice.subsets import parse_subset, subset_name
 from taskgrid.machine.devices import use_threads
@@ -16,6 +16,7 @@ from taskgrid.outofcore.windows import BoundError
 from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
@@ -40,16 +41,7 @@ def main() -> None:
     tasks = parse_subset(settings["subset"])
     method = read_method(settings["method"], settings["options"], settings["seed"])
     if listing.learned:
-        setting = read_setting(
-            model=settings["model"],
-            mode=settings["mode"],
-            seed=settings["seed"],
-            precision="fp32",
-            card=card,
-            tasks=listing.manifests(),
-            statistics=listing.base_statistics(),
-            evaluation=settings["evaluation"],
-        )
+        setting = setting_of(settings, listing)
         # Refused where it comes from other weights, heads or images.
         read_learned(setting, settings["method"], settings["options"], listing.learned)
     try:

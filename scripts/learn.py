@@ -2,17 +2,16 @@
 
 from taskgrid.evaluation.learning import learn, learned_file
 from taskgrid.evaluation.opening.files import open_files
-from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.machine.timing import Stopwatch
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json, write_json
+from taskgrid.store.atomic import write_json
 from taskgrid.store.weights import save_state
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
@@ -20,15 +19,7 @@ def main() -> None:
     args, clock = parse(__doc__, paths=("coefficients", "tensors", "timing")), Stopwatch()
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
-    setting = read_setting(
-        model=settings["model"],
-        mode=settings["mode"],
-        seed=settings["seed"],
-        precision="fp32",
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        evaluation=settings["evaluation"],
-    )
+    setting = setting_of(settings, listing)
     recipe = MergeRecipe.of(settings["method"], settings["options"])
     subset, material = parse_subset(settings["subset"]), open_files(listing.files(), setting, {})
     with lease_device(args.device) as device:

@@ -5,29 +5,20 @@ from typing import cast
 
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.opening.files import open_files
-from taskgrid.evaluation.opening.references import read_method, read_setting
+from taskgrid.evaluation.opening.references import read_method
 from taskgrid.evaluation.tangent.margins import margins_table
 from taskgrid.evaluation.tangent.peaks import Lines
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
     """Read experts, heads and images, or their stored features; write the rivals that decide."""
     args = parse(__doc__, paths=("store", "table"))
     settings, listing = args.settings, Listing.read(args.listing)
-    setting = read_setting(
-        model=settings["model"],
-        mode=settings["mode"],
-        seed=settings["seed"],
-        precision=settings["precision"],
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        evaluation=settings["evaluation"],
-    )
+    setting = setting_of(settings, listing)
     with engine_on_demand(
         open_files(listing.files(), setting, {}),
         setting,

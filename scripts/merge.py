@@ -4,15 +4,13 @@ from taskgrid.evaluation.opening.references import (
     read_curves,
     read_learned,
     read_method,
-    read_setting,
 )
 from taskgrid.evaluation.plan.asking import StudyRef
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.lattice.designs import Design
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
@@ -23,16 +21,7 @@ def main() -> None:
     subsets = settings.get("subsets") or Design.of(settings["design"]).names(
         settings["tasks"], "lattice.subsets"
     )
-    setting = read_setting(
-        model=settings["model"],
-        mode=settings["mode"],
-        seed=settings["seed"],
-        precision=settings["precision"],
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        statistics=listing.base_statistics(),
-        evaluation=settings.get("evaluation", "plain"),
-    )
+    setting = setting_of(settings, listing)
     method, options = settings["method"], settings["options"]
     learned = read_learned(setting, method, options, listing.learned)
     plan = make_plan(

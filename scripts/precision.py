@@ -1,17 +1,16 @@
 """Prove that a reduced precision does what fp32 does: base, experts and one merge, both ways."""
 
 from taskgrid.evaluation.opening.files import open_files
-from taskgrid.evaluation.opening.references import read_method, read_setting
+from taskgrid.evaluation.opening.references import read_method
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.precision.proving import passes, prove_with_engines
 from taskgrid.lattice.subsets import subset_name
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
 from taskgrid.merging.recipe import MergeRecipe
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
@@ -20,12 +19,7 @@ def main() -> None:
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     name, options = settings["method"], settings["options"]
-    setting = read_setting(
-        **{key: settings[key] for key in ("model", "mode", "seed", "precision")},
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        statistics=listing.base_statistics(),
-    )
+    setting = setting_of(settings, listing)
     reference = read_method(name, options, settings["seed"], needs=settings["needs"])
     plan = make_plan(setting, reference, [subset_name(listing.tasks)], [settings["lambda"]])
     total = passes(plan, settings["images"])

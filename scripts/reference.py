@@ -4,16 +4,14 @@ from pathlib import Path
 
 from taskgrid.evaluation.opening.engines import engine_on_demand
 from taskgrid.evaluation.opening.files import open_files
-from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.evaluation.plan.runner import run_reference
 from taskgrid.machine.progress import Progress
 from taskgrid.machine.timing import Clock
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json
 from taskgrid.store.outcomes import OutcomeStore
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 
 def main() -> None:
@@ -21,15 +19,7 @@ def main() -> None:
     clock = Clock.of_process()
     args = parse(__doc__, paths=("store", "rows"), lists=("proof",))
     settings, listing = args.settings, Listing.read(args.listing)
-    setting = read_setting(
-        model=settings["model"],
-        mode=settings["mode"],
-        seed=settings["seed"],
-        precision=settings["precision"],
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        evaluation=settings["evaluation"],
-    )
+    setting = setting_of(settings, listing)
     with engine_on_demand(
         open_files(listing.files(), setting, {}),
         setting,

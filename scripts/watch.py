@@ -2,15 +2,13 @@
 
 from taskgrid.evaluation.features.edits import Asked
 from taskgrid.evaluation.features.watching import watch
-from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.evaluation.plan.choices import read_choices
 from taskgrid.machine.devices import lease_device, use_threads
 from taskgrid.machine.progress import Progress
-from taskgrid.models.card import ModelCard
-from taskgrid.store.atomic import read_json
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 TABLES = ("norms", "pixels", "similarity", "bias", "weights")
 
@@ -20,15 +18,7 @@ def main() -> None:
     args = parse(__doc__, paths=TABLES, lists=("choices",))
     use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
-    setting = read_setting(
-        model=settings["model"],
-        mode=settings["mode"],
-        seed=settings["seed"],
-        precision="fp32",
-        card=ModelCard.from_json(read_json(listing.run["card"])),
-        tasks=listing.manifests(),
-        statistics=listing.base_statistics(),
-    )
+    setting = setting_of(settings, listing)
     chosen = [one for path in args.choices for one in read_choices(path)]
     asked = Asked(**settings["asked"])
     with lease_device(args.device) as device:

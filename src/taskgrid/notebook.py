@@ -15,7 +15,6 @@ from taskgrid.errors import ArtifactError, ConfigError
 from taskgrid.evaluation.engine.material import LabelledImages, Material
 from taskgrid.evaluation.opening.files import open_files
 from taskgrid.evaluation.opening.memory import EvaluationTask, Examples
-from taskgrid.evaluation.opening.references import read_setting
 from taskgrid.models.card import ModelCard
 from taskgrid.sentences import choices
 from taskgrid.store.atomic import read_json
@@ -23,6 +22,7 @@ from taskgrid.store.weights import State
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import PER_RUN, PER_TASK
 from taskgrid.workflow.listing import Listing
+from taskgrid.workflow.setting import setting_of
 
 _RUN = ("card", "base")
 _TASK = ("dataset", "images", "split", "head", "head_manifest")
@@ -130,14 +130,7 @@ def open_results(
             for name in wanted
         },
     )
-    setting = read_setting(
-        model=run["model"],
-        mode=run["mode"],
-        seed=int(run["seed"]),
-        precision="fp32",
-        card=card,
-        tasks=listing.manifests(),
-    )
+    setting = setting_of({**run, "seed": int(run["seed"])}, listing)
     material = open_files(listing.files(), setting, {})
     return OpenedRun(setting.model, setting.mode, setting.seed, material)
 
