@@ -23,6 +23,7 @@ from taskgrid.report.headline import headline, sentences
 from taskgrid.report.sheets import MOST, Sheet, sheet
 from taskgrid.results import read_frame
 from taskgrid.store.atomic import write_text
+from taskgrid.tracking.target import LOCAL, RUNS
 
 FRONT = ("methods", "lambda_curve", "subset_size", "cross_evaluation")
 """Figures that may stand under the result: the first three that were drawn."""
@@ -114,6 +115,8 @@ def page(
         tables=[one for one in listed if one.sheet.total],
         reading=_html(resource_path("report/workflow.rst").read_text(encoding="utf-8")),
         tracking=settings["tracking"],
+        local=LOCAL,
+        runs=RUNS,
         most=MOST,
     )
 

@@ -26,10 +26,9 @@ from taskgrid.sentences import without_secrets
 from taskgrid.tracking.access import check_free, check_reachable
 from taskgrid.tracking.records import RecordKind
 from taskgrid.tracking.registry import be_quiet
-from taskgrid.tracking.target import Target, resolve_target
+from taskgrid.tracking.target import HOST, PORT, Target, resolve_target
 from taskgrid.tracking.views import pages
 
-HOST = "127.0.0.1"
 _PATIENCE = 300.0
 """Seconds that MLflow has to start; on a busy machine it takes many."""
 
@@ -142,7 +141,7 @@ def _parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=about)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="with `tracking`")
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--port", type=int, default=PORT)
     return parser.parse_args(given)
 
 

@@ -11,6 +11,7 @@ from taskgrid.errors import ArtifactError, TrackingError
 from taskgrid.store.atomic import read_json
 from taskgrid.tracking.building.fields import percent
 from taskgrid.tracking.records import Artifact, RunRecord
+from taskgrid.tracking.target import LOCAL
 
 FOLDER = "model"
 """Where in its run a model lies."""
@@ -135,7 +136,7 @@ def card(name: str, record: RunRecord, about: Mapping[str, Any]) -> str:
             "```python",
             "import mlflow, open_clip",
             "",
-            'mlflow.set_tracking_uri("http://127.0.0.1:5000")  # of `make ui`, or your server',
+            f'mlflow.set_tracking_uri("{LOCAL}")  # of `make ui`, or your server',
             f'folder = mlflow.artifacts.download_artifacts("models:/{name}@{CURRENT}")',
             'model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")',
             'tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")',

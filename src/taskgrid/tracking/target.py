@@ -12,6 +12,12 @@ from taskgrid.provenance.digests import digest
 from taskgrid.sentences import without_secrets
 from taskgrid.tracking.project import project_of
 
+HOST, PORT = "127.0.0.1", 5000
+LOCAL = f"http://{HOST}:{PORT}"
+"""Where `make ui` shows a registry of this machine."""
+RUNS = "/#/experiments?workflowType=machine_learning"
+"""The page, behind an address, from which runs are reached: MLflow's front page is for language models."""
+
 
 @dataclass(frozen=True)
 class Target:

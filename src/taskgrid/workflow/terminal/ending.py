@@ -18,6 +18,7 @@ from taskgrid.errors import ArtifactError, TaskgridError
 from taskgrid.plugins.cards import merger_card
 from taskgrid.sentences import without_secrets
 from taskgrid.store.atomic import read_json
+from taskgrid.tracking.target import LOCAL, RUNS
 from taskgrid.workflow.terminal.output import RUN_LOG
 
 RESULTS = Path("results")
@@ -25,7 +26,6 @@ RESULTS = Path("results")
 _LAST = "storage_mb"
 """The last column of the summary before those of the tasks."""
 _PUBLISHED = ("published", "difference", "published_from")
-_SERVED = "http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 _WIDE = 120
 """Columns of what is no terminal."""
 
@@ -97,7 +97,7 @@ def _registry(results: Path, environ: Mapping[str, str]) -> str:
     with suppress(ArtifactError, KeyError, OSError):
         uri = uri or str(read_json(results / "registry" / "sync.json")["uri"])
     served = uri.startswith(("http://", "https://"))
-    return without_secrets(uri) if served else f"make ui, then {_SERVED}"
+    return without_secrets(uri) if served else f"make ui, then {LOCAL}{RUNS}"
 
 
 def _title(row: Row, rows: Sequence[Row], tasks: int, *, several: bool) -> str:

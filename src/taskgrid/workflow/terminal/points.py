@@ -14,10 +14,9 @@ from taskgrid.config import Experiment
 from taskgrid.errors import ArtifactError
 from taskgrid.lattice.subsets import parse_subset
 from taskgrid.store.atomic import read_json
+from taskgrid.workflow import paths
 from taskgrid.workflow.settings import merge
 from taskgrid.workflow.terminal.jobs import Job
-
-PLAN = "results/merge/{model}/{mode}/{seed}/{method}/{block}.json"
 
 _FILES = re.compile(r"(?:Updated input files|Input files updated by another job): ([^;]*)")
 
@@ -138,7 +137,7 @@ def changes_of(
 
 def _change(experiment: Experiment, job: Job, plan: Job | None, folder: Path) -> BlockChange:
     now = Sweeps.asked(json.loads(merge.plan(experiment, **job.labels)))
-    before = read_plan(folder / PLAN.format(**job.labels))
+    before = read_plan(folder / paths.BLOCK_PLAN.format(**job.labels))
     if plan is None:
         # The plan stands, and its rows are made all the same.
         return BlockChange(now, before, anew=True)

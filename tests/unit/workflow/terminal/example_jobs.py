@@ -10,9 +10,9 @@ from typing import Any
 
 from taskgrid.config import Experiment
 from taskgrid.store.atomic import write_json
+from taskgrid.workflow import paths
 from taskgrid.workflow.settings import merge
 from taskgrid.workflow.terminal.jobs import Job
-from taskgrid.workflow.terminal.points import PLAN
 from taskgrid.workflow.terminal.times import Machine
 from tests.unit.workflow.example_experiment import BLOCK, RUN
 
@@ -56,7 +56,7 @@ def write_plan(folder: Path, experiment: Experiment, labels: Mapping[str, str] =
     """Write as much of a block's plan as is read here, for what an experiment asks of it."""
     asked = json.loads(merge.plan(experiment, **labels))
     kept = {key: asked[key] for key in ("lambdas", "points", "subsets", "studies")}
-    path = folder / PLAN.format(**labels)
+    path = folder / paths.BLOCK_PLAN.format(**labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     method = {"name": asked["method"], "options": asked["options"]}
     write_json(path, {**kept, "method": method, "setting": {"precision": asked["precision"]}})
