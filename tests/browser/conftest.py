@@ -64,6 +64,10 @@ class Window:
         return max(0, int(wide))
 
 
+NewWindow = Callable[[int], Window]
+"""What the fixture `new_window` is: it opens windows of some width."""
+
+
 def _home(url: str) -> str:
     """Return what a page may ask: of a file its own address, of a server all of its origin."""
     parts = urlsplit(url)

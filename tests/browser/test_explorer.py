@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from taskgrid.explorer.content import content
 from taskgrid.explorer.exact import Margins
 from taskgrid.explorer.page import write_page
 from taskgrid.store.intervals import wilson
-from tests.browser.conftest import Window
+from tests.browser.conftest import NewWindow, Window
 from tests.unit.example_margins import MODE, MODEL, SEED, Affine, affine, settings
 from tests.unit.example_tables import Example, example
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
-
-NewWindow = Callable[[int], Window]
 
 
 @pytest.fixture(scope="module")

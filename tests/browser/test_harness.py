@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import Window
+from tests.browser.conftest import NewWindow
 
 pytestmark = pytest.mark.browser
-
-NewWindow = Callable[[int], Window]
 
 
 def page(folder: Path, body: str) -> Path:

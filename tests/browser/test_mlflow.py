@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,12 +16,10 @@ from taskgrid.tracking.building.experts import expert_record, with_test_scores
 from taskgrid.tracking.building.merges import subset_records
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.target import resolve_target
+from tests.browser.conftest import NewWindow, Window
 from tests.unit.example_tables import example
 
 pytestmark = pytest.mark.browser
-
-NewWindow = Callable[[int], Any]
-"""Opens a window of some width: `new_window` of the harness beside this file."""
 
 HOST = "127.0.0.1"
 PATIENCE = 300.0
@@ -124,6 +121,6 @@ def test_views_are_listed_and_a_run_shows_its_curve(
     assert complaints(window) == []
 
 
-def complaints(window: Any) -> list[str]:
+def complaints(window: Window) -> list[str]:
     own = [error for error in window.errors if not any(said in error for said in OF_MLFLOW)]
     return [*own, *window.left]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.browser.conftest import Window
+from tests.browser.conftest import NewWindow
 from tests.unit.example_report import best, write_report
 from tests.unit.example_tables import example, task_names
 
 pytestmark = pytest.mark.browser
 
-NewWindow = Callable[[int], Window]
 TASKS = task_names(6)
 FIGURES = ("lambda_curve", "cosine")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from taskgrid.tracking.records import Metric, RunRecord
 from taskgrid.tracking.target import Target
 
@@ -26,6 +28,17 @@ def record(
         "tags": {"kind": kind, "tasks": "a+b"},
     }
     return RunRecord(**{**fields, **more})
+
+
+def cut_off_after(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the connection break right after a call of MLflow's client."""
+    original = getattr(MlflowClient, name)
+
+    def dying(*args: object, **kwargs: object) -> None:
+        original(*args, **kwargs)
+        raise ConnectionError("gone")
+
+    patch.setattr(MlflowClient, name, dying)
 
 
 def runs(target: Target, name: str = "taskgrid", view: int = ViewType.ACTIVE_ONLY) -> list[Run]:

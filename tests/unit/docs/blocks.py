@@ -21,3 +21,9 @@ def commands(page: Path) -> list[str]:
     shell = blocks(page, "sh") + _INDENTED.findall(_BLOCK.sub("", text))
     lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def inline(page: Path) -> list[str]:
+    """Return the code within the text of a page."""
+    found: list[str] = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page.read_text()))
+    return found

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from snakemake.cli import get_argument_parser
 
-ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from tests.unit.docs.blocks import DOCS, commands, inline
+
+ROOT = DOCS.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 FIRST_WORDS = {
     *("createdb", "cp", "export", "git", "make", "mlflow", "pip", "podman", "pytest", "python"),
     *("snakedeploy", "snakemake", "srun", "tmux"),
@@ -52,23 +54,18 @@ NEEDS = {
 }
 
 
-def commands() -> Iterator[str]:
+def told() -> Iterator[str]:
     """Yield the commands of the pages: of blocks of a shell, of indented blocks, and within text."""
     for page in PAGES:
         if page.parent.name == "upstream":
             continue  # reports for other projects
-        text = page.read_text(encoding="utf-8")
-        lines = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-        lines += re.findall(r"^ {4}\S.*\n(?: {8}.*\n)*", text, re.MULTILINE)
-        lines += re.findall(r"`([^`\n]+)`", text)
-        for line in "\n".join(lines).replace("\\\n", "").splitlines():
+        for line in (*commands(page), *inline(page)):
             command = re.sub(r" #.*| \.\.\.$", "", " ".join(line.split()))
             if " " in command and command.split()[0] in FIRST_WORDS:
                 yield command
 
 
-COMMANDS = sorted(set(commands()))
+COMMANDS = sorted(set(told()))
 NEEDED = {c: next((n for n in NEEDS if c.startswith(n)), None) for c in COMMANDS}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +13,10 @@ import yaml
 
 from taskgrid.config import read_config
 from taskgrid.merging import merge
-from taskgrid.plugins import registry
+from tests.plugins.installed import importable, register
 from tests.unit.docs.blocks import DOCS, blocks
 
 PAGE = DOCS / "first-method.md"
-
-
-def _forget() -> None:
-    registry._outside.cache_clear()
-    registry._root.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -34,17 +28,9 @@ def installed(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "my_merges").mkdir()
     (tmp_path / "my_merges" / "__init__.py").touch()
     (tmp_path / "my_merges" / "median.py").write_text(blocks(PAGE, "python")[0])
-    about = tmp_path / "my_merges-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-merges\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[taskgrid.plugins]\n{name} = {module}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(tmp_path)
-        _forget()
+    register(tmp_path, "my_merges", {name: module})
+    with importable(tmp_path, "my_merges"):
         yield
-    for loaded in [each for each in sys.modules if each.startswith("my_merges")]:
-        del sys.modules[loaded]
-    _forget()
 
 
 def test_the_example_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from taskgrid.merging import merge, methods
 from taskgrid.plugins import registry
 from taskgrid.plugins.cards import merger_card
 from taskgrid.provenance import code_closure
+from tests.plugins.installed import forget, register
 
 METHOD = '''"""Halves."""
 from taskgrid.merging.bases.additive import Additive
@@ -41,24 +42,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]
     monkeypatch.syspath_prepend(tmp_path)
 
     def entry(**points: str) -> None:
-        package, about = tmp_path / "halves", tmp_path / "halves-1.0.dist-info"
+        package = tmp_path / "halves"
         package.mkdir()
-        about.mkdir()
         (package / "__init__.py").write_text("")
         (package / "constants.py").write_text("HALF = 0.5\n")
         (package / "method.py").write_text(METHOD)
-        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: halves\nVersion: 1.0\n")
-        lines = [f"{name.replace('_', '.', 1)} = {module}" for name, module in points.items()]
-        (about / "entry_points.txt").write_text("\n".join(["[taskgrid.plugins]", *lines, ""]))
-        _forget()
+        named = {name.replace("_", ".", 1): module for name, module in points.items()}
+        register(tmp_path, "halves", named)
+        forget()
 
     yield entry
-    _forget()
-
-
-def _forget() -> None:
-    registry._outside.cache_clear()
-    registry._root.cache_clear()
+    forget()
 
 
 def test_a_method_of_another_package_is_like_any_other(install: object) -> None:

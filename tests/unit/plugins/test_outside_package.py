@@ -24,13 +24,12 @@ from taskgrid.evaluation.plan.keys import computing_code
 from taskgrid.finetuning.modes.seam import Others, get_mode
 from taskgrid.merging import merge, merge_per_task
 from taskgrid.models.encoder import ImageEncoder
-from taskgrid.plugins import registry
 from taskgrid.plugins.cards import plugin_options, read_card
 from taskgrid.statistics.computing import compute_statistic
 from taskgrid.statistics.seam import Examples
 from taskgrid.store.weights import State, digest_state
 from taskgrid.workflow.project import ROOT, SOURCE
-from tests.plugins.installed import PACKAGE, install, registration
+from tests.plugins.installed import PACKAGE, importable, install, registration
 from tests.unit.example_config import changed
 from tests.unit.example_grid import World, world
 from tests.unit.example_statistics import examples
@@ -45,18 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def outside(folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        _forget()
+    with importable(folder, "outside_plugins"):
         yield
-    for name in [name for name in sys.modules if name.startswith("outside_plugins")]:
-        del sys.modules[name]
-    _forget()
-
-
-def _forget() -> None:
-    registry._outside.cache_clear()
-    registry._root.cache_clear()
 
 
 @pytest.fixture(scope="module")

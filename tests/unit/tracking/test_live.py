@@ -14,7 +14,7 @@ from taskgrid.tracking.building.experts import expert_record
 from taskgrid.tracking.records import RunRecord
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.target import Target
-from tests.unit.example_registry import current, runs
+from tests.unit.example_registry import current, cut_off_after, runs
 
 from mlflow.entities import Run, ViewType  # isort: skip
 from mlflow.tracking import MlflowClient  # isort: skip
@@ -112,13 +112,7 @@ def test_a_completion_that_was_cut_off_is_completed(
     LiveRun(target, SETTINGS).log(at(20)[0])
     for name in ("log_batch", "log_inputs", "set_tag", "set_terminated"):
         with monkeypatch.context() as patch:
-            original = getattr(MlflowClient, name)
-
-            def dying(*args: object, original=original, **kwargs: object) -> None:
-                original(*args, **kwargs)
-                raise ConnectionError("gone")
-
-            patch.setattr(MlflowClient, name, dying)
+            cut_off_after(patch, name)
             assert sync_records([the_record()], target).status == "delayed"
     assert sync_records([the_record()], target).status == "level"
     (run,) = runs(target, NAME, ViewType.ALL)

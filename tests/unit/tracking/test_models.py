@@ -17,6 +17,7 @@ from taskgrid.tracking.models import RegisteredModel, registered_models
 from taskgrid.tracking.records import RunRecord
 from taskgrid.tracking.registry import sync_records
 from taskgrid.tracking.target import Target
+from tests.unit.example_registry import cut_off_after
 from tests.unit.example_tables import example
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -116,13 +117,7 @@ def test_a_registration_that_was_cut_off_is_completed(
     steps = ("create_registered_model", "create_model_version", "set_registered_model_alias")
     for name in steps:
         with monkeypatch.context() as patch:
-            original = getattr(MlflowClient, name)
-
-            def dying(*args: object, original=original, **kwargs: object) -> None:
-                original(*args, **kwargs)
-                raise ConnectionError("gone")
-
-            patch.setattr(MlflowClient, name, dying)
+            cut_off_after(patch, name)
             assert sync_records(records, target, models=models).status == "delayed"
     assert sync_records(records, target, models=models).models == 0
     client = MlflowClient(target.uri)
