@@ -249,7 +249,9 @@ def _along(tensor: torch.Tensor, maps: TensorMap) -> torch.Tensor:
         if one is None:
             continue
         if one.is_floating_point():
-            tensor = torch.tensordot(one.to(tensor), tensor, dims=([1], [axis])).movedim(0, axis)
+            # Laid out as a file has it, so that a map gives the same bits before and after it is kept.
+            matrix = one.to(tensor).contiguous()
+            tensor = torch.tensordot(matrix, tensor, dims=([1], [axis])).movedim(0, axis)
         else:
             tensor = tensor.index_select(axis, one.to(tensor.device))
     return tensor
