@@ -28,7 +28,7 @@ help:
 	@echo 'make test    everything that can be tested without a GPU or a cluster'
 	@echo 'make test-slurm  a grid on a SLURM cluster of its own (root, Debian; else it skips)'
 	@echo 'make test-tutorial  docs/tutorial.md to the letter (minutes)'
-	@echo 'make chaos   RUNS runs (20) that are killed at random moments, and a full disk: each must end the same'
+	@echo 'make chaos   RUNS runs (20) that are killed at random moments, a full and a slow disk: each must end the same'
 	@echo 'make check   linters and type checks'
 	@echo 'make bench   speed, as ratios in one run (about an hour on two cores)'
 	@echo 'make peers   mergekit and FusionBench, in .venv-peers, and merges against theirs'

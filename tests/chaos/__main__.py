@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, and once by a full disk; see ``make chaos``.
+"""Runs that are killed at random moments, and on a full and on a slow disk; see ``make chaos``.
 
 Each run begins from the same base and is hit by up to five SIGKILLs. Whatever was hit, it is started again
 with the plain command, at once and without `--unlock`, until that ends well. Then its tables, experts,
@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.full_disk import full_disk
 from tests.chaos.prepared import Undisturbed, prepare
 from tests.chaos.run import Run, begun
+from tests.chaos.slow_disk import slow_disk
 
 ROW = "{:>4}  {:>5}  {:34}  {:>6}  {:>7}  {}"
 
@@ -48,20 +50,23 @@ def main() -> int:
         _tell(number, run, time.monotonic() - start, wrong)
         failed, kills = failed + bool(wrong), kills + len(run.hits)
     if args.only is None:
-        failed += _full_disk(folder, expected)
+        failed += sum(_on_a_disk(disk, folder, expected) for disk in (full_disk, slow_disk))
     print(f"{kills} kills; {failed} runs did not end as they should")
     return failed
 
 
-def _full_disk(folder: Path, expected: Undisturbed) -> bool:
-    disk = Run(expected.base.copy_to(folder / "disk"), f"{folder}/disk")
+def _on_a_disk(
+    disk: Callable[[Run, Undisturbed], list[str]], folder: Path, expected: Undisturbed
+) -> bool:
+    name = disk.__name__.removesuffix("_disk")
+    run = Run(expected.base.copy_to(folder / name), f"{folder}/{name}")
     start = time.monotonic()
     try:
-        wrong = full_disk(disk, expected)
+        wrong = disk(run, expected)
     except PermissionError as error:
-        print(f"full disk: skipped, {error}")
+        print(f"{name} disk: skipped, {error}")
         return False
-    _tell("disk", disk, time.monotonic() - start, wrong)
+    _tell(name, run, time.monotonic() - start, wrong)
     return bool(wrong)
 
 
