@@ -21,7 +21,7 @@ from tests.workflow.conftest import ROOT
 
 pytestmark = pytest.mark.workflow
 
-COUNT = int(os.environ.get("TASKGRID_MUTATIONS", "8"))
+COUNT = int(os.environ.get("TASKGRID_MUTATIONS", "4"))
 
 
 def test_a_mistake_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

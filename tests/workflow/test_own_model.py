@@ -12,7 +12,7 @@ from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.workflow
 
-HEAD = "results/heads/own/a.safetensors"
+BASE = "results/models/own/base.json"
 
 
 def test_an_architecture_by_path_is_followed(tmp_path: Path) -> None:
@@ -28,14 +28,14 @@ def test_an_architecture_by_path_is_followed(tmp_path: Path) -> None:
             "pretrained": "my models/weights.safetensors",
         }
     ]
-    fresh.run(HEAD)
-    card = fresh.json("results/models/own/base.json")
+    fresh.run(BASE)
+    card = fresh.json(BASE)
     assert (card["architecture"], card["image_size"]) == ("my models/own.json", 24)
-    assert not fresh.plan(HEAD)
+    assert not fresh.plan(BASE)
     config = fresh.json("my models/own.json")
     config["text_cfg"]["heads"] = 2
     (mine / "own.json").write_text(json.dumps(config))
-    assert fresh.plan(HEAD) == {"base": 1, "head": 1}
+    assert fresh.plan(BASE) == {"base": 1}
     fresh.config["models"][0]["pretrained"] = "openai"
-    outcome = fresh.snakemake("-n", HEAD)
+    outcome = fresh.snakemake("-n", BASE)
     assert outcome.code != 0 and "of your own (my models/own.json) has no tags" in outcome.text

@@ -18,7 +18,7 @@ from taskgrid.models.card import ModelCard
 from taskgrid.models.encoder import ImageEncoder
 from taskgrid.models.heads import Head
 from taskgrid.models.inference import logits_of
-from taskgrid.store.atomic import read_json
+from taskgrid.store.atomic import read_json, write_json
 from taskgrid.store.images import ImageStore, PixelRows
 from taskgrid.store.weights import State, load_state
 from tests.workflow.conftest import Checkout
@@ -26,6 +26,7 @@ from tests.workflow.conftest import Checkout
 RUN = "taskgrid-vit-4-s0/standard/0"
 OWN = "a:0.30,b:-0.50"
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": -0.25}
+SUBSETS = {"include": [["a"], ["a", "b"]]}
 METHODS: list[Any] = [
     {"name": "task_arithmetic", "label": "weighted", "options": {"weights": WEIGHTS}},
     "ties",
@@ -36,7 +37,9 @@ METHODS: list[Any] = [
     "tall_mask",
     "emr",
     "logit_ensemble",
+    {"name": "adamerging", "options": {"steps": 3, "batch_size": 4, "level": "task"}},
 ]
+LEARNED = f"results/learned/{RUN}/adamerging/a+b/coefficients.json"
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +49,14 @@ def flow(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
     checkout.config["grid"] |= {
         "methods": METHODS,
         "points": [{"a": 0.3, "b": -0.5}],
-        "subsets": {"include": [["a"], ["a", "b"]]},
+        "subsets": SUBSETS,
     }
     checkout.config["statistics"] = [
         {"name": "fisher", "options": {"images": 8}},
         {"name": "gram", "label": "inputs", "options": {"images": 8}},
         {"name": "fisher_base", "label": "prior", "options": {"images": 4, "of": "trained"}},
     ]
-    checkout.run("tables")
+    assert checkout.run("tables").rules["learn"] == 2
     return checkout
 
 
@@ -205,6 +208,36 @@ def test_points_of_these_methods_are_exported(flow: Checkout, hand: Hand) -> Non
             assert torch.equal(state[f"visual.{key}"], tensor), (name, key)
     refused = flow.snakemake(f"{folder}/emr/a+b/1.00.safetensors")
     assert refused.code != 0 and "gives a model for each task; name it behind" in refused.text
+
+
+def test_coefficients_are_learned_once_and_used_by_rows_and_exports(
+    flow: Checkout, hand: Hand
+) -> None:
+    found = flow.json(LEARNED)
+    assert [step for step, _ in found["history"]] == [0, 1, 2]
+    assert set(found["coefficients"]) == {"a", "b"} and found["images"] == "test"
+    rows = rows_of(flow, "adamerging", "val")
+    assert set(rows["point"]) == {"0.00", "0.50", "1.00", OWN} and rows["transductive"].all()
+    point = f"results/export/{RUN}/adamerging/a+b/1.00.safetensors"
+    flow.run(point)
+    state = load_state(flow / point)[0]
+    ours = merge("task_arithmetic", hand.base, hand.experts, found["coefficients"])
+    for key, tensor in ours.items():
+        torch.testing.assert_close(state[f"visual.{key}"], tensor, rtol=0, atol=1e-6)
+
+    # More subsets learn their own coefficients, and what was learned stays.
+    block = f"results/eval/{RUN}/adamerging/00000/rows.parquet"
+    flow.config["grid"]["subsets"] = {"include": [*SUBSETS["include"], ["b"]]}
+    assert flow.plan(block)["learn"] == 1
+    flow.config["grid"]["subsets"] = SUBSETS
+
+    # Coefficients of other images are refused, whoever wrote them.
+    (flow / block).unlink()
+    write_json(flow / LEARNED, found | {"lineage": found["lineage"] | {"a.images": "else"}})
+    refused = flow.snakemake(block)
+    assert refused.code != 0 and "was learned for a+b comes from another a.images" in refused.text
+    write_json(flow / LEARNED, found)
+    flow.run("tables")
 
 
 def test_nothing_is_left_to_do_and_options_of_a_statistic_run_it_again(flow: Checkout) -> None:
