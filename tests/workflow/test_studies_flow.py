@@ -23,7 +23,7 @@ def flow(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
     checkout = finished.copy_to(tmp_path_factory.mktemp("studies") / "checkout")
     checkout.config["tasks"].append(CONTROL)
     checkout.config["studies"] = ["addition", NEGATION, ANALOGY, "shapley"]
-    checkout.config["grid"]["methods"] = ["task_arithmetic"]
+    checkout.config["grid"] |= {"methods": ["task_arithmetic"], "block_size": 16}
     planned = checkout.plan("negation", "analogy")
     # A control task trains nothing; what was trained stays.
     assert "finetune" not in planned and planned["study"] == 2 and planned["figure"] == 2

@@ -66,6 +66,7 @@ def test_interpolated_curves_and_a_lattice_on_a_budget(checkout: Checkout) -> No
     checkout.config["grid"] |= {
         "methods": ["task_arithmetic"],
         "subsets": {"sizes": [1, 4]},
+        "block_size": 16,
         "lambdas": {"start": 0, "stop": 1, "step": 0.02},
     }
     checkout.config["evaluation"] = {"curves": {"interpolate": True, "nodes": 7, "tolerance": 0.5}}
