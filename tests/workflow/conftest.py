@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+DAY = 86_400 * 10**9
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "src", "resources", "profiles", "envs")
 
 TINY: dict[str, Any] = {
@@ -147,6 +148,14 @@ class Checkout:
         """Copy the checkout with its results, e.g. to edit the copy and keep the original."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return self.of(folder, self.config)
+
+
+def moved_in_time(path: Path, days: int) -> None:
+    """Move the times of a file, or of all in a folder, as a clock that was wrong would have."""
+    for each in [path, *path.rglob("*")]:
+        state = each.lstat()
+        times = (state.st_atime_ns + days * DAY, state.st_mtime_ns + days * DAY)
+        os.utime(each, ns=times, follow_symlinks=False)
 
 
 def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: int = 24) -> None:

@@ -16,12 +16,11 @@ import pytest
 import yaml
 
 from tests.unit.own_mounts import in_own_mounts
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import DAY, Checkout, moved_in_time
 
 pytestmark = pytest.mark.workflow
 
 BLOCK = "results/eval/taskgrid-vit-4-s0/standard/0/average/00000/rows.parquet"
-DAY = 86_400 * 10**9
 
 # In every Python of a call: the first evaluation finds no memory on its device.
 SHORT_OF_MEMORY = """
@@ -104,26 +103,18 @@ def test_inputs_that_nobody_may_write_are_only_read(checkout: Checkout, tmp_path
     assert all((checkout / path).exists() for path in made)
 
 
-def _date(folder: Path, days: int) -> None:
-    """Move the times of all files of a folder, as a clock that was wrong would have."""
-    for path in folder.rglob("*"):
-        state = path.lstat()
-        times = (state.st_atime_ns + days * DAY, state.st_mtime_ns + days * DAY)
-        os.utime(path, ns=times, follow_symlinks=False)
-
-
 def test_a_lambda_more_evaluates_its_points_alone_also_after_a_clock_that_was_ahead(
     checkout: Checkout,
 ) -> None:
     before = checkout.table("grid.parquet")
-    _date(checkout / "results", 30)
+    moved_in_time(checkout / "results", 30)
     assert checkout.plan() == Counter()
     # All that is written from here on is older than what it is made of.
     checkout.config["grid"]["lambdas"] = [0, 0.25, 0.5, 1]
-    outcome = checkout.run("tables")
+    outcome = checkout.run()
     assert "files under results are from the future" in outcome.text
     assert not {"dataset", "finetune", "taskvector", "head"} & set(outcome.rules)
-    assert checkout.plan("tables") == Counter()
+    assert checkout.plan() == Counter()
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before["key"])]
     assert outcome.evaluated == new["key"].nunique()

@@ -52,7 +52,7 @@ def given(name: str) -> Example:
 
 
 PRINTED: list[tuple[Width, str]] = [
-    ("page", "eight tasks"),
+    *(("page", name) for name in ("eight tasks", "several runs")),
     *(("column", name) for name in ("one task", "twenty tasks", "several runs")),
 ]
 """Where there is more room, what is larger."""
