@@ -75,7 +75,8 @@ onstart:
         settings.registry.keep("results")
     except TaskgridError as error:
         raise WorkflowError(str(error)) from None
-    logger.info("", extra=telling.of_jobs(workflow.dag))
+    if IS_CALL and "taskgrid" in workflow.output_settings.log_handler_settings:
+        logger.info("", extra=telling.of_jobs(E, MACHINE, workflow.dag))
 
 
 wildcard_constraints:
@@ -102,8 +103,10 @@ if VISIBLE_GPUS and workflow.nodes is None and "gpu" not in workflow.global_reso
     workflow.register_resource("gpu", VISIBLE_GPUS)
 
 if IS_CALL:
-    cores = workflow.resource_settings.cores
-    logger.info("", extra=telling.of_call(E, cores, workflow.nodes, VISIBLE_GPUS))
+    MACHINE = telling.machine_of(
+        workflow.resource_settings.cores, workflow.nodes, VISIBLE_GPUS
+    )
+    logger.info("", extra=telling.of_call(E, MACHINE))
 
 ON_DEVICE = ("--device", E.config.device)
 

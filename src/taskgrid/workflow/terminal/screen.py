@@ -81,9 +81,9 @@ class Screen:
             if self._output is not None and text:
                 self._output.write(text)
             found = vars(record)
-            jobs = found.get("taskgrid")
-            if isinstance(jobs, tuple):
-                self._begin(jobs)
+            forecast = found.get("taskgrid")
+            if isinstance(forecast, Forecast):
+                self._begin(forecast)
             elif event := found.get("event"):
                 self._event(str(event), record, text)
             else:
@@ -105,10 +105,9 @@ class Screen:
             elif self._progress is not None and not self._interrupted:
                 self._display.say(self._ending(self._progress))
 
-    def _begin(self, jobs: tuple[Job, ...]) -> None:
-        if not any(job.benchmark for job in jobs):
+    def _begin(self, forecast: Forecast) -> None:
+        if not any(job.benchmark for job in forecast.jobs):
             return
-        forecast = foresee(self._experiment, jobs, self._machine)
         self._display.say(str(forecast))
         self._progress = RunProgress(forecast, self._clock)
         threading.Thread(target=self._tick, daemon=True).start()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskgrid.config import Experiment
+from taskgrid.workflow.terminal.forecast import foresee
 from taskgrid.workflow.terminal.jobs import jobs_of_graph
 from taskgrid.workflow.terminal.times import Machine
 
@@ -14,31 +15,39 @@ EXTRA = "taskgrid"
 """The attribute of such a record."""
 
 
-def of_call(
-    experiment: Experiment, cores: int | None, nodes: int | None, gpus: int
-) -> Mapping[str, Any]:
+def of_call(experiment: Experiment, machine: Machine) -> Mapping[str, Any]:
     """Return what a call is about.
 
     Args:
         experiment: the experiment.
-        cores: cores of this machine that may be used.
+        machine: what jobs run on.
+    """
+    return {EXTRA: {"experiment": experiment, "machine": machine}}
+
+
+def of_jobs(experiment: Experiment, machine: Machine, graph: Any) -> Mapping[str, Any]:
+    """Return what the jobs of a call will take, before the first one begins.
+
+    Loggers read their records later, when the first jobs have taken away what they make anew, and with
+    it what there was before.
+
+    Args:
+        experiment: the experiment.
+        machine: what jobs run on.
+        graph: Snakemake's graph, ``workflow.dag``.
+    """
+    return {EXTRA: foresee(experiment, jobs_of_graph(graph), machine)}
+
+
+def machine_of(cores: int | None, nodes: int | None, gpus: int) -> Machine:
+    """Return what jobs run on.
+
+    Args:
+        cores: cores of this machine that may be used; None is one.
         nodes: jobs that a cluster may run at once; None on this machine alone.
         gpus: visible GPUs that the experiment may use.
     """
-    return {EXTRA: {"experiment": experiment, "machine": machine(cores or 1, nodes, gpus)}}
-
-
-def of_jobs(graph: Any) -> Mapping[str, Any]:
-    """Return what is to run, when all that can be known of it is known.
-
-    Args:
-        graph: Snakemake's graph, ``workflow.dag``.
-    """
-    return {EXTRA: jobs_of_graph(graph)}
-
-
-def machine(cores: int, nodes: int | None, gpus: int) -> Machine:
-    """Return what jobs run on."""
+    cores = cores or 1
     if nodes is not None:
         many = nodes == sys.maxsize
         return Machine(nodes, 0, "a cluster" if many else f"a cluster, {nodes} jobs at once")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from taskgrid.workflow.terminal.forecast import foresee
 from taskgrid.workflow.terminal.output import JobOutput
 from taskgrid.workflow.terminal.screen import Screen, failure, last_error
 from tests.unit.workflow.example_experiment import experiment
@@ -78,7 +79,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     found = Watched()
-    found.tell(record("workflow_started", "SNAKEMAKE"), record(taskgrid=JOBS))
+    found.tell(
+        record("workflow_started", "SNAKEMAKE"),
+        record(taskgrid=foresee(experiment(), JOBS, MACHINE)),
+    )
     yield found
     found.screen.close()
 
@@ -167,7 +171,11 @@ def test_warnings_errors_and_second_attempts_are_seen(watched: Watched) -> None:
 def test_a_job_that_is_asked_for_what_it_says_says_it() -> None:
     watched, doctor = Watched(), job("doctor", None)
     Path("doctor.log").write_text("device  ready  CPU\n")
-    watched.tell(record(taskgrid=(doctor,)), started(1, doctor, "doctor.log"), finished(1))
+    watched.tell(
+        record(taskgrid=foresee(experiment(), (doctor,), MACHINE)),
+        started(1, doctor, "doctor.log"),
+        finished(1),
+    )
     watched.screen.close()
     assert watched.text == "device  ready  CPU\n"
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from taskgrid.workflow.terminal.telling import machine
+from taskgrid.workflow.terminal.telling import EXTRA, machine_of, of_jobs
+from tests.unit.workflow.example_experiment import experiment
+from tests.unit.workflow.terminal.example_jobs import (
+    MACHINE,
+    evaluation,
+    plan,
+    updated,
+    write_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +33,31 @@ from taskgrid.workflow.terminal.telling import machine
 def test_gpus_limit_what_asks_for_one(
     cores: int, nodes: int | None, gpus: int, place: str, at_once: tuple[int, int]
 ) -> None:
-    found = machine(cores, nodes, gpus)
+    found = machine_of(cores, nodes, gpus)
     assert found.place == place
     assert (found.at_once("finetune"), found.at_once("figure")) == at_once
+
+
+def test_what_was_before_is_read_before_jobs_take_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_plan(tmp_path, experiment())
+    (tmp_path / "results/models/m").mkdir(parents=True)
+    jobs = [plan(reason="Params have changed"), evaluation(reason=updated("results/merge/x.json"))]
+    inner = [
+        SimpleNamespace(
+            rule=SimpleNamespace(name=job.rule),
+            wildcards_dict=dict(job.labels),
+            message=job.title,
+            benchmark=job.benchmark,
+            reason=job.reason,
+        )
+        for job in jobs
+    ]
+    graph = SimpleNamespace(needrun_jobs=lambda: inner, reason=lambda job: job.reason)
+    known = experiment(grid={"lambdas": [0, 0.3, 0.35, 1]})
+    forecast = of_jobs(known, MACHINE, graph)[EXTRA]
+    shutil.rmtree(tmp_path / "results")
+    assert "3 new points in 2 jobs" in str(forecast)
+    assert str(forecast).endswith("because lambda 0.35 was added")
