@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +40,38 @@ rule's settings or inputs, by value or by digest, and an edit of them must not t
 _NEUTRAL = re.compile(rf"taskgrid\.({'|'.join(NEUTRAL_ROOMS)})(\.|$)")
 
 
-def code_closure(*entries: str | Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class ModuleText:
+    """What the text of a module says.
+
+    Attributes:
+        digest: of its syntax tree, without documents and comments.
+        imports: dotted names that it imports, of modules or of what is in them.
+    """
+
+    digest: str
+    imports: tuple[str, ...]
+
+
+Reader = Callable[[bytes, str, bool], ModuleText]
+"""What reads a text, of a module of some name, which is a package or not."""
+
+
+def read_module(text: bytes, name: str, is_package: bool) -> ModuleText:
+    """Read the text of a module.
+
+    Args:
+        text: the text.
+        name: the module's dotted name, which relative imports begin at.
+        is_package: whether the module is that of a package.
+    """
+    tree = ast.parse(text, filename=name)
+    imports = tuple(sorted({*_imports(tree, name, is_package=is_package)}))
+    _drop_documents(tree)
+    return ModuleText(digest_bytes(_text(tree).encode()), imports)
+
+
+def code_closure(*entries: str | Path, read: Reader = read_module) -> dict[str, str]:
     """Return ``{module: digest}`` of some modules and of every module of the project they import.
 
     Of a script, only the imports count: scripts read arguments, call the library and print, so that
@@ -51,6 +83,7 @@ def code_closure(*entries: str | Path) -> dict[str, str]:
 
     Args:
         entries: dotted module names (``taskgrid.merging.methods.average``) or paths of scripts.
+        read: what reads texts, or knows what they say.
 
     Raises:
         FileNotFoundError: if an entry does not exist.
@@ -61,7 +94,7 @@ def code_closure(*entries: str | Path) -> dict[str, str]:
         name, path = queue.pop()
         if name in found:
             continue
-        tree_digest, imported = _read(path, name, path.stat().st_mtime_ns)
+        tree_digest, imported = _read(path, name, path.stat().st_mtime_ns, read)
         if not name.endswith(".py"):
             found[name] = tree_digest
         queue.extend((module, _path_of(module)) for module in imported)
@@ -95,16 +128,11 @@ def _find(module: str) -> Path | None:
 
 
 @cache
-def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
-    imported = {
-        module
-        for candidate in _imports(tree, name, is_package=path.name == "__init__.py")
-        for module in _with_parents(candidate)
-        if not _is_neutral(module) and module != name and _find(module) is not None
-    }
-    _drop_documents(tree)
-    return digest_bytes(_text(tree).encode()), tuple(sorted(imported))
+def _read(path: Path, name: str, _mtime: int, read: Reader) -> tuple[str, tuple[str, ...]]:
+    text = read(path.read_bytes(), name, path.name == "__init__.py")
+    named = {module for imported in text.imports for module in _with_parents(imported)}
+    named = {module for module in named if module != name and not _is_neutral(module)}
+    return text.digest, tuple(sorted(module for module in named if _find(module) is not None))
 
 
 def _is_neutral(module: str) -> bool:

@@ -7,6 +7,7 @@ installed package has in itself what lies around that of a checkout.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from taskgrid.config import Config, read_config, read_entries
 from taskgrid.errors import ConfigError
 from taskgrid.provenance import code_closure
 from taskgrid.workflow.command import MORE
+from taskgrid.workflow.known_code import KnownCode
 
 # Not resolved: a folder of links to a project is that folder, not the project.
 PACKAGE = Path(__file__).parents[1]
@@ -122,7 +124,14 @@ def code(script: str, *modules: str) -> dict[str, str]:
 
     Of the script itself only the imports count: it reads arguments, calls the library and prints.
     """
-    return code_closure(SCRIPTS / script, *modules)
+    return code_closure(SCRIPTS / script, *modules, read=_known_code().read)
+
+
+@cache
+def _known_code() -> KnownCode:
+    found = KnownCode(Path(".snakemake/taskgrid-code.json").absolute())
+    atexit.register(found.keep)
+    return found
 
 
 @cache
