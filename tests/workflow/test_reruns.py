@@ -5,16 +5,30 @@ Each test changes one thing in a finished checkout and counts jobs and evaluated
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from tests.workflow.conftest import Checkout, moved_in_time
+from tests.workflow.conftest import ROOT, Checkout, moved_in_time
 
 pytestmark = pytest.mark.workflow
+
+SHARED = Path(os.environ.get("TASKGRID_SHARED_DATA", ROOT.parent / "shared" / "data"))
+MNIST: dict[str, Any] = {
+    "name": "mnist",
+    "source": "npz",
+    "path": str(SHARED / "mnist" / "mnist.npz"),
+    "finetune": {"steps": 60, "batch_size": 64, "warmup_steps": 10, "lr": 1.0e-3},
+}
+MADE: dict[str, Any] = {"name": "d", "source": "npz", "path": "data/d/d.npz"}
+# A real set is a task of a user like any other; where there is none, one that is made.
+ADDED = MNIST if SHARED.is_dir() else MADE
 
 NOTHING: Counter[str] = Counter()
 
@@ -33,9 +47,13 @@ def values(checkout: Checkout, columns: list[str]) -> pd.DataFrame:
 
 
 def test_a_second_run_does_nothing_and_says_so(checkout: Checkout) -> None:
+    known = checkout / ".snakemake/taskgrid-code.json"
+    written = known.stat().st_mtime_ns
     outcome = checkout.run()
     assert outcome.rules == NOTHING
     assert "Nothing to be done" in outcome.text
+    # It is written where a text of a module had to be read.
+    assert known.stat().st_mtime_ns == written
 
 
 def branches_switched(checkout: Checkout) -> None:
@@ -200,16 +218,22 @@ def test_adding_a_task_trains_one_expert_and_evaluates_subsets_that_hold_it(
     known = values(checkout, ["key", "method"])
     before = set(known["key"])
     checkout.config["grid"] |= {"methods": ["task_arithmetic"], "block_size": 16}
-    checkout.config["tasks"].append({"name": "d", "source": "npz", "path": "data/d/d.npz"})
+    checkout.config["tasks"].append(ADDED)
     outcome = checkout.run("tables")
     assert outcome.rules["finetune"] == outcome.rules["dataset"] == outcome.rules["taskvector"] == 1
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before)]
     merged = new[~new["method"].isin(["zeroshot", "expert"])]
     assert len(merged)
-    assert all("d" in subset.split("+") for subset in merged["subset"])
+    assert all(ADDED["name"] in subset.split("+") for subset in merged["subset"])
     assert outcome.evaluated == new["key"].nunique()
     assert set(known[known["method"] != "average"]["key"]) <= set(grid["key"])
+    if ADDED is MNIST:
+        counts = checkout.json("results/splits/24px/mnist.json")["counts"]
+        assert counts == {"train": 2700, "val": 300, "test": 1000, "dropped": 0}
+        own = new[(new["task"] == "mnist") & (new["split"] == "test")].set_index("method")
+        expert = own[own["subset"] == "mnist"].loc["expert", "accuracy"]
+        assert expert > own.loc["zeroshot", "accuracy"] + 0.1
 
 
 def test_removing_and_reordering_tasks_evaluates_nothing(checkout: Checkout) -> None:

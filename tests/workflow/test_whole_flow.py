@@ -14,11 +14,10 @@ import pytest
 import yaml
 
 from tests.unit.example_margins import held
-from tests.workflow.conftest import ROOT, Checkout
+from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.workflow
 
-SHARED = Path(os.environ.get("TASKGRID_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 GRID_COLUMNS = {
     *("model", "mode", "seed", "method", "options", "subset", "size", "point", "scale", "task"),
@@ -181,22 +180,3 @@ def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> No
     checkout.run(expert)
     assert (checkout / expert).read_bytes() == whole
     assert not list(scratch.iterdir())
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real image sets are not at {SHARED}")
-def test_a_real_set_runs_as_a_user_task_by_config_alone(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path / "checkout")
-    checkout.config["tasks"] = [
-        {"name": "mnist", "source": "npz", "path": str(SHARED / "mnist" / "mnist.npz")}
-    ]
-    checkout.config["finetune"]["recipe"] = {
-        **{"steps": 60, "batch_size": 64, "warmup_steps": 10, "lr": 1.0e-3}
-    }
-    checkout.config["grid"] = {"lambdas": [0, 0.3, 0.6, 1], "methods": ["task_arithmetic"]}
-    checkout.run("tables")
-    selected, summary = checkout.table("selected.parquet"), checkout.table("summary.csv")
-    assert len(selected) == 1
-    rows = summary.set_index("row")
-    assert rows.loc["expert", "accuracy"] > rows.loc["zeroshot", "accuracy"] + 0.1
-    counts = checkout.json("results/splits/24px/mnist.json")["counts"]
-    assert counts == {"train": 2700, "val": 300, "test": 1000, "dropped": 0}
