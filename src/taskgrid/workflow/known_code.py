@@ -26,18 +26,18 @@ class KnownCode:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._new: dict[str, ModuleText] = {}
+        self._grown = False
 
     def read(self, text: bytes, name: str, is_package: bool) -> ModuleText:
         """Return what ``read_module`` does."""
         key = digest_bytes(b"\0".join([name.encode(), b"%d" % is_package, text]))
         if key not in self._known:
-            self._known[key] = self._new[key] = read_module(text, name, is_package)
+            self._known[key], self._grown = read_module(text, name, is_package), True
         return self._known[key]
 
     def keep(self) -> None:
         """Write what is new to what was known; where that is refused, it is read again next time."""
-        if self._new and self._path.parent.is_dir():
+        if self._grown and self._path.parent.is_dir():
             texts = {key: dataclasses.asdict(text) for key, text in self._known.items()}
             with suppress(ArtifactError):
                 write_json(self._path, {"reader": _reader(), "texts": texts}, indent=None)
