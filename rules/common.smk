@@ -73,10 +73,10 @@ onstart:
             logger.warning(moved)
         # Jobs on other machines have to know whose runs theirs are.
         settings.registry.keep("results")
+        if IS_CALL and "taskgrid" in workflow.output_settings.log_handler_settings:
+            logger.info("", extra=telling.of_jobs(E, MACHINE, workflow.dag))
     except TaskgridError as error:
         raise WorkflowError(str(error)) from None
-    if IS_CALL and "taskgrid" in workflow.output_settings.log_handler_settings:
-        logger.info("", extra=telling.of_jobs(E, MACHINE, workflow.dag))
 
 
 wildcard_constraints:

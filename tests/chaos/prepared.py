@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import TIMED, Checkout
 
 _KEPT = ("data", "splits", "models", "heads")
 """Of a finished run: images, splits, base and heads. All else is computed under fire."""
@@ -25,8 +25,6 @@ _COMPARED = (
     "figures/*",
 )
 """What equal runs write with equal bytes; timings, logs and the registry's ids differ."""
-
-_TIMED = {"costs.csv"}
 
 _CURRENT = """
     select runs.name from runs join tags on tags.run_uuid = runs.run_uuid
@@ -103,7 +101,7 @@ def digests(checkout: Checkout) -> dict[str, str]:
         path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in _COMPARED
         for path in results.glob(pattern)
-        if path.is_file() and path.name not in _TIMED and not path.name.startswith(".")
+        if path.is_file() and path.name != TIMED and not path.name.startswith(".")
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster, kill, wait_for
 from tests.slurm.conftest import JOBS
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import TIMED, Checkout
 
 pytestmark = pytest.mark.slurm
 
@@ -87,10 +87,10 @@ def test_a_grid_is_what_it_is_on_one_machine(
     assert together(steps) == 3
 
     tables, same = (files(place / "results/tables", "*") for place in (remote, local))
-    for found in (tables, same):  # How long a merge was prepared is another time each time.
-        del found["costs.csv"], found[".costs.csv.seal"]
+    for found in (tables, same):
+        del found[TIMED], found[f".{TIMED}.seal"]
     assert tables == same
-    costs = (place.table("costs.csv").drop(columns="prepare_seconds") for place in (remote, local))
+    costs = (place.table(TIMED).drop(columns="prepare_seconds") for place in (remote, local))
     pd.testing.assert_frame_equal(*costs)
     weights = files(local / EXPERTS, "*.safetensors", "expert.json")
     assert len(weights) == 6

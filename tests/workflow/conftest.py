@@ -21,6 +21,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400 * 10**9
+TIMED = "costs.csv"
+"""The table that says how long merges took, which is another time each time."""
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "src", "resources", "profiles", "envs")
 
 TINY: dict[str, Any] = {

@@ -231,6 +231,7 @@ def test_adding_a_task_trains_one_expert_and_evaluates_subsets_that_hold_it(
     if ADDED is MNIST:
         counts = checkout.json("results/splits/24px/mnist.json")["counts"]
         assert counts == {"train": 2700, "val": 300, "test": 1000, "dropped": 0}
+        assert (checkout.table("selected.parquet")["subset"] == "mnist").sum() == 1
         own = new[(new["task"] == "mnist") & (new["split"] == "test")].set_index("method")
         expert = own[own["subset"] == "mnist"].loc["expert", "accuracy"]
         assert expert > own.loc["zeroshot", "accuracy"] + 0.1

@@ -18,7 +18,6 @@ from tests.workflow.conftest import Checkout
 
 pytestmark = pytest.mark.workflow
 
-
 GRID_COLUMNS = {
     *("model", "mode", "seed", "method", "options", "subset", "size", "point", "scale", "task"),
     *("role", "accuracy_low", "accuracy_high"),

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from taskgrid.config import Experiment
@@ -46,6 +47,22 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         "Params have changed since last execution: Union of exclusive params before and now across "
         f"all output: before: {texts[0]} now: {texts[1]} "
     )
+
+
+def graph_of(*jobs: Job) -> Any:
+    """Return as much of Snakemake's graph as is read here: some jobs, and the target behind them."""
+    inner = [
+        SimpleNamespace(
+            rule=SimpleNamespace(name=job.rule),
+            wildcards_dict=dict(job.labels),
+            message=job.title,
+            benchmark=job.benchmark,
+            reason=job.reason,
+        )
+        for job in jobs
+    ]
+    target = SimpleNamespace(message=None)
+    return SimpleNamespace(needrun_jobs=lambda: [*inner, target], reason=lambda job: job.reason)
 
 
 def updated(*files: str) -> str:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 
 import pytest
 
 from taskgrid.workflow.project import ROOT
 from taskgrid.workflow.terminal.jobs import ON_DEVICE, STAGES, Job, jobs_of_graph, kind_of
-from tests.unit.workflow.terminal.example_jobs import evaluation, finetune, job, record, started
+from tests.unit.workflow.terminal.example_jobs import (
+    evaluation,
+    finetune,
+    graph_of,
+    job,
+    record,
+    started,
+)
 
 
 def test_a_record_and_the_graph_tell_the_same_of_a_job() -> None:
     told = finetune("textures")
     assert Job.of_record(started(3, told)) == told
-    inner = SimpleNamespace(
-        rule=SimpleNamespace(name=told.rule),
-        wildcards_dict=dict(told.labels),
-        message=told.title,
-        benchmark=told.benchmark,
-    )
-    target = SimpleNamespace(message=None)
-    graph = SimpleNamespace(needrun_jobs=lambda: [inner, target], reason=lambda _: told.reason)
-    assert jobs_of_graph(graph) == (told,)
+    assert jobs_of_graph(graph_of(told)) == (told,)
 
 
 def test_a_target_is_no_job() -> None:

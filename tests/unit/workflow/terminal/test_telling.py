@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.unit.workflow.example_experiment import experiment
 from tests.unit.workflow.terminal.example_jobs import (
     MACHINE,
     evaluation,
+    graph_of,
     plan,
     updated,
     write_plan,
@@ -45,19 +45,8 @@ def test_what_was_before_is_read_before_jobs_take_it_away(
     write_plan(tmp_path, experiment())
     (tmp_path / "results/models/m").mkdir(parents=True)
     jobs = [plan(reason="Params have changed"), evaluation(reason=updated("results/merge/x.json"))]
-    inner = [
-        SimpleNamespace(
-            rule=SimpleNamespace(name=job.rule),
-            wildcards_dict=dict(job.labels),
-            message=job.title,
-            benchmark=job.benchmark,
-            reason=job.reason,
-        )
-        for job in jobs
-    ]
-    graph = SimpleNamespace(needrun_jobs=lambda: inner, reason=lambda job: job.reason)
     known = experiment(grid={"lambdas": [0, 0.3, 0.35, 1]})
-    forecast = of_jobs(known, MACHINE, graph)[EXTRA]
+    forecast = of_jobs(known, MACHINE, graph_of(*jobs))[EXTRA]
     shutil.rmtree(tmp_path / "results")
     assert "3 new points in 2 jobs" in str(forecast)
     assert str(forecast).endswith("because lambda 0.35 was added")
