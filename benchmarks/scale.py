@@ -100,7 +100,7 @@ def tables(experiment: Experiment) -> None:
 def _script(name: str, words: dict[str, list[str]], folder: Path) -> None:
     """Run a rule's script, its words on standard input as in a rule."""
     given = [word for option, values in words.items() for word in (f"--{option}", *values)]
-    command = [sys.executable, str(project.SCRIPTS / f"{name}.py"), "--threads", "1", "-"]
+    command = [sys.executable, str(project.SCRIPTS / f"{name}.py"), "-"]
     done = watched(command, folder, "".join(f"{word}\0" for word in given))
     print(f"{name}: {done}; {done.text.strip().splitlines()[0]}", flush=True)
 

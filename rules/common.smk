@@ -118,9 +118,7 @@ def script(name, *options):
     python = (
         "python" if workflow.deployment_settings.deployment_method else sys.executable
     )
-    return lambda wildcards, threads: project.command(
-        python, name, "--threads", threads, *options
-    )
+    return lambda wildcards, threads: project.command(python, name, threads, *options)
 
 
 def first(patterns, output):

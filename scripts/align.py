@@ -4,7 +4,7 @@ from pathlib import Path
 
 from taskgrid.alignment.aligning import AlignmentFiles, write_alignment
 from taskgrid.alignment.sides import SideFiles
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.statistics.written import ShownFiles
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
@@ -13,7 +13,6 @@ from taskgrid.workflow.listing import Listing
 def main() -> None:
     """Read both bases and what the aligner looks at beside them; write the transport and its manifest."""
     args = parse(__doc__, paths=("transport", "manifest"))
-    use_threads(args.threads)
     listing = Listing.read(args.listing)
     files = AlignmentFiles(
         source=SideFiles(listing.run["source_card"], listing.run["source_base"]),

@@ -1,7 +1,6 @@
 """Conflicts between the task vectors of a run."""
 
 from taskgrid.analysis.conflicts import run_conflicts
-from taskgrid.machine.devices import use_threads
 from taskgrid.store.tables import write_table
 from taskgrid.vectors import TaskVector
 from taskgrid.workflow.command import parse, run
@@ -11,7 +10,6 @@ from taskgrid.workflow.listing import Listing
 def main() -> None:
     """Read the task vectors, write a row per pair and layer."""
     args = parse(__doc__, paths=("table",))
-    use_threads(args.threads)
     files = Listing.read(args.listing).of("vector")
     vectors = {task: TaskVector.load(path).deltas for task, path in files.items()}
     write_table(args.table, run_conflicts(vectors, **args.settings))

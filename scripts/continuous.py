@@ -35,7 +35,6 @@ def main() -> None:
         plan.setting,
         plan.method,
         device=args.device,
-        threads=args.threads,
         batch_size=settings["batch_size"],
         store=Path(args.store),
     ) as open_engine:

@@ -21,7 +21,7 @@ def main() -> None:
         out_originals=args.originals,
         keep=args.settings.get("keep", "oblong"),
         progress=partial(Progress, f"dataset {task.name}"),
-        threads=args.threads or 1,
+        threads=args.threads,
     )
     for note in manifest.notes:
         print(f"{task.name}: {note}")

@@ -6,7 +6,6 @@ from taskgrid.evaluation.opening.files import load_learned
 from taskgrid.evaluation.opening.references import read_learned, read_method
 from taskgrid.evaluation.plan.choices import chosen_point
 from taskgrid.lattice.subsets import parse_subset, subset_name
-from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.lineage import check_lineage
@@ -22,7 +21,6 @@ from taskgrid.workflow.setting import setting_of
 def main() -> None:
     """Load the base CLIP, merge its image tower, write both as one file."""
     args = parse(__doc__, paths=("weights",), optional=("choices", "config"))
-    use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     point = (
         settings["point"]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from taskgrid.finetuning.written import ExpertFiles, TrainingFiles, train_expert
-from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
 from taskgrid.workflow.listing import Listing
 from taskgrid.workflow.live import live_curves
@@ -15,7 +14,6 @@ OUTPUTS = ("expert", "manifest", "history", "timing")
 def main() -> None:
     """Read the images, the head and theta_0; write theta_t, its manifest and its history."""
     args = parse(__doc__, paths=("scratch", *INPUTS, *OUTPUTS))
-    use_threads(args.threads)
     with live_curves(args.tracking, args.settings) as listen:
         trained = train_expert(
             TrainingFiles(

@@ -1,7 +1,6 @@
 """Build the zero-shot head of a task: class names x templates through the text tower."""
 
 from taskgrid.data.manifest import DatasetManifest
-from taskgrid.machine.devices import use_threads
 from taskgrid.models.card import ModelCard
 from taskgrid.models.clip import load_clip
 from taskgrid.models.heads import build_head, check_head
@@ -12,7 +11,6 @@ from taskgrid.workflow.command import parse, run
 def main() -> None:
     """Read the class names and templates, write the head and its manifest."""
     args = parse(__doc__, paths=("card", "dataset", "head", "manifest"))
-    use_threads(args.threads)
     dataset = DatasetManifest.read(args.dataset)
     clip = load_clip(args.settings["architecture"], args.settings["pretrained"])
     head = build_head(clip, dataset.classes, dataset.templates, lineage={"task": dataset.task})

@@ -3,7 +3,7 @@
 from taskgrid.evaluation.learning import learn, learned_file
 from taskgrid.evaluation.opening.files import open_files
 from taskgrid.lattice.subsets import parse_subset
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
 from taskgrid.machine.timing import Stopwatch
 from taskgrid.merging.recipe import MergeRecipe
@@ -17,7 +17,6 @@ from taskgrid.workflow.setting import setting_of
 def main() -> None:
     """Read base, vectors, heads and images; write coefficients and tensors with what they come from."""
     args, clock = parse(__doc__, paths=("coefficients", "tensors", "timing")), Stopwatch()
-    use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     setting = setting_of(settings, listing)
     recipe = MergeRecipe.of(settings["method"], settings["options"])

@@ -25,7 +25,6 @@ def main() -> None:
         # Where each vector has weight 1, coefficients are those of the vectors themselves.
         read_method(settings["method"], {}, settings["seed"]),
         device=args.device,
-        threads=args.threads,
         batch_size=settings["batch_size"],
         store=Path(args.store),
     ) as open_engine:

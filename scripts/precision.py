@@ -5,7 +5,7 @@ from taskgrid.evaluation.opening.references import read_method
 from taskgrid.evaluation.plan.planner import make_plan
 from taskgrid.evaluation.precision.proving import passes, prove_with_engines
 from taskgrid.lattice.subsets import subset_name
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
 from taskgrid.merging.recipe import MergeRecipe
 from taskgrid.workflow.command import parse, run
@@ -16,7 +16,6 @@ from taskgrid.workflow.setting import setting_of
 def main() -> None:
     """Read all that a run is evaluated with; write the proof, or say why there is none."""
     args = parse(__doc__, paths=("proof",))
-    use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     name, options = settings["method"], settings["options"]
     setting = setting_of(settings, listing)

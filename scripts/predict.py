@@ -31,7 +31,6 @@ def main() -> None:
         plan.setting,
         plan.method,
         device=args.device,
-        threads=args.threads,
         batch_size=settings["batch_size"],
         compiled=settings["compile"],
         store=Path(args.store),

@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-from taskgrid.machine.devices import use_threads
 from taskgrid.pretraining.contrastive import settings_from
 from taskgrid.pretraining.written import pretrain
 from taskgrid.workflow.command import parse, run
@@ -12,13 +11,11 @@ from taskgrid.workflow.command import parse, run
 def main() -> None:
     """Render the corpus, train, probe, write."""
     args = parse(__doc__, paths=("architecture-config", "output", "datasheet"))
-    use_threads(args.threads)
     pretrain(
         Path(args.architecture_config),
         settings_from(args.settings),
         Path(args.output),
         Path(args.datasheet),
-        workers=args.threads or 1,
         say=partial(print, flush=True),
     )
 

@@ -24,7 +24,6 @@ def main() -> None:
         open_files(listing.files(), setting, {}),
         setting,
         device=args.device,
-        threads=args.threads,
         batch_size=settings["batch_size"],
         compiled=settings["compile"],
         store=Path(args.store),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
 from taskgrid.machine.timing import Stopwatch
 from taskgrid.statistics.written import ShownFiles, StatisticFiles, write_statistic
@@ -14,7 +14,6 @@ from taskgrid.workflow.listing import Listing
 def main() -> None:
     """Read weights, heads and images; write the statistic and its manifest."""
     args, clock = parse(__doc__, paths=("state", "manifest", "timing")), Stopwatch()
-    use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     experts = [files["expert"] for files in listing.tasks.values() if "expert" in files]
     files = StatisticFiles(

@@ -5,7 +5,6 @@ from pathlib import Path
 from taskgrid.alignment.sides import SideFiles
 from taskgrid.alignment.written import transport_expert
 from taskgrid.experts.untrained import UntrainedFiles
-from taskgrid.machine.devices import use_threads
 from taskgrid.workflow.command import parse, run
 
 SOURCE = ("source-card", "source-base", "source-expert")
@@ -15,7 +14,6 @@ OUTPUTS = ("expert", "manifest", "history", "timing")
 def main() -> None:
     """Read bases, expert and transport; write what a fine-tuning writes, and where it comes from."""
     args = parse(__doc__, paths=("card", "base", *SOURCE, "transport", *OUTPUTS))
-    use_threads(args.threads)
     said = transport_expert(
         SideFiles(Path(args.source_card), Path(args.source_base)),
         Path(args.source_expert),

@@ -3,7 +3,7 @@
 from taskgrid.data.manifest import SplitManifest, check_images
 from taskgrid.evaluation.engine.material import LabelledImages
 from taskgrid.evaluation.verify import Check, verify_expert
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.models.card import ModelCard
 from taskgrid.models.heads import Head
 from taskgrid.store.atomic import read_json, write_json
@@ -17,7 +17,6 @@ PATHS = ("card", "base", "expert", "head", "split", "images", "verified")
 def main() -> None:
     """Read the expert, the base, the head and the test images; write how the expert did."""
     args = parse(__doc__, paths=PATHS)
-    use_threads(args.threads)
     settings, task = args.settings, args.settings["task"]
     store, split = ImageStore.open(args.images), SplitManifest.read(args.split)
     check_images(store, split)

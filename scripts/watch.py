@@ -3,7 +3,7 @@
 from taskgrid.evaluation.features.edits import Asked
 from taskgrid.evaluation.features.watching import watch
 from taskgrid.evaluation.plan.choices import read_choices
-from taskgrid.machine.devices import lease_device, use_threads
+from taskgrid.machine.devices import lease_device
 from taskgrid.machine.progress import Progress
 from taskgrid.store.tables import write_table
 from taskgrid.workflow.command import parse, run
@@ -16,7 +16,6 @@ TABLES = ("norms", "pixels", "similarity", "bias", "weights")
 def main() -> None:
     """Read base, vectors, images and chosen points; write what was seen, a table of each kind."""
     args = parse(__doc__, paths=TABLES, lists=("choices",))
-    use_threads(args.threads)
     settings, listing = args.settings, Listing.read(args.listing)
     setting = setting_of(settings, listing)
     chosen = [one for path in args.choices for one in read_choices(path)]

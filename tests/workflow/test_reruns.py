@@ -99,9 +99,6 @@ def docstrings_and_comments(checkout: Checkout) -> None:
 def plumbing(checkout: Checkout) -> None:
     for name in ("workflow/command.py", "config/load.py", "remote/hub.py", "machine/devices.py"):
         revise(checkout, name)
-    checkout.edit(
-        "scripts/finetune.py", "use_threads(args.threads)\n", "use_threads(args.threads or 1)\n"
-    )
     checkout.edit("scripts/eval.py", 'print(f"', 'print(f"done: ')
 
 

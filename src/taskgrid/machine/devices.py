@@ -165,14 +165,6 @@ def lease_gpu(gpus: Sequence[str]) -> Iterator[str]:
         time.sleep(_POLL_SECONDS)
 
 
-def use_threads(count: int | None) -> None:
-    """Limit torch to ``count`` CPU threads; the sums of a matrix product depend on their number."""
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(count)
-
-
 def device_name(device: torch.device) -> str:
     """Return what a GPU is called, and of other devices the kind."""
     import torch

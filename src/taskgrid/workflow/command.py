@@ -1,4 +1,4 @@
-"""The rim shared by all scripts: arguments, threads, and errors as one sentence."""
+"""The rim shared by all scripts: arguments, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parse(
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--listing", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=int, default=1, help="images decoded at a time")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     parser.add_argument("--tracking", type=json.loads, default=None, metavar="JSON")
     for name in paths:

@@ -101,7 +101,7 @@ def module_configuration(values: Mapping[str, Any]) -> Config:
     return read_config(DEFAULT, values=values)
 
 
-def command(python: str, script: str, *options: object) -> str:
+def command(python: str, script: str, threads: int, *options: object) -> str:
     """Return the beginning of a shell command that runs a script with this checkout's library.
 
     What a rule writes behind it reaches the script by standard input, which has no limit: Linux takes no
@@ -110,12 +110,14 @@ def command(python: str, script: str, *options: object) -> str:
     Args:
         python: the interpreter.
         script: the script's name.
+        threads: how many threads torch, BLAS and Arrow may have; the last bits of their sums depend on it.
         *options: what follows it.
     """
     words = [python, str(SCRIPTS / script), *map(str, options), MORE]
     # Behind this checkout's, whatever else the caller has there: plug-ins of other packages.
     path = f'{shlex.quote(str(SOURCE))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    return f"run() {{ printf '%s\\0' \"$@\" | PYTHONPATH={path} {shlex.join(words)}; }}; run"
+    environment = f"OMP_NUM_THREADS={threads} PYTHONPATH={path}"
+    return f"run() {{ printf '%s\\0' \"$@\" | {environment} {shlex.join(words)}; }}; run"
 
 
 @cache

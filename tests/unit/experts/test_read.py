@@ -510,7 +510,7 @@ def test_an_import_leaves_what_a_fine_tuning_leaves(
         "timing": out / "timing.json",
     }
     inputs = {"card": out / "base.json", "base": out / "base.safetensors"}
-    run_script("import_expert", monkeypatch, settings=settings, threads=1, **inputs, **files)
+    run_script("import_expert", monkeypatch, settings=settings, **inputs, **files)
 
     state, lineage = load_state(files["expert"])
     manifest = read_json(files["manifest"])

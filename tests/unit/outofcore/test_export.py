@@ -258,7 +258,7 @@ def test_the_script_names_the_key_of_a_bound_that_is_too_small(
     }  # fmt: skip
     words = [
         "--listing", json.dumps(listing), f"--weights={tmp_path}/x.safetensors",
-        "--threads=1", "--settings", json.dumps(settings),
+        "--settings", json.dumps(settings),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["export", *words])
     with pytest.raises(SystemExit):

@@ -66,13 +66,26 @@ def test_a_command_runs_with_this_library_wherever_that_and_python_are(
     (place / "my python").chmod(0o755)
     monkeypatch.setattr(project, "SOURCE", place / "src")
     monkeypatch.setattr(project, "SCRIPTS", place / "scripts")
-    text = project.command(str(place / "my python"), "split.py", "--threads", 1, "--help")
+    text = project.command(str(place / "my python"), "split.py", 1, "--help")
     clean = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         text, shell=True, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "train, validation and test" in done.stdout
+
+
+def test_a_job_has_the_threads_of_its_rule_whatever_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "SCRIPTS", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (tmp_path / "count.py").write_text(
+        "import pyarrow, torch; print(torch.get_num_threads(), pyarrow.cpu_count())"
+    )
+    text = project.command(sys.executable, "count.py", 1)
+    done = subprocess.run(text, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("sign", ["{", "}", ":", "\n"])
@@ -99,7 +112,7 @@ def test_a_wildcard_is_one_of_some_names(names: list[object], pattern: str) -> N
 
 def test_a_command_takes_more_than_a_command_line_can(tmp_path: Path) -> None:
     # An argument of 200 kB (128 are allowed), and 3 MB of them in all (2 are).
-    text = project.command(sys.executable, "split.py")
+    text = project.command(sys.executable, "split.py", 1)
     settings = f"""'{{"task": "a", "subsets": "{"a+" * 100_000}"}}'"""
     paths = " ".join([f"--images {'x' * 1000}"] * 3000)
     script = tmp_path / "job.sh"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from taskgrid.evaluation.plan.setting import MethodRef, Setting
 from taskgrid.evaluation.plan.work import Measures
 from taskgrid.evaluation.precision.proof import admit
-from taskgrid.machine.devices import device_name, lease_device, use_threads
+from taskgrid.machine.devices import device_name, lease_device
 from taskgrid.machine.timing import at_first_pass
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def engine_on_demand(
     method: MethodRef | None = None,
     *,
     device: str = "auto",
-    threads: int | None = None,
     batch_size: BatchChoice = "auto",
     compiled: bool = False,
     store: Path | None = None,
@@ -137,7 +136,6 @@ def engine_on_demand(
         setting: what they are, and how they are evaluated.
         method: the merge method as planned; None where no merge is measured.
         device: ``auto``, ``cpu`` or ``cuda``; held until the block ends.
-        threads: CPU threads.
         batch_size: images per forward pass; ``auto`` takes what fits.
         compiled: whether whole batches pass through ``torch.compile``; tangent models never do.
         store: the outcome store's folder, beside whose outcomes features of tangent models are kept;
@@ -150,7 +148,6 @@ def engine_on_demand(
         def open_on_a_device() -> tuple[AnyEngine, torch.device]:
             from taskgrid.store.features import FeatureStore
 
-            use_threads(threads)
             leased = held.enter_context(lease_device(device))
             admit(proof, setting, leased.type)
             if first_image is not None:
