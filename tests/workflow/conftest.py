@@ -101,6 +101,8 @@ class Checkout:
         environment = {
             key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
         }
+        path = [environment.get("PYTHONPATH"), str(Path(__file__).with_name("absent"))]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -160,7 +162,7 @@ def moved_in_time(path: Path, days: int) -> None:
         os.utime(each, ns=times, follow_symlinks=False)
 
 
-def write_task(path: Path, seed: int, classes: int = 3, train: int = 60, test: int = 24) -> None:
+def write_task(path: Path, seed: int, classes: int = 3, train: int = 200, test: int = 24) -> None:
     """Write a separable little task: a bright square whose place and colour tell the class."""
     generator = np.random.default_rng(seed)
 

@@ -17,7 +17,7 @@ from tests.workflow.conftest import ROOT, TINY, Outcome, write_task
 
 pytestmark = pytest.mark.workflow
 
-SPLIT = "results/splits/24px/a.json"
+DATASET = "results/data/24px/a/dataset.json"
 
 MODULE = """
 configfile: "mine.yaml"
@@ -35,7 +35,7 @@ use rule * from taskgrid as grid_*
 
 rule answer:
     input:
-        "results/splits/24px/a.json",
+        "results/data/24px/a/dataset.json",
     output:
         "answer.txt",
     shell:
@@ -78,10 +78,10 @@ def test_the_default_plans_in_an_empty_folder(tmp_path: Path) -> None:
 def test_another_working_folder_has_its_own_configuration_and_results(elsewhere: Path) -> None:
     (elsewhere / "config.yaml").write_text(yaml.safe_dump(TINY))
     call = ("-s", f"{ROOT}/Snakefile", "-d", str(elsewhere))
-    snakemake(ROOT, *call, SPLIT, "--cores", "1")
-    assert json.loads((elsewhere / SPLIT).read_text())["task"] == "a"
+    snakemake(ROOT, *call, DATASET, "--cores", "1")
+    assert json.loads((elsewhere / DATASET).read_text())["task"] == "a"
     # Where the project lies is in no record of a job.
-    assert "Nothing to be done" in snakemake(ROOT, *call, SPLIT, "--cores", "1").text
+    assert "Nothing to be done" in snakemake(ROOT, *call, DATASET, "--cores", "1").text
 
 
 def test_a_file_of_the_call_is_laid_over_the_default(elsewhere: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_module_takes_the_configuration_that_it_is_given(elsewhere: Path) -> N
     (elsewhere / "mine.yaml").write_text(yaml.safe_dump({"taskgrid": TINY, "other": 1}))
     assert snakemake(elsewhere, "-n", "grid_all").rules["grid_finetune"] == 3
     snakemake(elsewhere, "answer.txt", "--cores", "1")
-    assert json.loads((elsewhere / SPLIT).read_text())["task"] == "a"
+    assert json.loads((elsewhere / DATASET).read_text())["task"] == "a"
     # Rules of the calling workflow run as they would without the module.
     assert (elsewhere / "answer.txt").read_text().split()[1] == "none"
 
@@ -122,10 +122,10 @@ def test_an_installed_package_is_a_module_with_all_that_it_needs(
     found = 'str(__import__("taskgrid.workflow.project", fromlist=["ROOT"]).ROOT / "Snakefile")'
     (elsewhere / "Snakefile").write_text(MODULE % found)
     (elsewhere / "mine.yaml").write_text(yaml.safe_dump({"taskgrid": TINY}))
-    ran = snakemake(elsewhere, SPLIT, "--cores", "1", "-p", PYTHONPATH=str(package))
-    assert f"{package}/taskgrid/scripts/split.py" in ran.text
+    ran = snakemake(elsewhere, DATASET, "--cores", "1", "-p", PYTHONPATH=str(package))
+    assert f"{package}/taskgrid/scripts/dataset.py" in ran.text
     assert f"{ROOT}/scripts" not in ran.text and f"{ROOT}/src" not in ran.text
-    assert json.loads((elsewhere / SPLIT).read_text())["task"] == "a"
+    assert json.loads((elsewhere / DATASET).read_text())["task"] == "a"
 
 
 def test_a_tag_on_github_is_a_module_as_snakedeploy_writes_it(
@@ -145,11 +145,11 @@ def test_a_tag_on_github_is_a_module_as_snakedeploy_writes_it(
     (elsewhere / "mine.yaml").write_text(yaml.safe_dump({"taskgrid": TINY}))
     snakemake(
         elsewhere,
-        *(SPLIT, "--cores", "1"),
+        *(DATASET, "--cores", "1"),
         PYTHONPATH=str(package),
         XDG_CACHE_HOME=str(elsewhere / "cache"),
         GIT_CONFIG_COUNT="1",
         GIT_CONFIG_KEY_0=f"url.{elsewhere}/hosted/.insteadOf",
         GIT_CONFIG_VALUE_0="https://github.com/",
     )
-    assert json.loads((elsewhere / SPLIT).read_text())["task"] == "a"
+    assert json.loads((elsewhere / DATASET).read_text())["task"] == "a"

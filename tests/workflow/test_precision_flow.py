@@ -19,7 +19,6 @@ def proven(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Chec
     """A checkout with experts and a proof, and nothing evaluated; copy it before you change it."""
     checkout = finished.copy_to(tmp_path_factory.mktemp("proven") / "checkout")
     checkout.config["tasks"] = checkout.config["tasks"][:2]
-    checkout.config["split"] = {"fraction": 0.5}
     checkout.config["grid"] |= {"methods": ["task_arithmetic"], "lambdas": [0, 0.25, 1]}
     checkout.config["evaluation"] = {
         "precision": "bf16",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,19 @@ from tests.workflow.conftest import Checkout
 pytestmark = pytest.mark.workflow
 
 SOURCE, TARGET = "taskgrid-vit-4-s0", "taskgrid-vit-4-s1"
+BOTH = [
+    {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
+    for tag in ("s0", "s1")
+]
+INSIDE = {"from": "results", "model": SOURCE, "mode": "standard", "to": TARGET}
+"""Experts of one base of a run, for another of the same run."""
 
 
 @pytest.fixture
 def run_b(finished: Checkout, tmp_path: Path) -> Checkout:
     """A run of the other shipped base, with the experts of the finished run and none of its own."""
     run = Checkout(tmp_path / "b")
-    run.config["models"] = [{"name": TARGET, "architecture": "taskgrid-vit-4", "pretrained": "s1"}]
+    run.config["models"] = BOTH[1:]
     run.config["tasks"] = run.config["tasks"][:2]
     run.config["finetune"]["modes"] = []
     run.config["grid"]["methods"] = ["task_arithmetic"]
@@ -102,47 +107,64 @@ def test_experts_of_another_base_are_rows_like_any_others(
     )
 
 
-def test_two_bases_of_one_run_are_aligned_by_what_they_make_of_images(
+def test_two_bases_of_one_run_are_aligned_by_images_and_by_labels(
     finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    path = [str(install(site)), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    monkeypatch.setenv("PYTHONPATH", str(install(site)))
     run = finished.copy_to(tmp_path / "both")
-    run.config["models"] = [
-        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
-        for tag in ("s0", "s1")
-    ]
+    run.config["models"] = BOTH
     calibration: dict[str, Any] = {"tasks": ["b"], "images": 8}
-    spec = {
-        "name": "theirs",
-        "from": "results",
-        "model": SOURCE,
-        "mode": "standard",
-        "to": TARGET,
-        "aligner": "together",
-        "calibration": calibration,
-        "carry": "model",
-    }
-    run.config["transport"] = [spec]
-    # Carried whole, the expert is far from its new base, and has a vector all the same.
-    target = f"results/vectors/{TARGET}/theirs/0/a.json"
-    planned = run.plan(target)
-    assert planned["align"] == planned["transport"] == planned["taskvector"] == 1
-    run.run(target, "--cores", "1")
+    labels: dict[str, Any] = {"images": 4}
+    run.config["transport"] = [
+        # Carried whole, the expert is far from its new base, and has a vector all the same.
+        {
+            **INSIDE,
+            "name": "theirs",
+            "aligner": "together",
+            "calibration": calibration,
+            "carry": "model",
+        },
+        {
+            **INSIDE,
+            "name": "tuned",
+            "aligner": "few_shot",
+            "options": {"steps": 3},
+            "calibration": labels,
+        },
+        {**INSIDE, "name": "turned", "aligner": "orthogonal", "calibration": {"images": 4}},
+    ]
+    target, tuned, turned = (
+        f"results/vectors/{TARGET}/{name}/0/a.json" for name in ("theirs", "tuned", "turned")
+    )
+    assert run.plan(tuned, turned)["align"] == 2
+    planned = run.plan(target, tuned)
+    assert planned["align"] == planned["transport"] == planned["taskvector"] == 2
+    run.run(target, tuned)
+
     manifest = run.json(f"results/experts/{TARGET}/theirs/0/a/expert.json")
     assert (manifest["source_model"], manifest["carry"]) == (SOURCE, "model")
     aligned = run.json(f"results/alignments/{TARGET}/theirs/0/bases.json")
     assert manifest["alignment"] == aligned["digest"]
     assert aligned["b.split"] == run.json("results/splits/24px/b.json")["digest"]
     assert not {"a.split", "b.head"} & aligned.keys()
+    # One that learns from labels has a transport for each task.
+    aligned = run.json(f"results/alignments/{TARGET}/tuned/0/a.json")
+    head = run.json(f"results/heads/{TARGET}/a.json")["digest"]
+    assert aligned["a.head"] == head and not {"b.head", "b.split"} & aligned.keys()
+    expert = run.json(f"results/experts/{TARGET}/tuned/0/a/expert.json")
+    assert expert["alignment"] == aligned["digest"]
+
     # Another task changes nothing for those that are named; without names it is looked at, too.
     run.config["tasks"].append({"name": "d", "source": "npz", "path": "data/d/d.npz"})
-    assert not run.plan(target)
+    assert not run.plan(target, tuned)
     del calibration["tasks"]
-    again = run.plan(target)
-    assert again["align"] == again["dataset"] == 1 and "base" not in again
+    # Another draw of the images is another transport; the other task's is not asked for.
+    labels["draw"] = 1
+    again = run.plan(target, tuned)
+    assert (again["align"], again["transport"], again["dataset"]) == (2, 2, 1)
+    assert "base" not in again
     calibration["tasks"] = ["nobody"]
     refused = run.snakemake(target, "-n")
     assert refused.code and "calibration.tasks names task 'nobody'" in refused.text
@@ -150,12 +172,8 @@ def test_two_bases_of_one_run_are_aligned_by_what_they_make_of_images(
 
 def test_experts_of_both_bases_stand_in_one_set(finished: Checkout, tmp_path: Path) -> None:
     run = finished.copy_to(tmp_path / "across")
-    run.config["models"] = [
-        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
-        for tag in ("s0", "s1")
-    ]
-    moved = {"name": "theirs", "from": "results", "model": SOURCE, "mode": "standard"}
-    run.config["transport"] = [{**moved, "to": TARGET, "aligner": "none"}]
+    run.config["models"] = BOTH
+    run.config["transport"] = [{**INSIDE, "name": "theirs", "aligner": "none"}]
     run.config["experts"] = [
         {
             "name": "across",
@@ -178,32 +196,3 @@ def test_another_run_that_lacks_an_expert_is_named(run_b: Checkout) -> None:
     run_b.config["transport"][0]["from"] = "nowhere"
     outcome = run_b.snakemake("-n")
     assert "transport 'theirs': there is no folder nowhere" in outcome.text
-
-
-def test_an_aligner_that_learns_from_labels_has_a_transport_for_each_task(
-    finished: Checkout, tmp_path: Path
-) -> None:
-    run = finished.copy_to(tmp_path / "both")
-    run.config["models"] = [
-        {"name": f"taskgrid-vit-4-{tag}", "architecture": "taskgrid-vit-4", "pretrained": tag}
-        for tag in ("s0", "s1")
-    ]
-    entry = {"from": "results", "model": SOURCE, "mode": "standard", "to": TARGET}
-    entry |= {"options": {"steps": 3}, "calibration": {"images": 4}}
-    run.config["transport"] = [
-        {**entry, "name": "tuned", "aligner": "few_shot"},
-        {**entry, "name": "turned", "aligner": "orthogonal"},
-    ]
-    target, other = (f"results/vectors/{TARGET}/{name}/0/a.json" for name in ("tuned", "turned"))
-    assert run.plan(target, other)["align"] == 2
-    run.run(target, "--cores", "1")
-    aligned = run.json(f"results/alignments/{TARGET}/tuned/0/a.json")
-    head = run.json(f"results/heads/{TARGET}/a.json")["digest"]
-    assert aligned["a.head"] == head and not {"b.head", "b.split"} & aligned.keys()
-    expert = run.json(f"results/experts/{TARGET}/tuned/0/a/expert.json")
-    assert expert["alignment"] == aligned["digest"]
-    assert not run.plan(target)
-    # Another draw of the images is another transport; the other task's is not asked for.
-    run.config["transport"][0]["calibration"] = {"images": 4, "draw": 1}
-    again = run.plan(target)
-    assert (again["align"], again["transport"]) == (1, 1)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.unit.example_margins import held
 from tests.workflow.conftest import Checkout
@@ -149,31 +146,38 @@ def test_conflicts_are_told_before_anything_is_merged(tmp_path: Path) -> None:
     assert not {"merge", "eval", "reference"} & planned.keys()
 
 
-def test_a_killed_training_resumes_to_the_same_weights(checkout: Checkout) -> None:
-    checkout.config["finetune"]["recipe"]["steps"] = 150
+# In every Python of a call: a training that takes its time.
+SLOW = """
+import sys
+if any(word.endswith("scripts/finetune.py") for word in sys.orig_argv):
+    import time
+    from taskgrid.finetuning.training import Training
+    update = Training._update
+    def slow(run):
+        update(run)
+        time.sleep(2)
+    Training._update = slow
+"""
+
+
+def test_a_killed_training_resumes_to_the_same_weights(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkout.config["finetune"]["checkpoint_seconds"] = 0.2
     expert = "results/experts/taskgrid-vit-4-s0/standard/0/a/expert.safetensors"
     scratch = checkout / "results/scratch/finetune/taskgrid-vit-4-s0/standard/0/a"
-    checkout.run(expert)
     whole = (checkout / expert).read_bytes()
     (checkout / expert).unlink()
-    (checkout / "tiny.yaml").write_text(yaml.safe_dump(checkout.config))
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        expert,
-        "--configfile",
-        "tiny.yaml",
-        "--cores",
-        "1",
-    ]
-    job = subprocess.Popen(command, cwd=checkout.folder, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(scratch.glob("*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    (checkout / "stub").mkdir()
+    (checkout / "stub/sitecustomize.py").write_text(SLOW)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{checkout / 'src'}{os.pathsep}{checkout / 'stub'}")
+        job = checkout.begin(expert, start_new_session=True)
+    with job:
+        deadline = time.monotonic() + 120
+        while not list(scratch.glob("*.safetensors")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(job.pid, signal.SIGKILL)
     assert list(scratch.glob("*.safetensors")), "no checkpoint was written before the kill"
     assert not (checkout / expert).exists()
     checkout.run(expert)

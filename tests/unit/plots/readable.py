@@ -12,10 +12,11 @@ from matplotlib.text import Text
 
 def drawn_texts(figure: Figure) -> list[Text]:
     """Return the texts that are seen."""
+    hidden = hidden_labels(figure)
     return [
         text
         for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and not hidden_tick(figure, text)
+        if text.get_visible() and text.get_text().strip() and text not in hidden
     ]
 
 
@@ -58,13 +59,14 @@ def lines_apart(one: Text, other: Text) -> bool:
     return bool(distance > one.get_fontsize() * one.get_figure().dpi / 72)
 
 
-def hidden_tick(figure: Figure, text: Text) -> bool:
-    """Return whether a text is a tick label outside the axis' limits, which is never drawn."""
+def hidden_labels(figure: Figure) -> set[Text]:
+    """Return the labels of ticks outside the limits of their axis, which are never drawn."""
+    found = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
+            slack = 1e-9 * max(abs(low), abs(high), 1.0)
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                if text in (tick.label1, tick.label2):
-                    slack = 1e-9 * max(abs(low), abs(high), 1.0)
-                    return not low - slack <= tick.get_loc() <= high + slack
-    return False
+                if not low - slack <= tick.get_loc() <= high + slack:
+                    found |= {tick.label1, tick.label2}
+    return found
