@@ -67,7 +67,7 @@ results/provenance.html: $(READY) $(wildcard results/tables/* results/figures/*)
 	@$(SNAKEMAKE) --cores 1 --report $@ --quiet all
 
 test: $(READY)
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit tests/peers tests/browser
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/browser tests/unit tests/peers
 
 # SLURM is unpacked into .slurm, not installed.
 test-slurm: $(READY)
