@@ -51,7 +51,7 @@ rule dataset:
     message:
         "decode the images of {wildcards.task} once, at {wildcards.pixels}"
     shell:
-        "{params.script} --settings {params.settings:q} --threads {threads:q}"
+        "{params.script} --settings {params.settings:q}"
         " --images {output.images:q} --originals {output.originals:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 

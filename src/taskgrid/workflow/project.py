@@ -110,10 +110,11 @@ def command(python: str, script: str, threads: int, *options: object) -> str:
     Args:
         python: the interpreter.
         script: the script's name.
-        threads: how many threads torch, BLAS and Arrow may have; the last bits of their sums depend on it.
+        threads: how many threads the script may have, and torch, BLAS and Arrow in it: the last bits of
+            their sums depend on it.
         *options: what follows it.
     """
-    words = [python, str(SCRIPTS / script), *map(str, options), MORE]
+    words = [python, str(SCRIPTS / script), "--threads", str(threads), *map(str, options), MORE]
     # Behind this checkout's, whatever else the caller has there: plug-ins of other packages.
     path = f'{shlex.quote(str(SOURCE))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
     environment = f"OMP_NUM_THREADS={threads} PYTHONPATH={path}"
