@@ -127,9 +127,14 @@ def explain_interrupts() -> None:
         signal.signal(signal.SIGINT, interrupted)
 
 
+_WHERE = vars(logging.makeLogRecord({})).keys() - {"msg", "exc_text", "stack_info"}
+"""What any record says of the place that it comes from, in names of the code."""
+
+
 def hide_secrets(record: logging.LogRecord) -> bool:
     """Filter Snakemake's log: it quotes command lines, and what libraries say."""
-    known = vars(record).items()
+    told = vars(record).keys() - _WHERE
+    known = ((key, vars(record)[key]) for key in told)
     texts = {key: without_secrets(value) for key, value in known if isinstance(value, str)}
     vars(record).update(texts)
     return True
