@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgrid.plugins import registry
+from taskgrid.plugins import cards, registry
 
 PACKAGE = Path(__file__).parent / "outside"
 
@@ -52,6 +52,7 @@ def forget() -> None:
     """Let the registry look anew for installed packages."""
     registry._outside.cache_clear()
     registry._root.cache_clear()
+    cards.read_card.cache_clear()
 
 
 @contextmanager

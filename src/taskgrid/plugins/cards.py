@@ -324,6 +324,7 @@ def shown_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **more}
 
 
+@cache
 def read_card(kind: Kind, name: str) -> Card:
     """Return what a plug-in says of itself, without importing it.
 
