@@ -130,6 +130,13 @@ class Checkout:
         assert old in text, f"{name} has no {old!r}"
         path.write_text(text.replace(old, new, 1))
 
+    def at_every_start(self, code: str) -> str:
+        """Have a text run at the start of every Python; return the ``PYTHONPATH`` that makes it so."""
+        stub = self / "stub"
+        stub.mkdir()
+        (stub / "sitecustomize.py").write_text(code)
+        return os.pathsep.join([str(self / "src"), str(stub)])
+
     def table(self, name: str) -> Any:
         """Read a result table as a frame."""
         import pandas

@@ -42,11 +42,7 @@ def test_a_job_without_memory_says_what_to_set_and_a_retry_takes_it_further(
 ) -> None:
     rows = (checkout / BLOCK).read_bytes()
     shutil.rmtree(checkout / "results/store")
-    (checkout / "stub").mkdir()
-    (checkout / "stub/sitecustomize.py").write_text(SHORT_OF_MEMORY)
-    before = os.environ.get("PYTHONPATH")
-    paths = [str(checkout / "src"), str(checkout / "stub"), *([before] if before else [])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTHONPATH", checkout.at_every_start(SHORT_OF_MEMORY))
     outcome = checkout.run(BLOCK, "--forcerun", "eval", "--allowed-rules", "eval", "--retries", "1")
     (said,) = re.findall(r"^error: .*$", outcome.text, re.MULTILINE)
     assert said.startswith("error: the device's memory ran out (CUDA out of memory. Tried")

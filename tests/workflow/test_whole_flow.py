@@ -168,10 +168,8 @@ def test_a_killed_training_resumes_to_the_same_weights(
     scratch = checkout / "results/scratch/finetune/taskgrid-vit-4-s0/standard/0/a"
     whole = (checkout / expert).read_bytes()
     (checkout / expert).unlink()
-    (checkout / "stub").mkdir()
-    (checkout / "stub/sitecustomize.py").write_text(SLOW)
     with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{checkout / 'src'}{os.pathsep}{checkout / 'stub'}")
+        patch.setenv("PYTHONPATH", checkout.at_every_start(SLOW))
         job = checkout.begin(expert, start_new_session=True)
     with job:
         deadline = time.monotonic() + 120

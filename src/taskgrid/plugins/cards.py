@@ -362,7 +362,6 @@ def _typed(kind: Kind, name: str, wanted: type[AnyCard]) -> AnyCard:
     return card
 
 
-@cache
 def _read(kind: Kind, module: str, source: str) -> Card:
     wanted = _KINDS[kind]
     for node in ast.parse(source).body:

@@ -133,9 +133,11 @@ _WHERE = vars(logging.makeLogRecord({})).keys() - {"msg", "exc_text", "stack_inf
 
 def hide_secrets(record: logging.LogRecord) -> bool:
     """Filter Snakemake's log: it quotes command lines, and what libraries say."""
-    told = vars(record).keys() - _WHERE
-    known = ((key, vars(record)[key]) for key in told)
-    texts = {key: without_secrets(value) for key, value in known if isinstance(value, str)}
+    texts = {
+        key: without_secrets(value)
+        for key, value in vars(record).items()
+        if key not in _WHERE and isinstance(value, str)
+    }
     vars(record).update(texts)
     return True
 
