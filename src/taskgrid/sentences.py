@@ -33,18 +33,28 @@ _LONGEST_LIST = 160
 _LONGEST_MESSAGE = 290
 _HIDDEN = "***"
 
-# Greedy up to the last @, for a password may hold one; an address of a file has no user. No pattern
-# looks further than a step or two from where it begins: texts may be long.
-_USER = re.compile(r"(://)(?!/)\S{0,500}@")
-_NAMED = re.compile(
-    r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
-    ["']?\s*[=:]\s*["']?)[^\s"'&;,)}\]]+""",
-    re.IGNORECASE | re.VERBOSE,
+# What gives a secret away, in small letters, and its pattern; letters are looked for first, as patterns
+# without a fixed beginning are slow. The first is greedy up to the last @, for a password may hold one;
+# an address of a file has no user. No pattern looks further than a step or two from where it begins:
+# texts may be long.
+_SECRETS = (
+    (("://",), re.compile(r"(://)(?!/)\S{0,500}(?=@)")),
+    (
+        ("passw", "passphrase", "pwd", "secret", "token", "key", "signature", "credential"),
+        re.compile(
+            r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
+            ["']?\s*[=:]\s*["']?)[^\s"'&;,)}\]]+""",
+            re.IGNORECASE | re.VERBOSE,
+        ),
+    ),
+    (
+        ("=",),
+        re.compile(
+            r"""([?&;](?:[\w.-]*[-_])?(?:key|sig|auth|code|pass|pw)=)[^\s&;#"']+""", re.IGNORECASE
+        ),
+    ),
+    (("bearer", "hf_"), re.compile(r"(\bBearer\s+|\bhf_)[\w.~+/=-]{12,}", re.IGNORECASE)),
 )
-_QUERY = re.compile(
-    r"""([?&;](?:[\w.-]*[-_])?(?:key|sig|auth|code|pass|pw)=)[^\s&;#"']+""", re.IGNORECASE
-)
-_BARE = re.compile(r"(\bBearer\s+|\bhf_)[\w.~+/=-]{12,}", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
@@ -53,9 +63,10 @@ def without_secrets(text: str) -> str:
     Those of addresses (``https://user:password@host``, ``?token=...``), those that stand behind their
     name (``password: ...``, ``api_key=...``), and what is told from its looks.
     """
-    text = _USER.sub(rf"\1{_HIDDEN}@", text)
-    for pattern in (_NAMED, _QUERY, _BARE):
-        text = pattern.sub(rf"\1{_HIDDEN}", text)
+    folded = text.casefold()
+    for signs, pattern in _SECRETS:
+        if any(sign in folded for sign in signs):
+            text = pattern.sub(rf"\1{_HIDDEN}", text)
     return text
 
 

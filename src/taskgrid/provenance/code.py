@@ -97,7 +97,7 @@ def code_closure(*entries: str | Path, read: Reader = read_module) -> dict[str, 
         tree_digest, imported = _read(path, name, path.stat().st_mtime_ns, read)
         if not name.endswith(".py"):
             found[name] = tree_digest
-        queue.extend((module, _path_of(module)) for module in imported)
+        queue.extend(imported)
     return dict(sorted(found.items()))
 
 
@@ -112,14 +112,10 @@ def _locate(entry: str | Path) -> tuple[str, Path]:
         if not path.is_file():
             raise FileNotFoundError(f"no script {path}")
         return path.name, path
-    return entry, _path_of(entry)
-
-
-def _path_of(module: str) -> Path:
-    path = _find(module)
-    if path is None:
-        raise FileNotFoundError(f"no module {module}")
-    return path
+    source = _find(entry)
+    if source is None:
+        raise FileNotFoundError(f"no module {entry}")
+    return entry, source
 
 
 def _find(module: str) -> Path | None:
@@ -128,19 +124,28 @@ def _find(module: str) -> Path | None:
 
 
 @cache
-def _read(path: Path, name: str, _mtime: int, read: Reader) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, name: str, _mtime: int, read: Reader) -> tuple[str, list[tuple[str, Path]]]:
     text = read(path.read_bytes(), name, path.name == "__init__.py")
     named = {module for imported in text.imports for module in _with_parents(imported)}
     named = {module for module in named if module != name and not _is_neutral(module)}
-    return text.digest, tuple(sorted(module for module in named if _find(module) is not None))
+    found = ((module, _find(module)) for module in sorted(named))
+    return text.digest, [(module, source) for module, source in found if source is not None]
 
 
 def _is_neutral(module: str) -> bool:
     return module in NEUTRAL or _NEUTRAL.match(module) is not None
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a tree and what stands in it, but no expressions: most of a tree are those."""
+    yield node
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, name, ()):
+            yield from _statements(child)
+
+
 def _imports(tree: ast.Module, name: str, *, is_package: bool) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -160,7 +165,7 @@ def _with_parents(module: str) -> Iterable[str]:
 
 
 def _drop_documents(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         # Strings that stand alone document what is above them, cards what a plug-in is: both compute
@@ -170,7 +175,8 @@ def _drop_documents(tree: ast.Module) -> None:
 
 def _documents(item: ast.stmt) -> bool:
     if isinstance(item, ast.Assign):
-        return ast.unparse(item.targets[0]) == "CARD"
+        target = item.targets[0]
+        return isinstance(target, ast.Name) and target.id == "CARD"
     return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
 
 

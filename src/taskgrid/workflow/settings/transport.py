@@ -137,4 +137,4 @@ def _options(experiment: Experiment, name: str) -> Options:
 
 
 def _moved(path: str, results: str) -> str:
-    return str(Path(results).expanduser() / Path(path).relative_to("results"))
+    return str(Path(results).expanduser() / path.removeprefix("results/"))
