@@ -34,13 +34,13 @@ _LONGEST_MESSAGE = 290
 _HIDDEN = "***"
 
 # What gives a secret away, in small letters, and its pattern; letters are looked for first, as patterns
-# without a fixed beginning are slow. The first is greedy up to the last @, for a password may hold one;
-# an address of a file has no user. No pattern looks further than a step or two from where it begins:
-# texts may be long.
+# without a fixed beginning are slow. No i is among them: a pattern takes a dotless one for it, small
+# letters do not. The first is greedy up to the last @, for a password may hold one; an address of a file
+# has no user. No pattern looks further than a step or two from where it begins: texts may be long.
 _SECRETS = (
     (("://",), re.compile(r"(://)(?!/)\S{0,500}(?=@)")),
     (
-        ("passw", "passphrase", "pwd", "secret", "token", "key", "signature", "credential"),
+        ("passw", "passphrase", "pwd", "secret", "token", "key", "gnature", "credent"),
         re.compile(
             r"""((?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key|signature|credential)s?
             ["']?\s*[=:]\s*["']?)[^\s"'&;,)}\]]+""",

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from taskgrid.errors import ConfigError
 from taskgrid.sentences import (
+    _SECRETS,
     choices,
     did_you_mean,
     key_path,
@@ -169,6 +172,9 @@ def test_a_long_value_is_cut() -> None:
         ("uri: x, api_key: s3cret", "uri: x, api_key: ***"),
         ("Authorization: Bearer s3cret.s3cret.s3cret", "Authorization: Bearer ***"),
         ("hf_abcdefghijs3cret", "hf_***"),
+        ("S\u0131GNATURE=s3cret", "S\u0131GNATURE=***"),
+        ("CREDENT\u0130ALS=s3cret", "CREDENT\u0130ALS=***"),
+        ("TO\u212aEN=s3cret", "TO\u212aEN=***"),
         # Nothing of these is secret.
         ("sqlite:////home/me@work/a.db", "sqlite:////home/me@work/a.db"),
         (
@@ -182,6 +188,13 @@ def test_a_long_value_is_cut() -> None:
 def test_no_text_holds_a_password_or_a_token(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
     assert str(ConfigError(text)) == f"{ConfigError(text)}" == shown
+
+
+@given(st.data())
+def test_what_a_pattern_of_a_secret_finds_is_looked_for(data: st.DataObject) -> None:
+    signs, pattern = data.draw(st.sampled_from(_SECRETS))
+    found = data.draw(st.from_regex(pattern))
+    assert any(sign in found.casefold() for sign in signs)
 
 
 def test_a_value_is_rid_of_its_password_before_it_is_cut() -> None:
