@@ -20,9 +20,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+ABSENT = Path(__file__).with_name("absent")
 DAY = 86_400 * 10**9
 TIMED = "costs.csv"
 """The table that says how long merges took, which is another time each time."""
+GRID = "results/tables/grid.parquet"
+"""Where rows end, and choices beside them; the target `tables` would compare task vectors, too."""
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "src", "resources", "profiles", "envs")
 
 TINY: dict[str, Any] = {
@@ -101,7 +104,7 @@ class Checkout:
         environment = {
             key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
         }
-        path = [environment.get("PYTHONPATH"), str(Path(__file__).with_name("absent"))]
+        path = [environment.get("PYTHONPATH"), str(ABSENT)]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         return subprocess.Popen(
             command,
@@ -134,7 +137,7 @@ class Checkout:
         """Have a text run at the start of every Python; return the ``PYTHONPATH`` that makes it so."""
         stub = self / "stub"
         stub.mkdir()
-        (stub / "sitecustomize.py").write_text(code)
+        (stub / "sitecustomize.py").write_text((ABSENT / "sitecustomize.py").read_text() + code)
         return os.pathsep.join([str(self / "src"), str(stub)])
 
     def table(self, name: str) -> Any:
