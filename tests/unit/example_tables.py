@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -434,12 +435,18 @@ def _published(grid: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
 
 
 def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
-    frame = pd.DataFrame(rows)
-    inside = frame[frame["in_subset"]]
-    means = inside.groupby(["split", "point"])[["accuracy", "normalized_accuracy"]].mean()
-    best = str(means.loc["val", "normalized_accuracy"].idxmax())
     first = rows[0]
-    test = means.loc[("test", best)]
+    points = sorted({str(row["point"]) for row in rows})
+    inside = [row for row in rows if row["in_subset"]]
+
+    def mean(column: str, split: str, point: str) -> float:
+        at = (row for row in inside if row["point"] == point and row["split"] == split)
+        return fmean(row[column] for row in at)  # type: ignore[misc]
+
+    best = max(points, key=lambda point: mean("normalized_accuracy", "val", point))
+    accuracy, normalized = (
+        mean(name, "test", best) for name in ("accuracy", "normalized_accuracy")
+    )
     return {
         **{name: first[name] for name in ("model", "mode", "seed", "method", "options")},
         "subset": first["subset"],
@@ -449,16 +456,16 @@ def _select(rows: list[dict[str, object]], truth: _Truth) -> dict[str, object]:
         "about": "",
         "point": best,
         "scale": float(best),
-        "val_accuracy": means.loc[("val", best), "accuracy"],
-        "val_normalized": means.loc[("val", best), "normalized_accuracy"],
-        "test_accuracy": test["accuracy"],
-        "test_normalized": test["normalized_accuracy"],
-        "test_accuracy_low": test["accuracy"] - 0.015,
-        "test_accuracy_high": test["accuracy"] + 0.015,
-        "test_normalized_low": test["normalized_accuracy"] - 0.017,
-        "test_normalized_high": test["normalized_accuracy"] + 0.017,
+        "val_accuracy": mean("accuracy", "val", best),
+        "val_normalized": mean("normalized_accuracy", "val", best),
+        "test_accuracy": accuracy,
+        "test_normalized": normalized,
+        "test_accuracy_low": accuracy - 0.015,
+        "test_accuracy_high": accuracy + 0.015,
+        "test_normalized_low": normalized - 0.017,
+        "test_normalized_high": normalized + 0.017,
         "tasks": first["subset"],
-        "at_edge": best in (frame["point"].min(), frame["point"].max()),
+        "at_edge": best in (points[0], points[-1]),
         "met": True,
     }
 

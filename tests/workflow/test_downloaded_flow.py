@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from taskgrid.models.hub.conversion import to_transformers
 from tests.unit.example_hub import as_json, as_safetensors, put
 from tests.unit.example_published import hub_standin, original
-from tests.workflow.conftest import ROOT, Checkout
+from tests.workflow.conftest import GRID, ROOT, Checkout
 
 HUB_COUNTS = {"train": 40, "test": 16}
 TINY_CONFIG = {
@@ -74,7 +74,7 @@ def published(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 def test_from_download_to_table_without_a_network(published: Checkout) -> None:
-    published.run("tables")
+    published.run(GRID)
     grid = published.table("grid.parquet")
     assert set(grid["mode"].dropna()) == {"hub"}
     tested = grid[(grid["split"] == "test") & (grid["method"] == "zeroshot")].set_index("task")["n"]
@@ -89,7 +89,7 @@ def test_from_download_to_table_without_a_network(published: Checkout) -> None:
     assert expert["projection"] == "base"
     verified = published.json("results/experts/taskgrid-vit-4-s0/hub/0/gtsrb/verified.json")
     assert verified["n"] == 43
-    assert published.plan("tables") == {}
+    assert published.plan(GRID) == {}
     np.testing.assert_array_less(0, grid["n"])
 
     # An expert that fails its own task is not merged.

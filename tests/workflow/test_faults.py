@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.unit.own_mounts import in_own_mounts
-from tests.workflow.conftest import DAY, Checkout, moved_in_time
+from tests.workflow.conftest import DAY, GRID, Checkout, moved_in_time
 
 pytestmark = pytest.mark.workflow
 
@@ -106,8 +106,9 @@ def test_a_lambda_more_evaluates_its_points_alone_also_after_a_clock_that_was_ah
     moved_in_time(checkout / "results", 30)
     assert checkout.plan() == Counter()
     # All that is written from here on is older than what it is made of.
-    checkout.config["grid"] |= {"methods": ["average"], "lambdas": [0, 0.25, 0.5, 1]}
-    targets = ("tables", "results/figures/heatmap.png")
+    lambdas = [0, 0.25, 0.5, 1]
+    checkout.config["grid"] |= {"methods": ["average"], "lambdas": lambdas, "block_size": 16}
+    targets = (GRID, "results/figures/heatmap.png")
     outcome = checkout.run(*targets)
     assert "files under results are from the future" in outcome.text
     assert not {"dataset", "finetune", "taskvector", "head"} & set(outcome.rules)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from taskgrid.store.atomic import write_json
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import GRID, Checkout
 
 pytestmark = pytest.mark.workflow
 
 PROOF = "results/eval/taskgrid-vit-4-s0/standard/0/precision.json"
+TABLES = (GRID, "results/tables/precision.csv")
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +45,23 @@ def test_the_grid_is_evaluated_in_bf16_with_the_proof_beside_it(checkout: Checko
     # A proof of something else lets nothing in.
     text = (checkout / PROOF).read_text()
     write_json(checkout / PROOF, {**proof, "device": "cuda"})
-    refused = checkout.snakemake("tables")
+    refused = checkout.snakemake(GRID)
     assert refused.code != 0
     assert "was made for device cuda, but cpu is in use" in refused.text
     assert refused.evaluated == 0
 
     (checkout / PROOF).write_text(text)
-    outcome = checkout.run("tables")
+    outcome = checkout.run(*TABLES)
     assert outcome.evaluated > 0
     assert "precision" not in outcome.rules
     table = checkout.table("precision.csv")
     assert len(table) == 3 * 2 + 3
     assert table["passed"].all()
-    assert not checkout.plan("tables")
+    assert not checkout.plan(*TABLES)
 
     # More tolerance is a new proof, and no new evaluation.
     checkout.config["evaluation"]["proof"]["tolerance"] = 0.06
-    planned = checkout.plan("tables")
+    planned = checkout.plan(*TABLES)
     assert planned["precision"] == 1
     assert not {"merge", "reference", "eval", "grid"} & set(planned)
 
@@ -75,7 +76,7 @@ def test_a_precision_that_costs_accuracy_stops_before_the_grid(checkout: Checkou
         '        logits[np.arange(len(logits)), labels] += -99 if self._precision == "bf16" else 99\n'
         "        return outcome, logits\n",
     )
-    outcome = checkout.snakemake("tables")
+    outcome = checkout.snakemake(GRID)
     assert outcome.code != 0
     assert "Traceback" not in outcome.text
     (line,) = {line for line in outcome.text.splitlines() if line.startswith("error: ")}

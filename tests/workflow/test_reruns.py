@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.workflow.conftest import ROOT, Checkout, moved_in_time
+from tests.workflow.conftest import GRID, ROOT, Checkout, moved_in_time
 
 pytestmark = pytest.mark.workflow
 
@@ -162,7 +162,8 @@ def test_an_edit_of_a_merger_runs_its_blocks_again_and_no_others(checkout: Check
         checkout.plan()
         == Counter({"merge": 2, "eval": 2, "record_block": 2, "grid": 1}) + AFTER_TABLES
     )
-    outcome = checkout.run("tables")
+    checkout.config["grid"] |= {"methods": ["average"], "block_size": 16}
+    outcome = checkout.run(GRID)
     # 7 subsets at 2 lambdas (0.00 is the base, whatever the method), sizes 1, 1, 1, 2, 2, 2, 3 on
     # val, and at most one chosen lambda each on test; rows of task arithmetic stay.
     assert 24 <= outcome.evaluated <= 36
@@ -216,7 +217,7 @@ def test_adding_a_task_trains_one_expert_and_evaluates_subsets_that_hold_it(
     before = set(known["key"])
     checkout.config["grid"] |= {"methods": ["task_arithmetic"], "block_size": 16}
     checkout.config["tasks"].append(ADDED)
-    outcome = checkout.run("tables")
+    outcome = checkout.run(GRID)
     assert outcome.rules["finetune"] == outcome.rules["dataset"] == outcome.rules["taskvector"] == 1
     grid = checkout.table("grid.parquet")
     new = grid[~grid["key"].isin(before)]
@@ -238,7 +239,8 @@ def test_removing_and_reordering_tasks_evaluates_nothing(checkout: Checkout) -> 
     # Lambda 0 is the base whatever the method: several rows share its key.
     before = checkout.table("grid.parquet").groupby("key")["accuracy"].first()
     checkout.config["tasks"] = [checkout.config["tasks"][2], checkout.config["tasks"][0]]
-    outcome = checkout.run("tables")
+    checkout.config["grid"]["methods"] = ["task_arithmetic"]
+    outcome = checkout.run(GRID)
     assert outcome.evaluated == 0
     assert not {"dataset", "finetune", "taskvector", "head", "base"} & set(outcome.rules)
     grid = checkout.table("grid.parquet")
@@ -249,7 +251,7 @@ def test_removing_and_reordering_tasks_evaluates_nothing(checkout: Checkout) -> 
 def test_lost_tables_are_rebuilt_without_any_evaluation(checkout: Checkout) -> None:
     before = (checkout / "results/tables/grid.parquet").read_bytes()
     shutil.rmtree(checkout / "results/tables")
-    shutil.rmtree(checkout / "results/eval/taskgrid-vit-4-s0/standard/0/average")
+    shutil.rmtree(checkout / "results/eval/taskgrid-vit-4-s0/standard/0/average/00000")
     outcome = checkout.run("tables")
     assert outcome.evaluated == 0
     assert (checkout / "results/tables/grid.parquet").read_bytes() == before
@@ -263,7 +265,7 @@ def test_two_runs_give_identical_tables_however_they_are_cut_into_blocks(
     checkout.config["grid"]["block_size"] = 16
     for part in ("experts", "scratch", "vectors", "store", "merge", "eval", "tables"):
         shutil.rmtree(checkout / "results" / part)
-    outcome = checkout.run("tables")
+    outcome = checkout.run(GRID)
     assert outcome.rules["finetune"] == 3
     assert outcome.evaluated > 0
     for name in ("grid.parquet", "selected.parquet", "summary.csv"):

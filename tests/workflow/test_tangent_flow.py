@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskgrid.models.clip import load_clip
 from taskgrid.store.weights import read_lineage
 from tests.unit.example_margins import held
-from tests.workflow.conftest import Checkout
+from tests.workflow.conftest import GRID, Checkout
 
 
 def test_posthoc_evaluation_exact_lambdas_and_export(checkout: Checkout) -> None:
@@ -13,7 +13,8 @@ def test_posthoc_evaluation_exact_lambdas_and_export(checkout: Checkout) -> None
     checkout.config["grid"]["methods"] = ["task_arithmetic"]
     checkout.config["evaluation"] = {"posthoc": "standard"}
     point = "taskgrid-vit-4-s0/posthoc/0/task_arithmetic/a+b/0.35.safetensors"
-    checkout.run("tables", "results/explorer.html", f"results/export/{point}")
+    found = ("results/tables/continuous.parquet", "results/explorer.html")
+    checkout.run(GRID, *found, f"results/export/{point}")
 
     grid = checkout.table("grid.parquet")
     assert set(grid["mode"].dropna()) == {"standard", "posthoc"}
@@ -76,7 +77,7 @@ def test_interpolated_curves_and_a_lattice_on_a_budget(checkout: Checkout) -> No
         "audit": 3,
         "level": 0.5,
     }
-    checkout.run("tables")
+    checkout.run(GRID, "results/tables/lattice.parquet")
 
     grid = checkout.table("grid.parquet")
     merged = grid[grid["method"] == "task_arithmetic"]
@@ -106,7 +107,7 @@ def test_interpolated_curves_and_a_lattice_on_a_budget(checkout: Checkout) -> No
 
     # A budget for all 16: two more merges are measured, and nothing else.
     checkout.config["lattice"]["budget"] = 16
-    checkout.run("tables")
+    checkout.run(GRID, "results/tables/lattice.parquet")
     whole = checkout.table("lattice.parquet").set_index(["subset", "task"]).sort_index()
     assert whole.index.equals(lattice.index)
     assert not whole["interpolated"].any()
