@@ -52,6 +52,7 @@ try:
     settings.features.check(E)
     settings.figures.names(E)
     settings.learn.check(E)
+    settings.transport.check(E)
     settings.register.files(E)
     check_writable("results")
 except TaskgridError as error:

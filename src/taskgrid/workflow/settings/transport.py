@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from taskgrid import plugins
 from taskgrid.config import Experiment
 from taskgrid.config.sections.transport import CalibrationSpec, TransportSpec
+from taskgrid.errors import ConfigError
 from taskgrid.plugins.cards import aligner_card, plugin_options
 from taskgrid.plugins.options import Options
 from taskgrid.provenance.digests import canonical_json
+from taskgrid.sentences import tail
 from taskgrid.workflow import paths
 from taskgrid.workflow.files import Files, files_of
 
@@ -34,6 +36,24 @@ def files(experiment: Experiment, name: str, task: str) -> SourceFiles:
     known = {"model": spec.model, "mode": spec.mode, "seed": spec.seed, "task": task}
     patterns = (paths.CARD, paths.BASE, paths.EXPERT_MANIFEST, paths.EXPERT)
     return SourceFiles(*(_moved(pattern.format(**known), spec.results) for pattern in patterns))
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse transports of experts that are not there.
+
+    Where results are finished, Snakemake (9.27) takes them as they are when what they are made of cannot be
+    made: such a transport would be left out without a word.
+
+    Raises:
+        ConfigError: if there is one; the text names the file and says what to do.
+    """
+    for name in experiment.transports:
+        for task in experiment.trained:
+            if missing := _absent(experiment, name, task):
+                raise ConfigError(
+                    f"transport {name!r}: {tail(missing[0])}, for the expert of task {task!r}, does not "
+                    "exist; correct `from`, `model`, `mode` or `seed`, or finish the other run"
+                )
 
 
 def expert(experiment: Experiment, *, model: str, mode: str, seed: str, task: str) -> str:
@@ -106,6 +126,20 @@ def alignment_files(experiment: Experiment, *, model: str, mode: str, seed: str,
 def modules(experiment: Experiment, name: str) -> list[str]:
     """Return the plug-in that aligns."""
     return [plugins.module_of("aligner", experiment.transport(name).aligner)]
+
+
+def _absent(experiment: Experiment, name: str, task: str) -> list[str]:
+    """Return what there is not of an expert's files in the other run, but for what this run makes."""
+    spec = experiment.transport(name)
+    made = {*experiment.modes, *experiment.imports, *experiment.transports}
+    own = Path(spec.results).expanduser().resolve() == Path("results").resolve()
+    if own and spec.model in experiment.models and spec.mode in made:
+        return []
+    wanted = [*astuple(files(experiment, name, task))]
+    if spec.output == "heads":
+        for other in _shown(experiment, name, task):
+            wanted += _source_heads(spec, other).values()
+    return [path for path in wanted if not Path(path).exists()]
 
 
 def _shown(experiment: Experiment, name: str, of: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,33 @@ def test_ready_made_experts_are_imported_and_checked(tmp_path: Path) -> None:
     assert settings.experts.verified(given, **RUN, task="mnist") == []
     checked = json.loads(settings.experts.verification(given, "theirs", "mnist"))
     assert (checked["expected"], checked["precision"]) == (0.99, "fp32")
+
+
+def test_experts_that_another_run_lacks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = {"name": "theirs", "model": "vit", "mode": "linear", "seed": 3, "aligner": "none"}
+    there = experiment(tasks=["mnist"], transport=[{**spec, "from": "there"}])
+    files = [*astuple(settings.transport.files(there, "theirs", "mnist"))]
+    heads = [f"there/heads/vit/mnist.{suffix}" for suffix in ("safetensors", "json")]
+    for file in files:
+        with pytest.raises(ConfigError, match=rf"'theirs': {file}, for .* task 'mnist', does not"):
+            settings.transport.check(there)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    settings.transport.check(there)
+    mapped = {"carry": "model", "output": "heads"}
+    with pytest.raises(ConfigError, match=heads[0]):
+        settings.transport.check(
+            experiment(tasks=["mnist"], transport=[{**spec, **mapped, "from": "there"}])
+        )
+    # A run makes its own, but of no model or mode that it does not have.
+    own = {**spec, "from": "results"}
+    settings.transport.check(experiment(transport=[{**own, "model": "m", "mode": "standard"}]))
+    for lacking in ({"model": "m"}, {"mode": "standard"}):
+        with pytest.raises(ConfigError, match="results/models/"):
+            settings.transport.check(experiment(transport=[{**own, **lacking}]))
 
 
 def test_experts_of_another_base_come_from_the_other_results_and_need_no_check() -> None:
