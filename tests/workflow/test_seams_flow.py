@@ -32,7 +32,7 @@ METHODS: list[Any] = [
     "fisher",
     "regmean",
     # Points that take a task away may have no minimum.
-    {"name": "ubgm", "lambdas": [0.5], "points": [{"a": 0.3, "b": 0.5}]},
+    {"name": "ubgm", "lambdas": [0.5], "points": []},
     "tall_mask",
     "emr",
     "logit_ensemble",
@@ -178,18 +178,25 @@ def test_points_of_these_methods_are_exported(flow: Checkout, hand: Hand) -> Non
     folder = f"results/export/{RUN}"
     flow.run(
         f"{folder}/emr/a+b/1.00@a.safetensors",
-        f"{folder}/ubgm/a+b/a:0.30,b:0.50.safetensors",
+        f"{folder}/ubgm/a+b/0.50.safetensors",
+        f"{folder}/weighted/a+b/{OWN}.safetensors",
     )
     for name, expected in (
         ("emr/a+b/1.00@a", merge_per_task("emr", hand.base, hand.experts, 1.0)["a"]),
         (
-            "ubgm/a+b/a:0.30,b:0.50",
+            "ubgm/a+b/0.50",
             merge(
                 "ubgm",
                 hand.base,
                 hand.experts,
-                {"a": 0.3, "b": 0.5},
+                0.5,
                 statistics=hand.statistics({"fisher": "fisher", "fisher_base": "prior"}),
+            ),
+        ),
+        (
+            f"weighted/a+b/{OWN}",
+            merge(
+                "task_arithmetic", hand.base, hand.experts, {"a": 0.3, "b": -0.5}, weights=WEIGHTS
             ),
         ),
     ):

@@ -1,4 +1,4 @@
-"""Twenty tasks: a hundred of a million subsets, from the design to chosen points."""
+"""Twenty tasks: hundreds of a million subsets, from the design to chosen points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.example_grid import world
 TASKS = tuple(f"t{i:02d}" for i in range(20))
 
 
-@pytest.mark.parametrize(("evaluation", "total"), [("plain", 100), ("tangent", 50)])
+@pytest.mark.parametrize(("evaluation", "total"), [("plain", 200), ("tangent", 100)])
 def test_sampled_subsets_of_twenty_tasks(evaluation: str, total: int) -> None:
     small = world(TASKS, val=2, test=2)
     numbers = Design(sample=Sample(total=total)).numbers(TASKS)

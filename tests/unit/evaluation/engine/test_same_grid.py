@@ -60,7 +60,7 @@ def whole() -> pd.DataFrame:
     return grid(world())
 
 
-@pytest.mark.parametrize("rows", [40, 150])
+@pytest.mark.parametrize("rows", [0, 40, 150])
 def test_a_grid_killed_midway_ends_with_the_same_bits(
     whole: pd.DataFrame, tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
